@@ -1,0 +1,1 @@
+"""The `spf-lora` command: one thin file per command; torch is imported inside, never above."""

@@ -1,0 +1,47 @@
+"""The command line's one entry: registers the commands, turns errors into text and exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from spf_lora import __version__
+from spf_lora.cli import out
+from spf_lora.errors import SpfError
+
+app = typer.Typer(
+    name="spf-lora",
+    help="Train, measure, stack and merge pollution-free attribute LoRAs for Stable Diffusion 1.5.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"spf-lora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an `SpfError` becomes one sentence, a hint and its exit code."""
+    try:
+        app()
+    except SpfError as error:
+        out.say(f"error: {error.message}")
+        out.say(f"hint: {error.hint}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        out.say("stopped")
+        sys.exit(130)

@@ -1,0 +1,37 @@
+"""What the commands print with: data goes to stdout, talk to stderr.
+
+rich honours NO_COLOR and drops colour and movement when the stream is no terminal.
+"""
+
+import json
+from typing import Any
+
+from rich.console import Console
+
+_data = Console(soft_wrap=True, highlight=False)
+_talk = Console(stderr=True, highlight=False)
+
+
+def talk() -> Console:
+    """Return the console for people: progress, warnings, advice (stderr)."""
+    return _talk
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not the result; rich markup is not read."""
+    _talk.print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Tell the user something that needs a look."""
+    _talk.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def show(renderable: Any) -> None:
+    """Print a result for people: plain text or a rich table (stdout)."""
+    _data.print(renderable, markup=False)
+
+
+def show_json(value: Any) -> None:
+    """Print a result for programs: one JSON document (stdout)."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,60 @@
+"""One family of errors: what went wrong, where, and the next step.
+
+Everything a user can cause is an `SpfError`; `spf_lora.cli.app.main` is the one place that turns
+it into text on stderr and an exit code. `assert` is for our own mistakes only.
+"""
+
+
+class SpfError(Exception):
+    """A fault the user can mend.
+
+    Attributes:
+        message: one sentence, what is wrong and where.
+        hint: the next step to take.
+        exit_code: what the command returns (1 refused, 3 a check failed).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RecipeError(SpfError):
+    """A recipe, or a setting given on the command line, is wrong."""
+
+
+class DataError(SpfError):
+    """Pictures or captions to train on are wrong."""
+
+
+class BaseModelError(SpfError):
+    """The base model is missing, damaged or of an unknown kind."""
+
+
+class AdapterFileError(SpfError):
+    """An adapter file cannot be read whole or written safely."""
+
+
+class RegistryError(SpfError):
+    """A name in the adapter registry is unknown, taken or not allowed."""
+
+
+class PromptError(SpfError):
+    """A prompt cannot be used as asked."""
+
+
+class CheckpointError(SpfError):
+    """A checkpoint is missing, damaged or belongs to another run."""
+
+
+class TrainingError(SpfError):
+    """Training cannot go on."""
+
+
+class CheckFailedError(SpfError):
+    """Something was checked and did not pass."""
+
+    exit_code = 3
