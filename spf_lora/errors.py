@@ -26,6 +26,10 @@ class RecipeError(SpfError):
     """A recipe, or a setting given on the command line, is wrong."""
 
 
+class OutputError(SpfError):
+    """A file cannot be written where it was asked for."""
+
+
 class DataError(SpfError):
     """Pictures or captions to train on are wrong."""
 

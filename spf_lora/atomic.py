@@ -1,0 +1,94 @@
+"""Files are written beside their target and renamed: a reader sees the old file or the new one.
+
+A kill at any moment leaves at most a hidden `.NAME.*.tmp` beside the target, never half a file.
+"""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from spf_lora.errors import OutputError
+
+_HINTS = {
+    errno.ENOSPC: "free some disk space, then run the same command again",
+    errno.EDQUOT: "free some of your disk quota, then run the same command again",
+    errno.ENAMETOOLONG: "choose a shorter file name",
+}
+
+
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a target that could not be written; call it before the long work, not after.
+
+    Args:
+        path: the file to be written later.
+        overwrite: allow an existing file at that path.
+
+    Raises:
+        OutputError: the file exists, is a folder, or its folder is missing or read-only.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, not a file", hint="add a file name to the path")
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"{path} exists and would be overwritten",
+            hint="--force overwrites it; or choose another name",
+        )
+    if not folder.exists():
+        raise OutputError(
+            f"folder {folder} does not exist, so {path.name} cannot be written there",
+            hint=f"create it first: mkdir -p {folder}",
+        )
+    if not folder.is_dir():
+        raise OutputError(
+            f"{folder} is a file, so nothing can be written inside it", hint="choose another folder"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"folder {folder} is read-only for you, so {path.name} cannot be written there",
+            hint="choose another folder, or change the folder's permissions",
+        )
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Write `data` to `path` whole or not at all.
+
+    Args:
+        path: the target; its folder must exist.
+        data: the file's content.
+        overwrite: replace an existing file instead of refusing.
+
+    Raises:
+        OutputError: the target is refused (see `check_writable`) or the system fails to write it.
+    """
+    check_writable(path, overwrite=overwrite)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        # os.open, unlike tempfile, gives the mode that the user's umask asks for.
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}",
+            hint=_HINTS.get(error.errno or 0, "choose another folder, or look at its permissions"),
+        ) from error
+    finally:
+        _remove(beside)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
+    """Write `text` as UTF-8 with line feeds as line ends, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        # The first fault is what the user needs to hear, not this one.
+        return
