@@ -1,0 +1,1 @@
+"""Adapter files: one canonical form in memory, every layout on disk."""

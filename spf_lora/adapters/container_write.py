@@ -1,0 +1,93 @@
+"""Writes a safetensors container: canonical header, streamed tensors, renamed when whole."""
+
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spf_lora.adapters.container import DTYPES
+from spf_lora.adapters.module import Array, Shape
+from spf_lora.atomic import check_writable
+from spf_lora.errors import OutputError
+
+HASH_KEYS = ("modelspec.hash_sha256", "sshs_model_hash")
+_NO_HASH = "0" * 64
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written; its numbers are asked for when their turn comes."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    load: Callable[[], Array]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+def write_container(
+    path: Path, tensors: Iterable[Planned], metadata: Mapping[str, str], *, overwrite: bool
+) -> None:
+    """Write a file so that equal content gives equal bytes, whole or not at all.
+
+    Tensors are ordered by item size (largest first, so each is aligned) and name, JSON keys by
+    name. The two hash entries are computed here from the bytes written, never taken over.
+
+    Args:
+        path: the target; its folder must exist.
+        tensors: what to write, in any order.
+        metadata: text entries; hash entries in it are replaced.
+        overwrite: replace an existing file instead of refusing.
+    """
+    check_writable(path, overwrite=overwrite)
+    planned = sorted(tensors, key=lambda one: (-DTYPES[one.dtype].itemsize, one.name))
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_header(planned, metadata, _NO_HASH))
+            digest = hashlib.sha256()
+            for tensor in planned:
+                data = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8).data
+                assert len(data) == tensor.nbytes, tensor.name
+                digest.update(data)
+                file.write(data)
+            file.seek(0)
+            file.write(_header(planned, metadata, digest.hexdigest()))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}",
+            hint="check the free disk space and the folder's permissions",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _header(planned: Iterable[Planned], metadata: Mapping[str, str], digest: str) -> bytes:
+    hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
+    table: dict[str, object] = {"__metadata__": {**metadata, **hashes}}
+    at = 0
+    for tensor in planned:
+        table[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += tensor.nbytes
+    text = json.dumps(table, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    data = text.encode("utf-8")
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data

@@ -1,0 +1,277 @@
+"""Names of modules and tensors in every layout; foreign names live here and nowhere else.
+
+The canonical name of a module is its component and its diffusers path, for instance
+`unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k`. A tensor's key is a body (which
+module) and a suffix (which factor); each has its own table, so every mix of them is read.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from spf_lora.errors import AdapterFileError
+
+KOHYA_COMPONENTS = {"unet.": "lora_unet_", "text_encoder.": "lora_te_"}
+
+# Path words that hold an underscore; every other underscore of a kohya name was a dot.
+_COMPOUND_WORDS = (
+    *("down_blocks", "up_blocks", "mid_block", "transformer_blocks"),
+    *("to_q", "to_k", "to_v", "to_out", "proj_in", "proj_out"),
+    *("conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "time_embedding"),
+    *("linear_1", "linear_2", "text_model", "self_attn"),
+    *("q_proj", "k_proj", "v_proj", "out_proj"),
+)
+_COMPOUND = re.compile(rf"(?<![a-z])(?:{'|'.join(_COMPOUND_WORDS)})(?![a-z0-9])")
+
+_N = r"(?:0|[1-9][0-9]?)"
+_BLOCK = rf"(?:(?:down|up)_blocks\.{_N}|mid_block)"
+_MODULES = re.compile(
+    "|".join(
+        (
+            rf"unet\.{_BLOCK}\.attentions\.{_N}\.proj_(?:in|out)",
+            rf"unet\.{_BLOCK}\.attentions\.{_N}\.transformer_blocks\.{_N}"
+            r"\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))",
+            rf"unet\.{_BLOCK}\.resnets\.{_N}\.(?:conv1|conv2|conv_shortcut|time_emb_proj)",
+            rf"unet\.down_blocks\.{_N}\.downsamplers\.{_N}\.conv",
+            rf"unet\.up_blocks\.{_N}\.upsamplers\.{_N}\.conv",
+            r"unet\.(?:conv_in|conv_out|time_embedding\.linear_[12])",
+            rf"text_encoder\.text_model\.encoder\.layers\.{_N}"
+            r"\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12])",
+        )
+    )
+)
+
+# suffix -> (factor, layout); longest first, so `.lora_linear_layer.down` is not cut short.
+_SUFFIXES = {
+    ".lora_down.weight": ("down", "kohya"),
+    ".lora_up.weight": ("up", "kohya"),
+    ".alpha": ("alpha", "kohya"),
+    ".lora_A.weight": ("down", "diffusers"),
+    ".lora_B.weight": ("up", "diffusers"),
+    ".lora_A.default.weight": ("down", "diffusers"),
+    ".lora_B.default.weight": ("up", "diffusers"),
+    ".lora_linear_layer.down.weight": ("down", "diffusers-old"),
+    ".lora_linear_layer.up.weight": ("up", "diffusers-old"),
+    ".lora.down.weight": ("down", "diffusers-old"),
+    ".lora.up.weight": ("up", "diffusers-old"),
+    "_lora.down.weight": ("down", "diffusers-old"),
+    "_lora.up.weight": ("up", "diffusers-old"),
+}
+
+# what a key holds when it is no LoRA factor -> the method's name
+_OTHER_METHODS = {
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "oft_": "OFT",
+    "boft_": "BOFT",
+    "lora_mid.": "LoCon with a Tucker core",
+    ".on_input": "IA3",
+    ".a1.weight": "GLoRA",
+    ".b1.weight": "GLoRA",
+    ".w_norm": "norm",
+    ".b_norm": "norm",
+    ".diff": "diff",
+    "bundle_emb": "bundled embedding",
+    "emb_params": "textual inversion",
+    "vera_lambda": "VeRA",
+}
+
+# how a key begins -> the family of models it is for
+_OTHER_FAMILIES = {
+    "lora_te2_": "SDXL",
+    "lora_te3_": "SD3",
+    "text_encoder_2.": "SDXL",
+    "lora_unet_double_blocks": "Flux",
+    "lora_unet_single_blocks": "Flux",
+    "lora_unet_joint_blocks": "SD3",
+    "lora_transformer_": "a transformer model (Flux or SD3)",
+    "transformer.": "a transformer model (Flux or SD3)",
+    "lora_prior_": "Stable Cascade",
+    "lora_unet_label_emb": "SDXL",
+    "lora_unet_add_embedding": "SDXL",
+    "unet.add_embedding.": "SDXL",
+}
+
+# how a body begins -> what the canonical name begins with
+_BODIES = {
+    "lora_unet_": "unet.",
+    "lora_te1_": "text_encoder.",
+    "lora_te_": "text_encoder.",
+    "base_model.model.unet.": "unet.",
+    "base_model.model.text_encoder.": "text_encoder.",
+    "base_model.model.text_model.": "text_encoder.text_model.",
+    "base_model.model.encoder.": "text_encoder.text_model.encoder.",
+    "base_model.model.": "unet.",
+    "unet.": "unet.",
+    "text_encoder.": "text_encoder.",
+    "text_model.": "text_encoder.text_model.",
+    "diffusion_model.": "unet.",
+    "down_blocks.": "unet.down_blocks.",
+    "mid_block.": "unet.mid_block.",
+    "up_blocks.": "unet.up_blocks.",
+}
+# old diffusers wrote the text encoder's projections with the U-Net's words
+_OLD_TEXT_WORDS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+_LDM_RESNET = {
+    "in_layers_2": "conv1",
+    "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+_LDM_SINGLE = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one tensor of a file is.
+
+    Attributes:
+        module: the canonical name of the module.
+        factor: `down`, `up` or `alpha`.
+        layout: the naming it was written in.
+    """
+
+    module: str
+    factor: str
+    layout: str
+
+
+def is_module(name: str) -> bool:
+    """Tell whether `name` is the canonical name of a module that an adapter can move."""
+    return _MODULES.fullmatch(name) is not None
+
+
+def flat(path: str) -> str:
+    """Return a dotted path as kohya writes it, with underscores."""
+    return path.replace(".", "_")
+
+
+def kohya_body(module: str) -> str:
+    """Return the body of a module's kohya keys, for instance `lora_unet_mid_block_...`."""
+    component = next(part for part in KOHYA_COMPONENTS if module.startswith(part))
+    return KOHYA_COMPONENTS[component] + flat(module.removeprefix(component))
+
+
+def parse_key(key: str) -> Key:
+    """Tell which module and factor a tensor's key stands for.
+
+    Raises:
+        AdapterFileError: the key belongs to another method, another family or nothing known.
+    """
+    _refuse_foreign(key)
+    for suffix, (factor, layout) in _SUFFIXES.items():
+        if key.endswith(suffix):
+            module = _canonical(key.removesuffix(suffix))
+            if is_module(module):
+                return Key(module, factor, _layout(key, layout))
+            break
+    raise AdapterFileError(
+        f"tensor {_shown(key)} belongs to no module of Stable Diffusion 1.5",
+        hint="only LoRA files for Stable Diffusion 1.5 are read; check where the file came from",
+    )
+
+
+def _refuse_foreign(key: str) -> None:
+    for mark, method in _OTHER_METHODS.items():
+        if mark in key:
+            raise AdapterFileError(
+                f"tensor {_shown(key)} is {method}, not plain LoRA",
+                hint=f"{method} files are not read, not even in part; "
+                "ask the author for a LoRA version",
+            )
+    for beginning, family in _OTHER_FAMILIES.items():
+        if key.startswith(beginning):
+            raise AdapterFileError(
+                f"tensor {_shown(key)} is for {family}, not for Stable Diffusion 1.5",
+                hint="choose an adapter made for Stable Diffusion 1.5",
+            )
+
+
+def _layout(key: str, by_suffix: str) -> str:
+    if key.startswith("base_model.model."):
+        return "peft"
+    if by_suffix == "kohya" and _is_ldm(key):
+        return "kohya-ldm"
+    return by_suffix
+
+
+def _is_ldm(key: str) -> bool:
+    return (
+        re.match(r"lora_unet_(?:input|middle|output)_block|lora_unet_(?:out_2|time_embed_)", key)
+        is not None
+    )
+
+
+def _canonical(body: str) -> str:
+    beginning = next((one for one in _BODIES if body.startswith(one)), None)
+    if beginning is None:
+        return ""
+    component, _, head = _BODIES[beginning].partition(".")
+    path = flat(head + body.removeprefix(beginning)).replace("_processor_", "_")
+    if component == "unet":
+        path = _from_ldm(path)
+        path = re.sub(r"_to_out$", "_to_out_0", path)
+    else:
+        path = path if path.startswith("text_model_") else f"text_model_{path}"
+        path = re.sub("to_(?:q|k|v|out)$", lambda found: _OLD_TEXT_WORDS[found[0]], path)
+    return f"{component}.{_unflat(path)}"
+
+
+def _unflat(path: str) -> str:
+    """Invert `flat`: known compound words keep their underscore."""
+    kept = _COMPOUND.sub(lambda found: found[0].replace("_", "\0"), path)
+    return kept.replace("_", ".").replace("\0", "_")
+
+
+def _from_ldm(path: str) -> str:
+    """Rewrite LDM block names (input_blocks_4_1_...) as diffusers ones; others pass unchanged."""
+    for ldm, ours in (*_LDM_SINGLE.items(), *_ldm_blocks().items()):
+        if path == ldm or path.startswith(f"{ldm}_"):
+            path = ours + path.removeprefix(ldm)
+            break
+    if "resnets_" in path:
+        for ldm, ours in _LDM_RESNET.items():
+            path = re.sub(f"_{ldm}$", f"_{ours}", path)
+    return path
+
+
+@cache
+def _ldm_blocks() -> dict[str, str]:
+    """Return the U-Net's blocks, LDM name -> diffusers name (both flat)."""
+    blocks = {
+        "middle_block_0": "mid_block_resnets_0",
+        "middle_block_1": "mid_block_attentions_0",
+        "middle_block_2": "mid_block_resnets_1",
+    }
+    for level in range(4):
+        for layer in range(2):
+            at = 1 + 3 * level + layer
+            blocks[f"input_blocks_{at}_0"] = f"down_blocks_{level}_resnets_{layer}"
+            blocks[f"input_blocks_{at}_1"] = f"down_blocks_{level}_attentions_{layer}"
+        blocks[f"input_blocks_{3 + 3 * level}_0_op"] = f"down_blocks_{level}_downsamplers_0_conv"
+        for layer in range(3):
+            at = 3 * level + layer
+            blocks[f"output_blocks_{at}_0"] = f"up_blocks_{level}_resnets_{layer}"
+            blocks[f"output_blocks_{at}_1"] = f"up_blocks_{level}_attentions_{layer}"
+    upsampler_places = {
+        "output_blocks_2_1_conv": 0,
+        "output_blocks_5_2_conv": 1,
+        "output_blocks_8_2_conv": 2,
+    }
+    for place, level in upsampler_places.items():
+        blocks[place] = f"up_blocks_{level}_upsamplers_0_conv"
+    return dict(sorted(blocks.items(), key=lambda item: -len(item[0])))
+
+
+def _shown(key: str) -> str:
+    """Return a key fit for one line of a message."""
+    short = key if len(key) <= 100 else f"{key[:100]}..."
+    return repr(short)
