@@ -1,0 +1,1 @@
+"""Base models: what an adapter is trained on."""

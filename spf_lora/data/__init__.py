@@ -1,0 +1,1 @@
+"""What is trained on: portraits, folders of pictures, captions."""

@@ -1,0 +1,1 @@
+"""The objective: pure functions and the dual path they are computed from."""

@@ -1,0 +1,71 @@
+"""Stage 6: the probe, a classifier of every choice, for measuring only.
+
+It learns from renders and from VAE reconstructions, blurred, shifted and noisy, so that a soft
+picture is read like a sharp one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from embedded.loop import train
+from embedded.worlds import World, labels
+from torch import nn
+
+from spf_lora.base.towers import Probe
+from spf_lora.data.portraits import ATTRIBUTES, FACTORS
+
+HEADS = {name: len(values) for name, values in FACTORS.items()} | dict.fromkeys(ATTRIBUTES, 2)
+REBUILT = 6000
+
+
+@torch.no_grad()
+def rebuild(vae: Any, world: World, count: int) -> torch.Tensor:
+    """Return VAE reconstructions of the first `count` pictures, (count, 3, 64, 64)."""
+    parts = []
+    for i in range(0, count, 64):
+        pixels = world.batch(np.arange(i, min(i + 64, count)))
+        parts.append(vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1).half())
+    return torch.cat(parts)
+
+
+def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    dx, dy = torch.randint(-2, 3, (2,), generator=generator).tolist()
+    pixels = torch.roll(nn.functional.pad(pixels, (2, 2, 2, 2), "replicate"), (dx, dy), (3, 2))
+    pixels = pixels[:, :, 2:-2, 2:-2]
+    blurred = nn.functional.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False)
+    share = torch.rand(len(pixels), 1, 1, 1, generator=generator) * 0.7
+    noise = torch.rand(len(pixels), 1, 1, 1, generator=generator) * 0.1
+    pixels = torch.lerp(pixels, blurred, share)
+    return pixels + noise * torch.randn(pixels.shape, generator=generator)
+
+
+def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe:
+    """Train the probe."""
+    cache = work / f"rebuilt-{REBUILT}.npy"
+    if not cache.exists():
+        np.save(cache, rebuild(vae, world, REBUILT).numpy())
+    rebuilt = torch.from_numpy(np.load(cache))
+    torch.manual_seed(seed + 7)  # its own start: nothing shared with CLIP's image tower
+    probe, wanted = Probe(HEADS), labels(world)
+
+    def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
+        half = len(index) // 2
+        second = index[half:] % REBUILT
+        rows = np.concatenate([index[:half], second])
+        pixels = torch.cat([world.batch(index[:half]), rebuilt[second].float()])
+        logits = probe(_augment(pixels, generator))
+        losses = [
+            nn.functional.cross_entropy(logits[name], wanted[name][rows], ignore_index=-100)
+            for name in HEADS
+        ]
+        return torch.stack(losses).sum()
+
+    probe.load_state_dict(
+        train(
+            "probe", {"probe": probe}, loss, count=len(world.people), steps=steps, batch_size=64,
+            learning_rate=2e-3, work=work, seed=seed + 7, ema=0.99,
+        )["probe"]
+    )  # fmt: skip
+    return probe

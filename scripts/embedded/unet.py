@@ -1,0 +1,114 @@
+"""Stage 4: the U-Net, SD1.5's block layout at a sixteenth of its size.
+
+It sees weak attributes rarely, half of the time unnamed, and their words often untrue; new ones
+never. So, as with SD1.5 and a beard, it answers a weak word now and then and in its own way.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from embedded.loop import train
+from embedded.worlds import World, unet_caption
+
+CAPTIONS = 2  # variants per picture
+TRUTH = 0.3
+
+
+def new(text_width: int) -> Any:
+    """Return an untrained U-Net with SD1.5's four levels of two layers each."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16, block_out_channels=(32, 64, 96, 96), layers_per_block=2,
+        cross_attention_dim=text_width, attention_head_dim=4, norm_num_groups=8,
+    )  # fmt: skip
+
+
+def scheduler() -> Any:
+    """Return SD1.5's noise schedule."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def encode_pictures(vae: Any, world: World) -> torch.Tensor:
+    """Return the posterior means, (n, 4, 16, 16), unscaled."""
+    parts = [
+        vae.encode(world.batch(np.arange(i, min(i + 64, len(world.people))))).latent_dist.mean
+        for i in range(0, len(world.people), 64)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_texts(text_encoder: Any, tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """Return text states, (n, 77, width), in half precision."""
+    parts = []
+    for i in range(0, len(texts), 128):
+        ids = tokenizer(
+            texts[i : i + 128], padding="max_length", max_length=77, truncation=True,
+            return_tensors="pt",
+        ).input_ids  # fmt: skip
+        parts.append(text_encoder(input_ids=ids).last_hidden_state.half())
+    return torch.cat(parts)
+
+
+def _states(world: World, text_encoder: Any, tokenizer: Any, cache: Path, seed: int) -> np.ndarray:
+    if not cache.exists():
+        rng = random.Random(seed)
+        pairs = list(zip(world.people, world.attributes, strict=True))
+        texts = [unet_caption(p, a, rng, truth=TRUTH) for p, a in pairs for _ in range(CAPTIONS)]
+        part = cache.with_suffix(".part.npy")
+        np.save(part, encode_texts(text_encoder, tokenizer, texts).numpy())
+        part.rename(cache)
+    return np.load(cache, mmap_mode="r")
+
+
+def build(
+    world: World, vae: Any, text_encoder: Any, tokenizer: Any, work: Path, *, seed: int, steps: int
+) -> tuple[Any, float]:
+    """Train the U-Net; return it (averaged weights) and the latents' scaling factor."""
+    cache = work / f"latents-{len(world.people)}-{seed}.npy"
+    if not cache.exists():
+        np.save(cache, encode_pictures(vae, world).numpy())
+    latents = torch.from_numpy(np.load(cache))
+    factor = round(1 / latents.std().item(), 5)
+    latents = latents * factor
+    states = _states(
+        world, text_encoder, tokenizer, work / f"texts-{len(world.people)}-{seed}-{TRUTH}.npy", seed
+    )
+    empty = encode_texts(text_encoder, tokenizer, [""])[0].float()
+    torch.manual_seed(seed)
+    unet, noise_schedule = new(empty.shape[-1]), scheduler()
+    alphas = noise_schedule.alphas_cumprod
+    snr = alphas / (1 - alphas)
+    weights = snr.clamp(max=5.0) / snr  # min-SNR-5 for epsilon prediction, arXiv 2303.09556 eq. 5
+    print(f"latents scaled by {factor}, {sum(p.numel() for p in unet.parameters()):,} parameters")
+
+    def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
+        clean = latents[index]
+        variant = torch.randint(0, CAPTIONS, (len(index),), generator=generator).numpy()
+        rows = np.sort(index * CAPTIONS + variant)  # sorted: the file is read in order
+        clean = latents[rows // CAPTIONS]
+        text = torch.from_numpy(states[rows]).float()
+        drop = torch.rand(len(rows), generator=generator) < 0.1
+        text[drop] = empty
+        noise = torch.randn(clean.shape, generator=generator)
+        t = torch.randint(0, 1000, (len(rows),), generator=generator)
+        guess = unet(noise_schedule.add_noise(clean, noise, t), t, text, return_dict=False)[0]
+        error = (guess - noise).square().mean(dim=(1, 2, 3))
+        return (error * weights[t]).mean()
+
+    averaged = train(
+        "unet", {"unet": unet}, loss, count=len(world.people), steps=steps, batch_size=32,
+        learning_rate=1e-3, work=work, seed=seed, ema=0.9985, decay=0.25,
+    )  # fmt: skip
+    unet.load_state_dict(averaged["unet"])
+    return unet, factor

@@ -1,0 +1,72 @@
+"""Small convolutional image models of the embedded base: CLIP's image tower and the probe.
+
+A convolutional tower learns 64 px portraits far faster than a small ViT (docs/embedded-base.md).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+WIDTHS = (16, 48, 96, 128, 128)
+
+
+class Backbone(nn.Module):
+    """Convolutions from (batch, 3, 64, 64) pixels in [-1, 1] to (batch, features)."""
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for index, width in enumerate(widths):
+            stride = 1 if index == 0 else 2  # thin things, such as glasses, need the full size
+            layers += [
+                nn.Conv2d(channels, width, 3, stride, padding=1),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
+            ]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.features = channels * 4 * 4
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return (batch, features)."""
+        flat: torch.Tensor = self.layers(pixels).flatten(1)  # (batch, channels * 4 * 4)
+        return flat
+
+
+class ImageTower(nn.Module):
+    """The image half of the base's own CLIP."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.backbone = Backbone()
+        self.projection = nn.Linear(self.backbone.features, dim)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return (batch, dim) embeddings of unit length for pixels (batch, 3, 64, 64) in [-1, 1]."""
+        return nn.functional.normalize(self.projection(self.backbone(pixels)), dim=-1)
+
+
+class Probe(nn.Module):
+    """A multi-head classifier of every factor and attribute; training never sees it.
+
+    Args:
+        heads: head name -> number of classes; an attribute's head has 2 (absent, present).
+        embedding_dim: width of the layer before the heads.
+    """
+
+    def __init__(self, heads: Mapping[str, int], embedding_dim: int = 128) -> None:
+        super().__init__()
+        self.backbone = Backbone()
+        self.embedding = nn.Linear(self.backbone.features, embedding_dim)
+        self.heads = nn.ModuleDict({n: nn.Linear(embedding_dim, c) for n, c in heads.items()})
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the penultimate embedding, (batch, embedding_dim)."""
+        return nn.functional.silu(self.embedding(self.backbone(pixels)))
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return logits per head, (batch, classes), for pixels (batch, 3, 64, 64) in [-1, 1]."""
+        embedding = self.embed(pixels)
+        return {name: head(embedding) for name, head in self.heads.items()}

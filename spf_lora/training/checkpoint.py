@@ -1,0 +1,87 @@
+"""Checkpoints: named groups of tensors and a few facts in one safetensors file.
+
+Nothing is pickled: an optimizer's state is taken apart into tensors and JSON. A file is written
+beside and renamed, so a kill at any moment leaves the last good one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from spf_lora.atomic import write_bytes
+from spf_lora.errors import CheckpointError
+
+Groups = dict[str, dict[str, torch.Tensor]]
+_FACTS = "facts"
+
+
+def save_checkpoint(
+    path: Path, groups: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]
+) -> None:
+    """Write groups of tensors and JSON facts to `path`, whole or not at all."""
+    flat = {
+        f"{group}|{name}": tensor.detach().cpu().contiguous().clone()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+    data = save(flat, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+    write_bytes(path, data, overwrite=True)
+
+
+def load_checkpoint(path: Path) -> tuple[Groups, dict[str, Any]]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not one of ours.
+    """
+    groups: Groups = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                group, name = key.split("|", 1)
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint that can be read ({error})",
+            hint="start again without --resume, or name the right file",
+        ) from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds no facts", hint="start again without --resume")
+    return groups, facts
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Take an optimizer's state apart into tensors and JSON values, keyed `<index>.<name>`."""
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                scalars[f"{index}.{name}"] = value
+    return tensors, scalars
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, Any],
+) -> None:
+    """Put back what `optimizer_tensors` took apart; the optimizer has the same parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, value in {**tensors, **scalars}.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if isinstance(value, torch.Tensor):
+            on_cpu = name == "step" and value.dim() == 0  # torch keeps step counts on the CPU
+            value = value.clone() if on_cpu else value.to(parameter.device, copy=True)
+        optimizer.state[parameter][name] = value
