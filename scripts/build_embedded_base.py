@@ -2,65 +2,121 @@
 
 Stages, in order: tokenizer, clip, vae, unet, decoder, probe, pack. Each resumes from its
 checkpoint in the work folder after a kill; `pack` writes fp16 weights and checksums into
-`spf_lora/base/embedded/`. `scripts/check_embedded_base.py` then measures what was built.
+`--out`. `scripts/check_embedded_base.py` then measures what was built and writes the figures
+into its card.
 """
 
 import argparse
+import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from embedded import clip, tokenizer, vae  # noqa: E402
-from embedded.worlds import make_world  # noqa: E402
+from embedded import clip, pack, probe, tokenizer, unet, vae
+from embedded.worlds import World, make_world
+from spf_lora.base.load import EMBEDDED
+from spf_lora.training.checkpoint import load_checkpoint
 
 COUNTS = {"world": 16_000, "unet": 20_000}
-STEPS = {"clip": 1600, "vae": 2000, "unet": 12_000, "decoder": 3000, "probe": 2500}
+STEPS = {"clip": 1600, "vae": 2000, "unet": 9000, "decoder": 3000, "probe": 2500}
+STAGES = ("tokenizer", "clip", "vae", "unet", "decoder", "probe", "pack")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stages", nargs="+", metavar="STAGE")
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints and pictures")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+class Builder:
+    """Runs stages; each can ask for what the ones before it made."""
 
+    def __init__(self, work: Path, seed: int, out: Path) -> None:
+        self.work, self.seed, self.out = work, seed, out
 
-def load_tokenizer(work: Path) -> object:
-    """Read the tokenizer that its stage wrote."""
-    from transformers import CLIPTokenizer
+    def world(self, kind: str) -> World:
+        """Return the pictures of one kind."""
+        return make_world(kind, COUNTS[kind], self.seed, self.work)
 
-    return CLIPTokenizer.from_pretrained(work / "base" / "tokenizer")
+    def read_tokenizer(self) -> Any:
+        """Return the tokenizer that its stage wrote."""
+        from transformers import CLIPTokenizer
 
+        return CLIPTokenizer.from_pretrained(self.work / "base" / "tokenizer")
 
-def run(stage: str, work: Path, seed: int) -> None:
-    """Run one stage."""
-    if stage == "tokenizer":
-        folder = work / "base" / "tokenizer"
+    def tokenizer(self) -> None:
+        """Train the tokenizer."""
+        folder = self.work / "base" / "tokenizer"
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{tokenizer.build(folder, seed=seed)} tokens")
-    elif stage == "clip":
-        world = make_world("world", COUNTS["world"], seed, work)
-        clip.build(world, load_tokenizer(work), work, seed=seed, steps=STEPS["clip"])
-    elif stage in ("vae", "decoder"):
-        world = make_world("world", COUNTS["world"], seed, work)
-        vae.build(
-            world, work, seed=seed, steps=STEPS["vae"], decoder_steps=STEPS["decoder"], only=stage
+        print(f"{tokenizer.build(folder, seed=self.seed)} tokens")
+
+    def clip(self) -> clip.Clip:
+        """Train CLIP, or read it back."""
+        return clip.build(
+            self.world("world"), self.read_tokenizer(), self.work,
+            seed=self.seed, steps=STEPS["clip"],
+        ).eval()  # fmt: skip
+
+    def vae(self, *, only: str = "vae") -> Any:
+        """Train the VAE, or read it back."""
+        return vae.build(
+            self.world("world"), self.work, seed=self.seed, steps=STEPS["vae"],
+            decoder_steps=STEPS["decoder"], only=only,
+        ).eval()  # fmt: skip
+
+    def decoder(self) -> Any:
+        """Go on with the decoder alone."""
+        return self.vae(only="decoder")
+
+    def unet(self) -> tuple[Any, float]:
+        """Train the U-Net on the latents of the VAE's encoder and the text encoder's states."""
+        return unet.build(
+            self.world("unet"), self.vae(), self.clip().text.text_model, self.read_tokenizer(),
+            self.work, seed=self.seed, steps=STEPS["unet"],
+        )  # fmt: skip
+
+    def probe(self) -> torch.nn.Module:
+        """Train the probe on renders and reconstructions."""
+        return probe.build(
+            self.world("world"), self.decoder(), self.work, seed=self.seed, steps=STEPS["probe"]
         )
-    else:
-        raise SystemExit(f"unknown stage {stage}")
+
+    def pack(self) -> None:
+        """Write the folder that ships."""
+        trained, factor = self.unet()
+        coder = self.decoder()
+        coder.register_to_config(scaling_factor=factor)
+        pack.write_folder(
+            self.out, clip=self.clip(), vae=coder, unet=trained, tokenizer=self.read_tokenizer(),
+            scheduler=unet.scheduler(),
+        )  # fmt: skip
+        pack.write_probe(self.out, self.probe(), probe.HEADS)
+        spent = {}
+        for stage in STEPS:
+            facts = load_checkpoint(self.work / f"{stage}.safetensors")[1]
+            spent[stage] = {"steps": facts["step"], "seconds": round(facts["seconds"])}
+        pack.write_card(
+            self.out,
+            {
+                "seed": self.seed, "stages": spent, "pictures": COUNTS,
+                "word_truth": unet.TRUTH, "torch": torch.__version__,
+                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            },
+        )  # fmt: skip
 
 
 def main() -> None:
     """Run the stages asked for."""
-    arguments = _arguments()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="+", choices=STAGES)
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints and pictures")
+    parser.add_argument("--out", type=Path, default=EMBEDDED)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    builder = Builder(arguments.work, arguments.seed, arguments.out)
     for stage in arguments.stages:
-        run(stage, arguments.work, arguments.seed)
+        getattr(builder, stage)()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from embedded.loop import train
-from embedded.worlds import World, labels
 from torch import nn
 
+from embedded.loop import train
+from embedded.worlds import World, labels
 from spf_lora.base.towers import Probe
 from spf_lora.data.portraits import ATTRIBUTES, FACTORS
 

@@ -52,7 +52,7 @@ def build(out: Path, *, seed: int) -> int:
     merges = [tuple(pair) for pair in json.loads(model.to_str())["model"]["merges"]]
     tokens = alphabet + [f"{letter}</w>" for letter in alphabet]
     tokens += [left + right for left, right in merges]
-    tokens = list(dict.fromkeys(tokens)) + [START, END]
+    tokens = [*dict.fromkeys(tokens), START, END]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = CLIPTokenizer(
         vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, pad_token=END,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from embedded.loop import train
 from embedded.worlds import World, unet_caption
 

@@ -1,11 +1,15 @@
-"""Stage 3: AutoencoderKL, 64 px -> 16x16x4. The encoder is frozen early: later only the decoder
-learns (stage `decoder`), so that the U-Net can start on its latents."""
+"""Stage 3: AutoencoderKL, 64 px -> 16x16x4.
+
+The encoder is frozen early: later only the decoder learns (stage `decoder`), so that the U-Net
+can start on its latents.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
 from embedded.loop import train
 from embedded.worlds import World
 

@@ -3,10 +3,16 @@
 A convolutional tower learns 64 px portraits far faster than a small ViT (docs/embedded-base.md).
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
+
+from spf_lora.base.texts import token_ids
 
 WIDTHS = (16, 48, 96, 128, 128)
 
@@ -44,7 +50,7 @@ class ImageTower(nn.Module):
         self.projection = nn.Linear(self.backbone.features, dim)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (batch, dim) embeddings of unit length for pixels (batch, 3, 64, 64) in [-1, 1]."""
+        """Return unit embeddings (batch, dim) for pixels (batch, 3, 64, 64) in [-1, 1]."""
         return nn.functional.normalize(self.projection(self.backbone(pixels)), dim=-1)
 
 
@@ -70,3 +76,42 @@ class Probe(nn.Module):
         """Return logits per head, (batch, classes), for pixels (batch, 3, 64, 64) in [-1, 1]."""
         embedding = self.embed(pixels)
         return {name: head(embedding) for name, head in self.heads.items()}
+
+
+class Clip:
+    """The base's own CLIP: its text encoder with a projection, and an image tower.
+
+    Args:
+        base: the base model whose text encoder is the text tower.
+        folder: holds `model.safetensors` with the image tower and the text projection.
+    """
+
+    def __init__(self, base: Any, folder: Path) -> None:
+        weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+        self.base = base
+        self.projection = weights.pop("text_projection.weight").to(base.device)
+        self.image = ImageTower(self.projection.shape[0]).to(base.device)
+        self.image.load_state_dict({k.removeprefix("image."): v for k, v in weights.items()})
+        self.image.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return unit embeddings (texts, dim)."""
+        ids = token_ids(self.base.tokenizer, texts).to(self.base.device)
+        pooled = self.base.text_encoder(input_ids=ids).pooler_output
+        return nn.functional.normalize(pooled @ self.projection.T, dim=-1)
+
+    def embed_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return unit embeddings (batch, dim) for pixels in [-1, 1]; gradients pass."""
+        unit: torch.Tensor = self.image(pixels)
+        return unit
+
+
+def load_probe(folder: Path) -> Probe:
+    """Read the probe that measures the embedded world."""
+    heads = json.loads((folder / "heads.json").read_text("utf-8"))
+    probe = Probe(heads)
+    probe.load_state_dict(
+        {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    )
+    return probe.requires_grad_(False).eval()

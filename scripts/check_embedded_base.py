@@ -1,0 +1,163 @@
+"""Measure the embedded base on pictures it has not seen and write the figures into its card.
+
+`python scripts/check_embedded_base.py --work DIR [--folder F] [--sheet sheet.png] [--write]`
+"""
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from embedded.clip import phrase_table, truth
+from embedded.worlds import World, labels, make_world
+from spf_lora.base.load import EMBEDDED, Base, load_base
+from spf_lora.base.sample import GUIDANCE, STEPS, sample
+from spf_lora.base.towers import Clip, Probe, load_probe
+from spf_lora.data.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+
+
+def pixels_of(pictures: list[Image.Image]) -> torch.Tensor:
+    """Return (batch, 3, h, w) in [-1, 1]."""
+    rows = np.stack([np.asarray(p) for p in pictures])
+    return torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def check_vae(base: Base, probe: Probe, world: World) -> tuple[dict[str, Any], torch.Tensor]:
+    """PSNR, and the probe's recall of each attribute on reconstructions."""
+    pixels = world.batch(np.arange(len(world.people)))
+    made = torch.cat(
+        [
+            base.vae.decode(base.vae.encode(p).latent_dist.mean).sample.clamp(-1, 1)
+            for p in pixels.split(64)
+        ]
+    )
+    mse = ((made - pixels) / 2).square().mean(dim=(1, 2, 3))
+    heads, wanted = probe(made), labels(world)
+    recall = {
+        a: round(float((heads[a].argmax(1) == 1)[wanted[a] == 1].float().mean()), 4)
+        for a in ATTRIBUTES
+    }
+    psnr = float((-10 * mse.log10()).mean())
+    return {"psnr_db": round(psnr, 2), "probe_recall": recall, "n": len(pixels)}, made
+
+
+@torch.no_grad()
+def check_clip(clip: Clip, world: World) -> dict[str, Any]:
+    """Zero-shot area under the ROC curve of every phrase."""
+    image = clip.embed_image(world.batch(np.arange(len(world.people))))
+    scores = image @ clip.embed_text([p for p, _, _ in phrase_table()]).T
+    true, areas = truth(world), {}
+    for column, (phrase, _, _) in enumerate(phrase_table()):
+        seen = true[:, column] >= 0
+        rank = scores[seen, column].argsort().argsort().double() + 1
+        yes = true[seen, column] == 1
+        n, m = int(yes.sum()), int((~yes).sum())
+        areas[phrase] = round(float((rank[yes].sum() - n * (n + 1) / 2) / (n * m)), 4)
+    targets = {a.target_text for a in ATTRIBUTES.values()}
+    base = [v for k, v in areas.items() if k not in targets]
+    return {
+        "auc_attributes": {k: v for k, v in areas.items() if k in targets},
+        "auc_base_mean": round(float(np.mean(base)), 4),
+        "auc_base_min": min(base),
+        "n": len(world.people),
+    }
+
+
+@torch.no_grad()
+def check_probe(probe: Probe, pixels: torch.Tensor, world: World) -> dict[str, float]:
+    """Accuracy per head."""
+    logits, wanted = probe(pixels), labels(world)
+    return {
+        name: round(
+            float((logits[name].argmax(1) == wanted[name])[wanted[name] >= 0].float().mean()), 4
+        )
+        for name in logits
+    }
+
+
+@torch.no_grad()
+def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], list[Image.Image]]:
+    """Agreement with captions, and how often each attribute shows when asked and when not."""
+    rng = random.Random("held-out captions")
+    people = [unbiased(rng) for _ in range(count)]
+    seeds = list(range(10_000, 10_000 + count))
+    pictures = sample(base, [caption(p) for p in people], seeds)
+    logits = probe(pixels_of(pictures))
+    agreement = {
+        name: round(
+            float(
+                np.mean(
+                    [
+                        list(values)[int(logits[name][i].argmax())] == getattr(p, name)
+                        for i, p in enumerate(people)
+                    ]
+                )
+            ),
+            4,
+        )
+        for name, values in FACTORS.items()
+    }
+    asked = {}
+    for name in ATTRIBUTES:
+        shown = probe(pixels_of(sample(base, [caption(p, (name,)) for p in people], seeds)))
+        asked[name] = round(float((shown[name].argmax(1) == 1).float().mean()), 4)
+    unasked = {a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in ATTRIBUTES}
+    figures = {
+        "agreement": agreement, "shown_when_asked": asked, "shown_unasked": unasked, "n": count,
+        "ddim_steps": STEPS, "guidance": GUIDANCE,
+    }  # fmt: skip
+    return figures, pictures
+
+
+def sheet(pictures: list[Image.Image], columns: int = 8) -> Image.Image:
+    """Lay pictures out in rows."""
+    w, h = pictures[0].size
+    out = Image.new("RGB", (columns * (w + 2), -(-len(pictures) // columns) * (h + 2)), "white")
+    for i, picture in enumerate(pictures):
+        out.paste(picture, ((i % columns) * (w + 2), (i // columns) * (h + 2)))
+    return out
+
+
+def main() -> None:
+    """Measure and print; with --write, put the figures into the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=EMBEDDED)
+    parser.add_argument("--captions", type=int, default=64)
+    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    spec = "embedded" if arguments.folder == EMBEDDED else str(arguments.folder)
+    base = load_base(spec)
+    probe = load_probe(arguments.folder / "probe")
+    clip = Clip(base, arguments.folder / "clip")
+    world = make_world("held", 2000, 0, arguments.work)
+    vae, rebuilt = check_vae(base, probe, world)
+    figures: dict[str, Any] = {"vae": vae, "clip": check_clip(clip, world)}
+    figures["probe_accuracy"] = {
+        "renders": check_probe(probe, world.batch(np.arange(2000)), world),
+        "reconstructions": check_probe(probe, rebuilt, world),
+    }
+    figures["unet"], pictures = check_unet(base, probe, arguments.captions)
+    print(json.dumps(figures, indent=2))
+    if arguments.sheet:
+        sheet(pictures[:32]).save(arguments.sheet)
+    if arguments.write:
+        path = arguments.folder / "card.json"
+        card = json.loads(path.read_text("utf-8")) | {"figures": figures}
+        path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Prompts to text states, with what did not fit said aloud."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Return (batch, 77) token ids, padded and cut as SD1.5 does."""
+    ids: torch.Tensor = tokenizer(
+        list(prompts), padding="max_length", truncation=True,
+        max_length=tokenizer.model_max_length, return_tensors="pt",
+    ).input_ids  # fmt: skip
+    return ids
+
+
+def cut_off(tokenizer: Any, prompt: str) -> str:
+    """Return the end of the prompt that does not fit into the text encoder's 77 tokens, or ""."""
+    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    room = tokenizer.model_max_length - 2  # start and end tokens
+    if len(found.input_ids) <= room:
+        return ""
+    first: int = found.offset_mapping[room][0]
+    return prompt[first:].strip(" ,")
+
+
+@torch.no_grad()
+def encode(base: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Return text states (batch, 77, width) of the base's frozen text encoder."""
+    ids = token_ids(base.tokenizer, prompts).to(base.device)
+    states: torch.Tensor = base.text_encoder(input_ids=ids).last_hidden_state
+    return states
