@@ -110,9 +110,25 @@ def open_container(path: Path) -> Iterator[Container]:
     Raises:
         AdapterFileError: the file is missing, no safetensors file, or any part of it lies.
     """
-    descriptor = _open_regular(path)
+    with open_regular(path) as (descriptor, size):
+        yield _read_header(descriptor, size, path)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[int, int]]:
+    """Open a regular file (or a link to one) and yield its descriptor and size."""
     try:
-        yield _read_header(descriptor, path)
+        # without O_NONBLOCK, opening a FIFO would wait for a writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        _refuse(path, "does not exist", "check the path")
+    except (OSError, ValueError) as error:
+        _refuse(path, f"cannot be opened: {error}", "check the path and its permissions")
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            _refuse(path, "is no regular file", "name a .safetensors file")
+        yield descriptor, status.st_size
     finally:
         os.close(descriptor)
 
@@ -135,22 +151,7 @@ def read_at(descriptor: int, into: memoryview, start: int, path: Path) -> None:
         done += count
 
 
-def _open_regular(path: Path) -> int:
-    try:
-        # without O_NONBLOCK, opening a FIFO would wait for a writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        _refuse(path, "does not exist", "check the path")
-    except (OSError, ValueError) as error:
-        _refuse(path, f"cannot be opened: {error}", "check the path and its permissions")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        _refuse(path, "is no regular file", "name a .safetensors file")
-    return descriptor
-
-
-def _read_header(descriptor: int, path: Path) -> Container:
-    size = os.fstat(descriptor).st_size
+def _read_header(descriptor: int, size: int, path: Path) -> Container:
     head = os.pread(descriptor, 32, 0)
     for magic, kind in _FOREIGN_MAGIC.items():
         if head.startswith(magic):
@@ -223,7 +224,18 @@ def _no_constant(text: str) -> NoReturn:
 def _metadata(value: Any, path: Path) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         _refuse(path, "has metadata that is not all text", "get the file again")
+    if not all(_encodes(key) and _encodes(text) for key, text in value.items()):
+        _refuse(path, "has metadata with broken characters", "get the file again")
     return value
+
+
+def _encodes(text: str) -> bool:
+    """Tell whether text can be written; JSON lets half of a surrogate pair through."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> dict[str, Entry]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spf_lora.adapters.container import open_container
+from spf_lora.adapters.container import open_container, open_regular, read_at
 from spf_lora.adapters.module import Adapter, Module, Spec
 from spf_lora.adapters.scaling import effective_up
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 
 
 def content_id(adapter: Adapter) -> str:
@@ -60,8 +60,10 @@ def tensor_sha256(path: str | Path) -> str:
 def file_sha256(path: Path, start: int) -> str:
     """Return the sha256 of a file from byte `start` on."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while chunk := file.read(_CHUNK):
+    with open_regular(path) as (descriptor, size):
+        buffer = memoryview(bytearray(min(_CHUNK, max(size - start, 1))))
+        for at in range(start, size, len(buffer)):
+            chunk = buffer[: size - at]
+            read_at(descriptor, chunk, at, path)
             digest.update(chunk)
     return digest.hexdigest()

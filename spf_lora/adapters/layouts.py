@@ -19,16 +19,21 @@ class Layout:
         up: module name -> key of its up factor.
         alpha: module name -> key of its alpha, or None where the layout has none.
         targets: chooses rank and alpha of each module.
+        folder: the layout is a folder with a configuration, not one file.
     """
 
     down: Callable[[str], str]
     up: Callable[[str], str]
     alpha: Callable[[str], str] | None
     targets: Callable[[Mapping[str, Spec]], dict[str, scaling.Target]]
+    folder: bool = False
 
 
-def _peft_body(module: str) -> str:
-    return f"base_model.model.{module.removeprefix(UNET).removeprefix(TEXT_ENCODER)}"
+def peft_path(module: str) -> str:
+    """Return a module's path inside its own model, as transformers 5 and diffusers name it."""
+    for component in (UNET, f"{TEXT_ENCODER}text_model."):
+        module = module.removeprefix(component)
+    return module
 
 
 WRITABLE: dict[str, Layout] = {
@@ -45,9 +50,10 @@ WRITABLE: dict[str, Layout] = {
         targets=scaling.scale_one,
     ),
     "peft": Layout(
-        down=lambda module: f"{_peft_body(module)}.lora_A.weight",
-        up=lambda module: f"{_peft_body(module)}.lora_B.weight",
+        down=lambda module: f"base_model.model.{peft_path(module)}.lora_A.weight",
+        up=lambda module: f"base_model.model.{peft_path(module)}.lora_B.weight",
         alpha=None,
         targets=scaling.one_alpha,
+        folder=True,
     ),
 }

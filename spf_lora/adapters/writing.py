@@ -1,0 +1,126 @@
+"""Writes modules that are loaded one at a time, in any layout we write."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from spf_lora.adapters import keys, layouts, peft_config, scaling
+from spf_lora.adapters.container_write import HASH_KEYS, Planned, write_container
+from spf_lora.adapters.module import Array, Module, Spec
+from spf_lora.adapters.privacy import leaks
+from spf_lora.atomic import write_text
+from spf_lora.errors import AdapterFileError, OutputError, RecipeError
+
+# entries that describe the bytes of one file and are made anew, or that belong to one layout
+RESERVED = (*HASH_KEYS, "sshs_legacy_hash", peft_config.HEADER_KEY, "format")
+
+T = TypeVar("T")
+Load = Callable[[str], Module]
+
+
+def write_modules(
+    specs: Mapping[str, Spec],
+    load: Load,
+    metadata: Mapping[str, str],
+    path: Path,
+    *,
+    layout: str,
+    dtype: str,
+    overwrite: bool = False,
+) -> None:
+    """Write modules; see `spf_lora.adapters.file.write_adapter`."""
+    row, stored = _choice(layout, layouts.WRITABLE), _choice(dtype, scaling.FLAG_TO_DTYPE)
+    if not specs:
+        raise AdapterFileError("the adapter has no modules", hint="train or choose another one")
+    for name in specs:
+        if not keys.is_module(name):
+            raise AdapterFileError(
+                f"{name[:100]!r} is no module of Stable Diffusion 1.5",
+                hint="module names look like unet.mid_block.attentions.0.proj_in",
+            )
+    for key, text in metadata.items():
+        for leak in leaks(text):
+            raise AdapterFileError(
+                f"metadata {key!r} holds a local path: {leak}",
+                hint="remove it: a published file must not tell where it was made",
+            )
+    kept = {key: text for key, text in metadata.items() if key not in RESERVED}
+    if row.folder:
+        _write_folders(specs, load, kept, path, row, stored, overwrite)
+    else:
+        targets = row.targets(specs)
+        write_container(path, _plan(row, specs, targets, stored, load), kept, overwrite=overwrite)
+
+
+def _write_folders(
+    specs: Mapping[str, Spec],
+    load: Load,
+    metadata: Mapping[str, str],
+    path: Path,
+    row: layouts.Layout,
+    dtype: str,
+    overwrite: bool,
+) -> None:
+    """Write a peft folder, or one for each model inside `path` if the adapter moves two.
+
+    The configuration goes last and, on overwriting, first away: a folder without it is refused by
+    every reader, so a kill in between leaves nothing that looks whole.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, not a folder", hint="name a folder for peft")
+    if path.exists() and any(path.iterdir()) and not overwrite:
+        raise OutputError(
+            f"folder {path} is not empty", hint="--force writes into it; or choose another name"
+        )
+    targets = row.targets(specs)
+    components = sorted({name.partition(".")[0] for name in specs})
+    for component in components:
+        folder = path / component if len(components) > 1 else path
+        folder.mkdir(parents=len(components) > 1, exist_ok=True)
+        config = folder / peft_config.CONFIG_NAME
+        config.unlink(missing_ok=True)
+        mine = {name: spec for name, spec in specs.items() if name.startswith(f"{component}.")}
+        planned = _plan(row, mine, targets, dtype, load)
+        write_container(folder / peft_config.WEIGHTS_NAME, planned, metadata, overwrite=overwrite)
+        written = {layouts.peft_path(name): _written(mine[name], targets[name]) for name in mine}
+        table = peft_config.config_for(written)
+        write_text(config, json.dumps(table, indent=2, sort_keys=True) + "\n")
+
+
+def _plan(
+    row: layouts.Layout,
+    specs: Mapping[str, Spec],
+    targets: Mapping[str, scaling.Target],
+    dtype: str,
+    load: Load,
+) -> Iterator[Planned]:
+    for name, spec in specs.items():
+        target = targets[name]
+        written = _written(spec, target)
+
+        down, up = (partial(_factor, load, name, target, dtype, at) for at in (0, 1))
+        yield Planned(row.down(name), dtype, written.down_shape, down)
+        yield Planned(row.up(name), dtype, written.up_shape, up)
+        if row.alpha is not None:
+            yield Planned(row.alpha(name), "F32", (), partial(np.array, target.alpha, "<f4"))
+
+
+def _factor(load: Load, name: str, target: scaling.Target, dtype: str, at: int) -> Array:
+    return scaling.prepared(load(name), target, dtype)[at]
+
+
+def _written(spec: Spec, target: scaling.Target) -> Spec:
+    """Return a module's shapes as they will be in the file."""
+    down_shape = (target.rank, *spec.down_shape[1:])
+    up_shape = (spec.up_shape[0], target.rank, *spec.up_shape[2:])
+    return Spec(spec.name, down_shape, up_shape, target.alpha, spec.dtype)
+
+
+def _choice(word: str, table: Mapping[str, T]) -> T:
+    if word not in table:
+        raise RecipeError(f"{word!r} is not known here", hint=f"choose {', '.join(table)}")
+    return table[word]
