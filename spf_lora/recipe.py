@@ -1,0 +1,329 @@
+"""A recipe: everything that decides a training, from TOML to frozen dataclasses.
+
+A recipe names a profile, whose values it inherits, and changes some of them; `--set key=value`
+changes the rest. Only the builders see a recipe; every other function takes plain arguments.
+"""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from spf_lora.errors import RecipeError
+from spf_lora.shipped import shipped_folder
+from spf_lora.strict import Shape, check_table, did_you_mean, missing_keys, required, setting
+
+Scope = Literal["local", "global"]
+Preset = Literal["kv", "cross", "attention", "full"]
+OptimizerName = Literal["adamw8bit", "adamw"]
+Precision = Literal["fp32"]
+
+_SLUG = Shape(r"[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, words joined by -")
+_PHRASE = Shape(r"[^\s,]+( [^\s,]+)*", "one phrase: no comma, no space at its ends, none doubled")
+_NAME = Shape(r"\S(.*\S)?", "a name without space at its ends")
+_MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attribute:
+    """What is taught: one phrase that a caption either has or has not."""
+
+    name: str = required("name of the adapter and its files", shape=_SLUG)
+    target_text: str = required("the phrase that asks for the attribute", shape=_PHRASE)
+    aliases: tuple[str, ...] = setting(
+        (), "other phrases that ask for the same in captions", shape=_PHRASE
+    )
+    replaces: tuple[str, ...] = setting(
+        (), "phrases, * matching anything, that the target takes the place of", shape=_PHRASE
+    )
+    scope: Scope = setting("local", "whether it changes one region or the whole picture")
+    phrases: tuple[str, ...] = setting(
+        (), "phrases of the base prompt, where captions are not split at commas", shape=_PHRASE
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterSettings:
+    """The low-rank matrices and the layers they sit on."""
+
+    preset: Preset = setting("attention", "layers that get an adapter")
+    rank: int = setting(8, "rank of each update", low=1, high=256)
+    alpha: float = setting(8.0, "the update is scaled by alpha / rank", low=0.01, high=1024)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSettings:
+    """The pictures and what their captions say."""
+
+    count: int = setting(64, "pictures drawn when no folder is given", low=1, high=100_000)
+    coverage: float = setting(
+        0.5, "share of the base phrases that a drawn picture's caption names", low=0.0, high=1.0
+    )
+    bias: float = setting(
+        0.8, "probability that a drawn person has a favourite of the set", low=0.0, high=1.0
+    )
+    batch_size: int = setting(8, "pictures a step", low=1, high=1024)
+    seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnSettings:
+    """Stage 1: ordinary fine-tuning on image and full prompt."""
+
+    steps: int = setting(250, "steps of stage 1", low=1, high=1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignSettings:
+    """Stage 2: the adapter is held to the frozen model wherever the target is not asked for."""
+
+    steps: int = setting(250, "steps of stage 2; 0 leaves it out", low=0, high=1_000_000)
+    fine_grained: float = setting(0.5, "weight of the loss on queries", low=0.0, high=1000)
+    text_consistent: float = setting(5.0, "weight of the loss on attention", low=0.0, high=1000)
+    outside_map: float = setting(
+        2.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerSettings:
+    """How a gradient becomes a step."""
+
+    name: OptimizerName = setting("adamw8bit", "optimizer; adamw8bit is bitsandbytes'")
+    learning_rate: float = setting(1e-3, "largest learning rate", low=1e-8, high=1.0)
+    weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0, high=1.0)
+    warmup_steps: int = setting(20, "steps of linear warm-up", low=0, high=1_000_000)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.999), "decay of the gradient's moments", low=0.0, high=0.999999
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """What both stages share."""
+
+    seed: int = setting(0, "decides weights, noise, time steps and order", low=0, high=_MAX_SEED)
+    base: str = setting("embedded", "base model to adapt", shape=_NAME)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=1e-6, high=1e6)
+    caption_dropout: float = setting(
+        0.1, "share of pictures trained without their caption", low=0.0, high=1.0
+    )
+    checkpoint_every_steps: int = setting(100, "steps between checkpoints", low=1, high=1_000_000)
+    precision: Precision = setting("fp32", "number format of the computation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A whole, checked recipe: the profile's values, the file's, then the command line's."""
+
+    profile: str
+    attribute: Attribute
+    adapter: AdapterSettings
+    data: DataSettings
+    learn: LearnSettings
+    align: AlignSettings
+    optimizer: OptimizerSettings
+    training: TrainingSettings
+
+
+SECTIONS: dict[str, type] = {
+    "attribute": Attribute,
+    "adapter": AdapterSettings,
+    "data": DataSettings,
+    "learn": LearnSettings,
+    "align": AlignSettings,
+    "optimizer": OptimizerSettings,
+    "training": TrainingSettings,
+}
+
+_Tables = dict[str, dict[str, Any]]
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, complete and check a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: settings such as "align.fine_grained=0.3"; a later one wins.
+
+    Raises:
+        RecipeError: lists every fault of the file, its profile and the overrides.
+    """
+    table = _read_toml(path)
+    changes, faults = _read_overrides(overrides)
+    profile = changes.pop("profile", table.pop("profile", None))
+    profile_path, wrong = _find_profile(profile, beside=path)
+    faults += wrong
+    layers = [(table, str(path)), (changes, "--set")]
+    if profile_path:
+        layers.insert(0, (_read_toml(profile_path), str(profile_path)))
+        faults += _profile_faults(*layers[0])
+    tables: _Tables = {name: {} for name in SECTIONS}
+    for layer, source in layers:
+        faults += _merge_layer(tables, layer, source=source)
+    faults += _missing_faults(layers, path)
+    if faults:
+        raise _all_faults(path, faults)
+    sections = {name: schema(**tables[name]) for name, schema in SECTIONS.items()}
+    return Recipe(profile=str(profile), **sections)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "section.key=value" into the dotted key and its value.
+
+    The value is read as TOML; what is no TOML is a text, so `adapter.preset=kv` needs no quotes.
+
+    Raises:
+        RecipeError: there is no "=" or no key.
+    """
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise RecipeError(
+            f"setting {text!r} is not of the form key=value",
+            hint="write it like --set align.fine_grained=0.3",
+        )
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return key, raw
+    return key, parsed["value"] if set(parsed) == {"value"} else raw
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as nested plain values that JSON can write."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the sha256 of what the recipe says, whichever file or option said it."""
+    said = recipe_to_dict(recipe)
+    del said["profile"]
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return name -> file of every recipe; one in ./recipes hides a shipped one of its name."""
+    found = {
+        path.stem: path
+        for folder in (shipped_folder("recipes"), Path("recipes"))
+        for path in folder.glob("*.toml")
+    }
+    return dict(sorted(found.items()))
+
+
+def find_recipe(attribute: str) -> Path:
+    """Return the recipe of an attribute.
+
+    Raises:
+        RecipeError: there is none; the nearest name is suggested.
+    """
+    known = list_recipes()
+    if attribute not in known:
+        raise RecipeError(
+            f"there is no recipe for the attribute {attribute!r}{did_you_mean(attribute, known)}",
+            hint="`spf-lora attributes` lists them; a new recipe is a TOML file in ./recipes",
+        )
+    return known[attribute]
+
+
+def locate_recipe(name_or_file: str) -> Path:
+    """Return the file that a user means by an attribute's name or by a path."""
+    is_path = name_or_file.endswith(".toml") or "/" in name_or_file or "\\" in name_or_file
+    return Path(name_or_file) if is_path else find_recipe(name_or_file)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"recipe {path} does not exist",
+            hint="`spf-lora attributes` lists the recipes there are",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"recipe {path} is not valid TOML: {error}",
+            hint='mend that place; texts need quotes, as in name = "beard"',
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {path} cannot be read: {error.strerror}",
+            hint="give a readable TOML file",
+        ) from error
+
+
+def _find_profile(name: object, *, beside: Path) -> tuple[Path | None, list[str]]:
+    """Return the profile's file, or None and what is wrong; a nearer folder hides a farther one."""
+    if not isinstance(name, str):
+        return None, [f'{beside}: profile must name a profile, as in profile = "embedded"']
+    folders = (shipped_folder("recipes"), Path("recipes"), beside.parent)
+    files = (path for folder in folders for path in (folder / "profiles").glob("*.toml"))
+    known = {path.stem: path for path in files}
+    wrong = f"{beside}: there is no profile {name!r}{did_you_mean(name, known)}"
+    return known.get(name), [] if name in known else [wrong]
+
+
+def _profile_faults(table: dict[str, Any], source: str) -> list[str]:
+    """Take out of a profile what belongs to a recipe, and say so."""
+    own = [name for name in ("attribute", "profile") if table.pop(name, None) is not None]
+    return [f"{source}: {name} belongs to a recipe, not to a profile" for name in own]
+
+
+def _missing_faults(layers: list[tuple[dict[str, Any], str]], path: Path) -> list[str]:
+    faults = []
+    for name, schema in SECTIONS.items():
+        tables = [layer.get(name, {}) for layer, _ in layers]
+        named = {key: None for table in tables if isinstance(table, dict) for key in table}
+        faults += [f"{path}: {name}.{key} is missing" for key in missing_keys(schema, named)]
+    return faults
+
+
+def _read_overrides(overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Nest the overrides as a TOML file would; a key without its section is a fault."""
+    nested: dict[str, Any] = {}
+    faults = []
+    for text in overrides:
+        key, value = parse_override(text)
+        section, dot, name = key.partition(".")
+        if dot:
+            nested.setdefault(section, {})[name] = value
+        elif key == "profile":
+            nested[key] = value
+        else:
+            every = [f"{name}.{own}" for name in SECTIONS for own in _field_names(SECTIONS[name])]
+            meant = " or ".join(dotted for dotted in every if dotted.endswith(f".{key}"))
+            near = f"; did you mean {meant}?" if meant else did_you_mean(key, every)
+            faults.append(f"--set: {key} is not a known key{near}")
+    return nested, faults
+
+
+def _field_names(schema: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def _merge_layer(tables: _Tables, layer: Mapping[str, Any], *, source: str) -> list[str]:
+    faults = []
+    for name, table in layer.items():
+        if name not in SECTIONS:
+            faults.append(f"{source}: {name} is not a known section{did_you_mean(name, SECTIONS)}")
+        elif not isinstance(table, dict):
+            faults.append(f"{source}: {name} must be a section, written [{name}]")
+        else:
+            values, wrong = check_table(SECTIONS[name], table, prefix=f"{name}.")
+            tables[name].update(values)
+            faults += [f"{source}: {fault}" for fault in wrong]
+    return faults
+
+
+def _all_faults(path: Path, faults: list[str]) -> RecipeError:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return RecipeError(
+        "\n  ".join((f"recipe {path} has {count}:", *faults)),
+        hint="mend them all, then run again; `spf-lora recipe show beard` shows every key",
+    )

@@ -1,0 +1,15 @@
+"""Where the files that come with the package are: recipes and adapters.
+
+An installed wheel carries them inside the package (`pyproject.toml` puts them there); a clone, or
+an editable install of one, has them at the top of the repository.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+
+def shipped_folder(name: Literal["adapters", "recipes"]) -> Path:
+    """Return the folder `name` that came with this installation."""
+    package = Path(__file__).resolve().parent
+    packed = package / "_shipped" / name
+    return packed if packed.is_dir() else package.parent / name
