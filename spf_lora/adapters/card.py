@@ -14,6 +14,23 @@ from spf_lora.errors import AdapterFileError
 
 KEY = "spf_lora"
 FORMAT_VERSION = 1
+_MAX_CHARACTERS = 1 << 20
+
+# what each entry of a card is in JSON
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "attribute": str,
+    "target_text": str,
+    "trigger": str,
+    "base_id": str,
+    "recipe": dict,
+    "recipe_hash": str,
+    "parents": list,
+    "dataset_digest": str,
+    "metrics": dict,
+    "versions": dict,
+    "seed": (int, type(None)),
+    "format_version": int,
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +78,13 @@ def canonical_json(value: Any) -> str:
 
 def to_json(card: Card) -> str:
     """Return the card as the text of the `spf_lora` entry."""
+    return canonical_json(as_table(card))
+
+
+def as_table(card: Card) -> dict[str, Any]:
+    """Return the card as plain JSON values, with the recipe's hash."""
     table = {one.name: getattr(card, one.name) for one in dataclasses.fields(card)}
-    return canonical_json({**table, "recipe_hash": card.recipe_hash})
+    return {**table, "recipe_hash": card.recipe_hash}
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Card | None:
@@ -73,21 +95,41 @@ def from_metadata(metadata: Mapping[str, str]) -> Card | None:
     """
     if KEY not in metadata:
         return None
+    if len(metadata[KEY]) > _MAX_CHARACTERS:
+        raise _damaged(f"it is longer than {_MAX_CHARACTERS} characters")
     try:
         table = json.loads(metadata[KEY])
-        stated = table.pop("recipe_hash")
-        card = Card(**{**table, "parents": tuple(table["parents"])})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise AdapterFileError(
-            f"the file's spf_lora card is damaged: {error}",
-            hint="spf-lora metadata FILE --strip removes it",
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged("it is no valid JSON") from error
+    fault = _fault(table)
+    if fault:
+        raise _damaged(fault)
+    stated = table.pop("recipe_hash")
+    card = Card(**{**table, "parents": tuple(table["parents"])})
     if stated != card.recipe_hash:
-        raise AdapterFileError(
-            "the recipe in the file's spf_lora card does not match its own hash",
-            hint="it was edited by hand; spf-lora metadata FILE --strip removes it",
-        )
+        raise _damaged("its recipe does not match the recipe's own hash")
     return card
+
+
+def _fault(table: Any) -> str:
+    """Return what is wrong with a card read from a file, or an empty text."""
+    if not isinstance(table, dict) or table.keys() != _TYPES.keys():
+        return "its keys are not those of a card"
+    if table["format_version"] != FORMAT_VERSION:
+        return f"it has version {str(table['format_version'])[:20]}, this is {FORMAT_VERSION}"
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(table[key], kind)]
+    if wrong:
+        return f"its {wrong[0]} is of the wrong type"
+    if not all(isinstance(one, str) for one in table["parents"]):
+        return "its parents are not all text"
+    return ""
+
+
+def _damaged(why: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"the spf_lora card cannot be used: {why}",
+        hint="spf-lora metadata FILE --strip removes it; the adapter itself stays as it is",
+    )
 
 
 def file_metadata(

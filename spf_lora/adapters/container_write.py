@@ -36,8 +36,14 @@ class Planned:
 
 
 def write_container(
-    path: Path, tensors: Iterable[Planned], metadata: Mapping[str, str], *, overwrite: bool
-) -> None:
+    path: Path,
+    tensors: Iterable[Planned],
+    metadata: Mapping[str, str],
+    *,
+    overwrite: bool,
+    keep_order: bool = False,
+    declare_hash: bool = True,
+) -> str:
     """Write a file so that equal content gives equal bytes, whole or not at all.
 
     Tensors are ordered by item size (largest first, so each is aligned) and name, JSON keys by
@@ -48,22 +54,33 @@ def write_container(
         tensors: what to write, in any order.
         metadata: text entries; hash entries in it are replaced.
         overwrite: replace an existing file instead of refusing.
+        keep_order: leave the tensors in the order given, so that their hash stays as it was.
+        declare_hash: write the hash entries; without them, and without metadata, the header has
+            none.
+
+    Returns:
+        The sha256 of everything behind the header, as hex.
     """
     check_writable(path, overwrite=overwrite)
-    planned = sorted(tensors, key=lambda one: (-DTYPES[one.dtype].itemsize, one.name))
+    planned = list(tensors)
+    if not keep_order:
+        planned.sort(key=lambda one: (-DTYPES[one.dtype].itemsize, one.name))
+    kept = {key: text for key, text in metadata.items() if key not in HASH_KEYS}
+    blank = _with_hash(kept, _NO_HASH) if declare_hash else kept
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_header(planned, metadata, _NO_HASH))
+            file.write(_header(planned, blank))
             digest = hashlib.sha256()
             for tensor in planned:
                 data = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8).data
                 assert len(data) == tensor.nbytes, tensor.name
                 digest.update(data)
                 file.write(data)
-            file.seek(0)
-            file.write(_header(planned, metadata, digest.hexdigest()))
+            if declare_hash:
+                file.seek(0)
+                file.write(_header(planned, _with_hash(kept, digest.hexdigest())))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -74,11 +91,15 @@ def write_container(
         ) from error
     finally:
         beside.unlink(missing_ok=True)
+    return digest.hexdigest()
 
 
-def _header(planned: Iterable[Planned], metadata: Mapping[str, str], digest: str) -> bytes:
-    hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    table: dict[str, object] = {"__metadata__": {**metadata, **hashes}}
+def _with_hash(metadata: Mapping[str, str], digest: str) -> dict[str, str]:
+    return {**metadata, "modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
+
+
+def _header(planned: Iterable[Planned], metadata: Mapping[str, str]) -> bytes:
+    table: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for tensor in planned:
         table[tensor.name] = {

@@ -81,6 +81,8 @@ def read_config(path: Path) -> PeftScale:
 
 def read_header_entry(text: str, component: str, path: Path) -> PeftScale:
     """Read the part for one component of diffusers' `lora_adapter_metadata` entry."""
+    if len(text) > _MAX_CONFIG_BYTES:
+        _refuse(path, f"has a LoRA configuration longer than {_MAX_CONFIG_BYTES} characters")
     table = _json(text.encode("utf-8"), path)
     prefix = f"{component}."
     part = {key.removeprefix(prefix): item for key, item in table.items() if key.startswith(prefix)}

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from spf_lora.adapters import keys, layouts, peft_config, scaling
+from spf_lora.adapters import keys, layouts, peft_config, scaling, sd15
 from spf_lora.adapters.container_write import HASH_KEYS, Planned, write_container
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.adapters.privacy import leaks
@@ -31,8 +31,12 @@ def write_modules(
     layout: str,
     dtype: str,
     overwrite: bool = False,
-) -> None:
-    """Write modules; see `spf_lora.adapters.file.write_adapter`."""
+) -> str:
+    """Write modules; see `spf_lora.adapters.file.write_adapter`.
+
+    Returns:
+        The sha256 of the tensors' bytes (of the last file, for a folder of two).
+    """
     row, stored = _choice(layout, layouts.WRITABLE), _choice(dtype, scaling.FLAG_TO_DTYPE)
     if not specs:
         raise AdapterFileError("the adapter has no modules", hint="train or choose another one")
@@ -48,12 +52,35 @@ def write_modules(
                 f"metadata {key!r} holds a local path: {leak}",
                 hint="remove it: a published file must not tell where it was made",
             )
+    targets = row.targets(specs)
     kept = {key: text for key, text in metadata.items() if key not in RESERVED}
+    kept = {**_defaults(specs), **kept, **_dimensions(targets)}
     if row.folder:
-        _write_folders(specs, load, kept, path, row, stored, overwrite)
-    else:
-        targets = row.targets(specs)
-        write_container(path, _plan(row, specs, targets, stored, load), kept, overwrite=overwrite)
+        return _write_folders(specs, load, kept, path, row, stored, overwrite)
+    return write_container(
+        path, _plan(row, specs, targets, stored, load), kept, overwrite=overwrite
+    )
+
+
+def _defaults(specs: Mapping[str, Spec]) -> dict[str, str]:
+    """Return what every file for Stable Diffusion 1.5 says of itself, unless it says otherwise."""
+    if any(sd15.misfit(spec) for spec in specs.values()):
+        return {}
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "ss_base_model_version": "sd_v1",
+        "ss_network_module": "networks.lora",
+        "ss_v2": "False",
+    }
+
+
+def _dimensions(targets: Mapping[str, scaling.Target]) -> dict[str, str]:
+    """Return rank and alpha as kohya states them; a file of several has the largest."""
+    return {
+        "ss_network_dim": str(max(target.rank for target in targets.values())),
+        "ss_network_alpha": f"{max(target.alpha for target in targets.values()):g}",
+    }
 
 
 def _write_folders(
@@ -64,7 +91,7 @@ def _write_folders(
     row: layouts.Layout,
     dtype: str,
     overwrite: bool,
-) -> None:
+) -> str:
     """Write a peft folder, or one for each model inside `path` if the adapter moves two.
 
     The configuration goes last and, on overwriting, first away: a folder without it is refused by
@@ -85,10 +112,13 @@ def _write_folders(
         config.unlink(missing_ok=True)
         mine = {name: spec for name, spec in specs.items() if name.startswith(f"{component}.")}
         planned = _plan(row, mine, targets, dtype, load)
-        write_container(folder / peft_config.WEIGHTS_NAME, planned, metadata, overwrite=overwrite)
+        digest = write_container(
+            folder / peft_config.WEIGHTS_NAME, planned, metadata, overwrite=overwrite
+        )
         written = {layouts.peft_path(name): _written(mine[name], targets[name]) for name in mine}
         table = peft_config.config_for(written)
         write_text(config, json.dumps(table, indent=2, sort_keys=True) + "\n")
+    return digest
 
 
 def _plan(

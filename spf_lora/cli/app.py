@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora import __version__
-from spf_lora.cli import out
+from spf_lora.cli import convert, inspect, metadata, out, resize, verify
 from spf_lora.errors import SpfError
 
 app = typer.Typer(
@@ -32,6 +32,20 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+for _command in (
+    inspect.inspect,
+    verify.verify,
+    convert.convert,
+    resize.resize,
+    metadata.metadata,
+):
+    app.command()(_command)
+
+
+app.command()(train)
+app.command()(generate)
 
 
 def main() -> None:

@@ -1,0 +1,38 @@
+"""`spf-lora verify`: will this file do what it says, in every app?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spf_lora.cli import out
+from spf_lora.errors import CheckFailedError
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapter files.")],
+    app: Annotated[
+        list[str] | None,
+        typer.Option("--app", help="An app that must read it, repeatable [default: all]."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check files; exit 3 if numbers, shapes, hashes, alphas or an app's keys are wrong."""
+    from spf_lora.adapters import apps, checks
+    from spf_lora.cli.inspect import printable
+
+    chosen = tuple(app) if app else tuple(apps.APPS)
+    found = {str(file): checks.verify(file, chosen) for file in files}
+    if as_json:
+        out.show_json({file: [vars(one) for one in rows] for file, rows in found.items()})
+    else:
+        for file, rows in found.items():
+            out.show(file)
+            for one in rows:
+                out.show(f"  {one.status:<5}{one.check:<22}{printable(one.detail)}")
+    failed = [file for file, rows in found.items() if any(one.status == "fail" for one in rows)]
+    if failed:
+        raise CheckFailedError(
+            f"{len(failed)} of {len(found)} files did not pass",
+            hint="spf-lora convert IN OUT --to kohya mends layout and alpha; --app limits the apps",
+        )
