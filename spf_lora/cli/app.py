@@ -6,7 +6,12 @@ from typing import Annotated
 import typer
 
 from spf_lora import __version__
-from spf_lora.cli import convert, inspect, metadata, out, resize, verify
+from spf_lora.cli import out
+from spf_lora.cli.convert import convert
+from spf_lora.cli.inspect import inspect
+from spf_lora.cli.metadata import metadata
+from spf_lora.cli.resize import resize
+from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
 
 app = typer.Typer(
@@ -34,18 +39,11 @@ def _root(
     pass
 
 
-for _command in (
-    inspect.inspect,
-    verify.verify,
-    convert.convert,
-    resize.resize,
-    metadata.metadata,
-):
-    app.command()(_command)
-
-
-app.command()(train)
-app.command()(generate)
+app.command()(inspect)
+app.command()(verify)
+app.command()(convert)
+app.command()(resize)
+app.command()(metadata)
 
 
 def main() -> None:
