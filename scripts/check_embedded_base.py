@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from embedded.clip import phrase_table, truth
 from embedded.worlds import World, labels, make_world
 from spf_lora.base.load import EMBEDDED, Base, load_base
-from spf_lora.base.sample import GUIDANCE, STEPS, sample
+from spf_lora.base.sample import GUIDANCE, STEPS, contact_sheet, sample
 from spf_lora.base.towers import Clip, Probe, load_probe
 from spf_lora.data.portraits import ATTRIBUTES, FACTORS, caption, unbiased
 
@@ -118,15 +118,6 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     return figures, pictures
 
 
-def sheet(pictures: list[Image.Image], columns: int = 8) -> Image.Image:
-    """Lay pictures out in rows."""
-    w, h = pictures[0].size
-    out = Image.new("RGB", (columns * (w + 2), -(-len(pictures) // columns) * (h + 2)), "white")
-    for i, picture in enumerate(pictures):
-        out.paste(picture, ((i % columns) * (w + 2), (i // columns) * (h + 2)))
-    return out
-
-
 def main() -> None:
     """Measure and print; with --write, put the figures into the card."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,7 +143,7 @@ def main() -> None:
     figures["unet"], pictures = check_unet(base, probe, arguments.captions)
     print(json.dumps(figures, indent=2))
     if arguments.sheet:
-        sheet(pictures[:32]).save(arguments.sheet)
+        contact_sheet([pictures[i : i + 8] for i in range(0, 32, 8)]).save(arguments.sheet)
     if arguments.write:
         path = arguments.folder / "card.json"
         card = json.loads(path.read_text("utf-8")) | {"figures": figures}

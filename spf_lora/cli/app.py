@@ -8,9 +8,11 @@ import typer
 from spf_lora import __version__
 from spf_lora.cli import out
 from spf_lora.cli.convert import convert
+from spf_lora.cli.generate import generate
 from spf_lora.cli.inspect import inspect
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
+from spf_lora.cli.train import train
 from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
 

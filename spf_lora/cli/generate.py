@@ -1,0 +1,117 @@
+"""`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spf_lora.atomic import check_writable, write_bytes
+from spf_lora.cli import out
+from spf_lora.errors import AdapterFileError, PromptError
+
+if TYPE_CHECKING:
+    from spf_lora.adapters.file import Adapter
+    from spf_lora.base.load import Base
+
+_LOWEST, _HIGHEST = -4.0, 4.0
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|NAME[:STRENGTH]", help="An adapter, as beard:1.0; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the first picture; the next has one more.")
+    ] = 1,
+    count: Annotated[int, typer.Option(min=1, max=256, help="How many pictures.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 25,
+    guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
+    base: Annotated[
+        str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
+    ] = "embedded",
+    output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
+        "grid.png"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+) -> None:
+    """Draw a grid of pictures."""
+    if not prompt.strip():
+        raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
+    check_writable(output, overwrite=force)
+    asked = [parse_adapter(text) for text in adapter or []]
+    picture = _draw(prompt, asked, base, range(seed, seed + count), steps, guidance)
+    write_bytes(output, picture, overwrite=force)
+    out.show(str(output))
+
+
+def parse_adapter(text: str) -> tuple[Path, float]:
+    """Read "FILE_OR_NAME[:STRENGTH]"; a name is looked for in ./adapters.
+
+    Raises:
+        AdapterFileError: the strength is no number in [-4, 4], or there is no such file.
+    """
+    name, colon, number = text.rpartition(":")
+    if not colon or "/" in number or number.endswith(".safetensors"):
+        name, number = text, "1"
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = float("nan")
+    if not _LOWEST <= strength <= _HIGHEST:
+        raise AdapterFileError(
+            f"the strength in {text!r} is no number from {_LOWEST:g} to {_HIGHEST:g}",
+            hint="write it like beard:0.8",
+        )
+    near = Path("adapters") / f"{name}.safetensors"
+    path = Path(name) if Path(name).exists() else near
+    if not path.exists():
+        raise AdapterFileError(
+            f"there is no adapter {name}: neither a file of that name nor {near}",
+            hint="`spf-lora attributes` lists what is trained",
+        )
+    return path, strength
+
+
+def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
+    """Refuse an adapter whose card says it was trained on another base.
+
+    Raises:
+        AdapterFileError: it was.
+    """
+    from spf_lora.adapters.card import from_metadata
+
+    card = from_metadata(adapter.metadata)
+    if card is not None and card.base_id and card.base_id != base.id:
+        raise AdapterFileError(
+            f"{path} was trained on the base {card.base_id}, but {base.name} is {base.id}",
+            hint="name the base it was trained on with --base, or train it again on this one",
+        )
+
+
+def _draw(
+    prompt: str, asked: list[tuple[Path, float]], spec: str, seeds: range, steps: int,
+    guidance: float,
+) -> bytes:  # fmt: skip
+    import io
+
+    from spf_lora.adapters.attach import attached
+    from spf_lora.adapters.file import read_adapter
+    from spf_lora.base.load import load_base
+    from spf_lora.base.sample import contact_sheet, sample
+    from spf_lora.base.texts import cut_off
+
+    adapters = [(read_adapter(path), strength) for path, strength in asked]
+    model = load_base(spec)
+    for (path, _), (adapter, _) in zip(asked, adapters, strict=True):
+        check_base(adapter, model, path)
+    if lost := cut_off(model.tokenizer, prompt):
+        out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
+    with attached(model.unet, adapters):
+        pictures = sample(model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance)
+    columns = min(len(pictures), 8)
+    rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    buffer = io.BytesIO()
+    contact_sheet(rows).save(buffer, "PNG")
+    return buffer.getvalue()

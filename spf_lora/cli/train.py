@@ -1,0 +1,191 @@
+"""`spf-lora train`: from a recipe to an adapter file and a picture that shows it."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spf_lora.atomic import check_writable
+from spf_lora.cli import out
+from spf_lora.cli.live import live_view
+from spf_lora.errors import RecipeError
+from spf_lora.recipe import Recipe, load_recipe, locate_recipe
+
+if TYPE_CHECKING:
+    from spf_lora.base.load import Base
+    from spf_lora.training.trainer import Trainer
+
+_PREVIEWS = 6
+
+
+def train(
+    attribute: Annotated[
+        str | None, typer.Option("--attribute", "-a", help="What to teach: a recipe's name.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe file; without it, the attribute's own.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's key; repeatable."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps in all, shared by the stages as in the recipe.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same recipe and seed, same file.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="`embedded`, or a folder in diffusers layout.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of pictures with same-stem .txt captions.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; adapters/ATTRIBUTE.safetensors.")
+    ] = None,
+    log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+) -> None:
+    """Train one attribute as a pollution-free adapter."""
+    settings = _recipe(attribute, recipe, list(changes or []), steps, seed, base)
+    target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
+    if output is None:
+        target.parent.mkdir(exist_ok=True)
+    if target.suffix != ".safetensors":
+        raise RecipeError(
+            f"--out {target} is no .safetensors file", hint=f"write --out {target}.safetensors"
+        )
+    for path in (target, target.with_suffix(".png")):
+        check_writable(path, overwrite=force)
+    _train(settings, data, target, log_dir=log_dir, resume=resume)
+    out.say(f"adapter: {target}")
+    out.say(f"picture: {target.with_suffix('.png')} (base | adapter | difference)")
+    out.show(str(target))
+
+
+def _recipe(
+    attribute: str | None, file: Path | None, changes: list[str], steps: int | None,
+    seed: int | None, base: str | None,
+) -> Recipe:  # fmt: skip
+    if file is None and attribute is None:
+        raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
+    path = file if file is not None else locate_recipe(str(attribute))
+    if seed is not None:
+        changes.append(f"training.seed={seed}")
+    if base is not None:
+        changes.append(f'training.base="{base}"')
+    settings = load_recipe(path, changes)
+    if steps is not None:
+        from spf_lora.training.build import with_steps
+
+        settings = load_recipe(path, [*changes, *with_steps(settings, steps)])
+    if attribute is not None and settings.attribute.name != attribute:
+        raise RecipeError(
+            f"{path} is a recipe for {settings.attribute.name}, not for {attribute}",
+            hint=f"leave --attribute out, or write --attribute {settings.attribute.name}",
+        )
+    return settings
+
+
+def _train(
+    settings: Recipe, data: Path | None, target: Path, *, log_dir: Path | None, resume: bool
+) -> None:
+    from spf_lora.adapters.file import write_adapter
+    from spf_lora.base.load import load_base
+    from spf_lora.training.build import build_trainer, finished_adapter, load_examples
+
+    base = load_base(settings.training.base)
+    examples = load_examples(settings, data, resolution=base.resolution)
+    checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
+    trainer = build_trainer(settings, base, examples, checkpoint=checkpoint)
+    if resume:
+        out.say(f"resuming after step {trainer.resume()}")
+    out.say(
+        f"training {settings.attribute.name}: {len(examples)} pictures, "
+        f"{trainer.plan.learn_steps} steps to learn it, {trainer.plan.align_steps} to align it"
+    )
+    _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
+    adapter = finished_adapter(settings, base, examples)
+    picture = _preview(settings, base, examples)
+    write_adapter(adapter, target, overwrite=True)
+    _write_png(picture, target.with_suffix(".png"))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
+    """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
+    log = _tensorboard(log_dir)
+    with live_view() as view, _interruptible() as interrupted:
+        for step in trainer.run():
+            view(step)
+            log(step)
+            if interrupted():
+                trainer.save()
+                break
+            if step.index % every == 0 or step.index == step.steps:
+                trainer.save()
+    if trainer.done < trainer.plan.steps:
+        out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question to ask between steps, so that no step is cut in half."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _tensorboard(log_dir: Path | None) -> Any:
+    if log_dir is None:
+        return lambda step: None
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(log_dir))
+
+    def log(step: Any) -> None:
+        values = {f"loss/{k}": v for k, v in step.terms.items()}
+        values |= {"loss/total": step.loss, "seconds_per_step": step.seconds}
+        if step.map_area is not None:
+            values["control_map/mean_area"] = step.map_area
+        for name, value in values.items():
+            writer.add_scalar(name, value, step.index)
+        writer.flush()
+
+    return log
+
+
+def _preview(settings: Recipe, base: "Base", examples: Any) -> Any:
+    """Draw base | adapter | difference for held-out prompts, same noise in a row."""
+    from PIL import ImageChops
+
+    from spf_lora.adapters.attach import adapter_off
+    from spf_lora.base.sample import contact_sheet, sample
+    from spf_lora.data.captions import full_prompt
+    from spf_lora.training.build import preview_prompts
+
+    prompts = preview_prompts(settings, examples, _PREVIEWS)
+    seeds = list(range(len(prompts)))
+    with adapter_off(base.unet):
+        before = sample(base, prompts, seeds)
+    after = sample(base, [full_prompt(p, settings.attribute) for p in prompts], seeds)
+    return contact_sheet(
+        [(a, b, ImageChops.difference(a, b)) for a, b in zip(before, after, strict=True)]
+    )
+
+
+def _write_png(picture: Any, path: Path) -> None:
+    import io
+
+    from spf_lora.atomic import write_bytes
+
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue(), overwrite=True)

@@ -1,0 +1,98 @@
+"""The objective's terms: pure functions, gradients only through the response."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+
+def _keep(control_map: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Return 1 - control_map for a layer of `pixels` pixels, (batch, pixels, 1)."""
+    h, w = control_map.shape[-2:]
+    scale = math.isqrt(h * w // pixels)
+    small = adaptive_avg_pool2d(control_map, (h // scale, w // scale))
+    return (1 - small).flatten(1)[..., None]
+
+
+def denoise(eps: torch.Tensor, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the predicted noise (Ho et al., arXiv 2006.11239, eq. 14).
+
+    Args:
+        eps: prediction, (batch, channels, h, w).
+        noise: what was added, same shape.
+        weight: (batch,) share of each sample.
+
+    Returns:
+        Scalar.
+    """
+    return ((eps - noise).square().mean(dim=(1, 2, 3)) * weight).mean()
+
+
+def fine_grained(
+    response: Mapping[str, torch.Tensor],
+    reference: Mapping[str, torch.Tensor],
+    control_map: torch.Tensor,
+) -> torch.Tensor:
+    """Squared difference of queries outside the map (arXiv 2504.00396, fine-grained loss).
+
+    Divided by the reference's variance per layer, so that all layers speak one scale (ours).
+
+    Args:
+        response: layer -> queries with gradient, (batch, pixels, channels).
+        reference: layer -> queries of the frozen model, same shapes.
+        control_map: (batch, 1, h, w) in [0, 1].
+
+    Returns:
+        Scalar, mean over layers.
+    """
+    terms = []
+    for layer, wanted in reference.items():
+        keep = _keep(control_map, wanted.shape[1])
+        error = (response[layer] - wanted).square() * keep
+        terms.append(error.mean() / wanted.var().clamp(min=1e-12))
+    return torch.stack(terms).mean()
+
+
+def text_consistent(
+    response: Mapping[str, torch.Tensor],
+    reference: Mapping[str, torch.Tensor],
+    response_groups: torch.Tensor,
+    reference_groups: torch.Tensor,
+    control_map: torch.Tensor,
+) -> torch.Tensor:
+    """Squared difference of the base tokens' attention outside the map (arXiv 2504.00396).
+
+    Args:
+        response: layer -> attention with gradient, (batch, pixels, 77).
+        reference: layer -> attention of the frozen model, same shapes.
+        response_groups: (batch, 77, groups) 0/1, which token of the full prompt is which group;
+            a group is one token of the base prompt, or all padding.
+        reference_groups: the same for the base prompt.
+        control_map: (batch, 1, h, w) in [0, 1].
+
+    Returns:
+        Scalar: sum over groups, mean over pixels and layers.
+    """
+    terms = []
+    for layer, attention in reference.items():
+        keep = _keep(control_map, attention.shape[1])
+        moved = response[layer] @ response_groups - attention @ reference_groups
+        terms.append((moved.square() * keep).sum(dim=-1).mean())
+    return torch.stack(terms).mean()
+
+
+def outside_map(
+    response: torch.Tensor, reference: torch.Tensor, control_map: torch.Tensor
+) -> torch.Tensor:
+    """Squared difference of the predicted noise outside the map (ours).
+
+    Args:
+        response: (batch, channels, h, w), with gradient.
+        reference: same shape.
+        control_map: (batch, 1, h, w) in [0, 1].
+
+    Returns:
+        Scalar.
+    """
+    return ((response - reference).square() * (1 - control_map)).mean()
