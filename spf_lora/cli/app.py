@@ -41,6 +41,8 @@ def _root(
     pass
 
 
+app.command()(train)
+app.command()(generate)
 app.command()(inspect)
 app.command()(verify)
 app.command()(convert)
