@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from spf_lora import __version__
-from spf_lora.cli import out
+from spf_lora.cli import out, portraits, recipe
+from spf_lora.cli.attributes import attributes
 from spf_lora.cli.convert import convert
 from spf_lora.cli.generate import generate
 from spf_lora.cli.inspect import inspect
@@ -43,6 +44,9 @@ def _root(
 
 app.command()(train)
 app.command()(generate)
+app.command()(attributes)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(portraits.app, name="portraits")
 app.command()(inspect)
 app.command()(verify)
 app.command()(convert)

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-_data = Console(soft_wrap=True, highlight=False)
-_talk = Console(stderr=True, highlight=False)
+_data = Console(soft_wrap=True, highlight=False, emoji=False)
+_talk = Console(stderr=True, highlight=False, emoji=False)
 
 
 def talk() -> Console:

@@ -1,0 +1,56 @@
+"""`spf-lora recipe show`: a recipe with everything it inherits, and what each key does."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+from spf_lora.cli import out
+from spf_lora.recipe import SECTIONS, Recipe, load_recipe, locate_recipe, recipe_hash
+from spf_lora.recipe import recipe_to_dict as to_dict
+
+app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
+
+_NOTE_COLUMN = 36
+
+
+@app.callback()
+def _root() -> None:
+    # With a callback, typer keeps `show` a word of its own though it is the only command.
+    return
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(metavar="NAME|FILE", help="An attribute, or a file.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a recipe with every value resolved; as TOML it is a recipe itself."""
+    resolved = load_recipe(locate_recipe(recipe), changes or ())
+    if as_json:
+        out.show_json({**to_dict(resolved), "recipe_hash": recipe_hash(resolved)})
+        return
+    out.show(as_toml(resolved))
+
+
+def as_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML with a note on each key; it loads to an equal recipe."""
+    plain = to_dict(recipe)
+    lines = [f"profile = {_toml(recipe.profile)}"]
+    for name, schema in SECTIONS.items():
+        lines += ["", f"[{name}]"]
+        for field in dataclasses.fields(schema):
+            entry = f"{field.name} = {_toml(plain[name][field.name])}"
+            lines.append(f"{entry:<{_NOTE_COLUMN}} # {field.metadata['note']}")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """Write a value as TOML; JSON's texts, lists, numbers and switches are TOML's too."""
+    # but for DEL, which JSON leaves bare and TOML forbids
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -1,0 +1,139 @@
+"""The reading commands: data on stdout, talk on stderr, faults in one sentence with a hint."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from spf_lora.cli.app import main
+from spf_lora.data.folder import dataset_digest, read_folder
+from spf_lora.recipe import find_recipe, list_recipes, load_recipe, recipe_hash
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command line as a user does; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["spf-lora", *words])
+    try:
+        main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def test_attributes_lists_every_recipe_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "attributes", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["trainable"]] == list(list_recipes())
+    assert found["trained"] == []
+
+
+def test_attributes_tells_people_what_to_do_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "attributes") == 0
+    said = capsys.readouterr()
+    assert "a moustache" in said.out
+    assert "spf-lora train --attribute beard" in said.err
+
+
+def test_attributes_warns_of_what_it_cannot_read_and_lists_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("recipes").mkdir()
+    Path("recipes/broken.toml").write_text("[")
+    Path("adapters").mkdir()
+    Path("adapters/damaged.safetensors").write_bytes(b"x")
+    assert run(monkeypatch, "attributes", "--json") == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert [row["name"] for row in found["trainable"]] == [
+        name for name in list_recipes() if name != "broken"
+    ]
+    assert found["trained"] == []
+    assert "broken.toml is not valid TOML" in said.err
+    assert "damaged.safetensors" in said.err
+
+
+def test_what_recipe_show_prints_is_an_equal_recipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["optimizer.learning_rate=1e-8", 'attribute.aliases=["ein \\"Bärtchen\\"", ":x:"]']
+    words = [word for change in changes for word in ("--set", change)]
+    assert run(monkeypatch, "recipe", "show", "beard", *words) == 0
+    Path("shown.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+    expected = load_recipe(find_recipe("beard"), changes)
+    assert load_recipe(Path("shown.toml")) == expected
+    assert run(monkeypatch, "recipe", "show", "shown.toml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["recipe_hash"] == recipe_hash(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["recipe", "show", "baerd"], "did you mean beard?"),
+        (["recipe", "show", "none.toml"], "recipe none.toml does not exist"),
+        (["recipe", "show", "beard", "--set", "rank"], "is not of the form key=value"),
+        (["recipe", "show", "beard", "--set", "learn.steps=0"], "must be at least 1"),
+        (["portraits", "export", "new", "-a", "hta"], "did you mean hat?"),
+        (["portraits", "export", "new", "-a", "hat", "--count", "0"], "must be at least 1"),
+        (["portraits", "export", "new", "-a", "hat", "--coverage", "2"], "must be at most 1"),
+        (["portraits", "export", "a/b", "-a", "hat"], "folder a/b cannot be written: No such"),
+    ],
+)
+def test_what_is_refused_says_why_and_what_next_and_writes_nothing(
+    words: list[str],
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert run(monkeypatch, *words) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert fault in said.err
+    assert "hint: " in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_exported_folder_is_the_set_that_training_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from spf_lora.training.build import load_examples
+
+    assert run(monkeypatch, "portraits", "export", "new", "-a", "blonde-hair", "--count", "5") == 0
+    recipe = load_recipe(find_recipe("blonde-hair"), ["data.count=5"])
+    read = read_folder(Path("new"), recipe.attribute)
+    drawn = load_examples(recipe, None, resolution=64)
+    assert [e.caption for e in read] == [e.caption for e in drawn]
+    assert [e.image.tobytes() for e in read] == [e.image.tobytes() for e in drawn]
+    assert dataset_digest(read) == dataset_digest(drawn)
+
+
+def test_another_seed_exports_other_portraits(monkeypatch: pytest.MonkeyPatch) -> None:
+    beard = load_recipe(find_recipe("beard")).attribute
+    for seed in ("0", "1"):
+        words = ("portraits", "export", f"s{seed}", "-a", "beard", "--count", "2", "--seed", seed)
+        assert run(monkeypatch, *words) == 0
+    digests = {dataset_digest(read_folder(Path(name), beard)) for name in ("s0", "s1")}
+    assert len(digests) == 2
+
+
+def test_an_export_never_mixes_with_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("portraits", "export", "new", "-a", "beard", "--count")
+    assert run(monkeypatch, *words, "3") == 0
+    assert run(monkeypatch, *words, "3") == 1
+    assert "folder new is not empty" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "3", "--force") == 0
+    assert run(monkeypatch, *words, "2", "--force") == 1
+    assert "holds other files, 0002.png among them" in capsys.readouterr().err
+    assert len(list(Path("new").iterdir())) == 6
