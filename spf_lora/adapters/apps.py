@@ -20,6 +20,9 @@ _COMFY_OLD = (
     r"|unet\.(?!.*\.to_).*\.lora\.(?:down|up)\.weight"
     r"|text_encoder\..*\.lora_linear_layer\.(?:down|up)\.weight"
 )
+# stable-diffusion.cpp has no name for these four, nor for a dotted text encoder
+_SDCPP_LACKS = r"(?!lora_unet_(?:conv_in|conv_out|time_embedding)|unet\.(?:conv_|time_embedding))"
+_SDCPP_AB = r"unet\..*\.lora_[AB]\.weight"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ APPS: dict[str, App] = {
         ),
         App(
             "stable-diffusion.cpp",
-            rf"{_KOHYA}|{_KOHYA_LDM}|{_LORA_AB}|{_OLD_DIFFUSERS}",
+            rf"{_SDCPP_LACKS}(?:{_KOHYA}|{_KOHYA_LDM}|{_SDCPP_AB})",
             'prints "(x / N) applied"',
         ),
         App(
