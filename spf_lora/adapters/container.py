@@ -50,11 +50,12 @@ _FOREIGN_MAGIC = {
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a numpy file",
     b"\x1f\x8b": "a gzip file",
-    b"version https://git-lfs": "a git-lfs pointer, not the file itself",
+    b"version https://git-lfs": "a git-lfs pointer",
     b"<!DOCTYPE": "a web page",
     b"<html": "a web page",
 }
 _PICKLE_HINT = "pickles can run code and are never opened; get the .safetensors version"
+_FOREIGN_HINT = "get the .safetensors file itself"
 
 # a string (an unclosed one runs to the end), or one structural character
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|([\[{])|([\]}])', re.DOTALL)
@@ -155,7 +156,8 @@ def _read_header(descriptor: int, size: int, path: Path) -> Container:
     head = os.pread(descriptor, 32, 0)
     for magic, kind in _FOREIGN_MAGIC.items():
         if head.startswith(magic):
-            _refuse(path, f"is {kind}, not a safetensors file", _PICKLE_HINT)
+            hint = _PICKLE_HINT if "pickle" in kind or "PyTorch" in kind else _FOREIGN_HINT
+            _refuse(path, f"is {kind}, not a safetensors file", hint)
     if size < 10:
         _refuse(path, f"holds only {size} bytes, too few for a header", "get the file again")
     length = int.from_bytes(head[:8], "little")

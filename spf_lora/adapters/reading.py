@@ -101,12 +101,25 @@ def _files(path: Path) -> list[tuple[Path, Path | None]]:
 
 
 def _part(container: Container, config: Path | None) -> _Part:
-    tensors = {entry.name: keys.parse_key(entry.name) for entry in container.entries.values()}
+    with _located(container.path):
+        tensors = {name: keys.parse_key(name) for name in container.entries}
     modules = _pair(container, tensors)
     scales = _outer_scales(container, tensors, config)
-    specs = {name: _spec(container, name, found, scales) for name, found in modules.items()}
+    with _located(container.path):
+        specs = {name: _spec(container, name, found, scales) for name, found in modules.items()}
     _refuse_other_families(container.path, specs)
     return _Part(container, tensors, modules, specs)
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Put the file's name before a complaint that does not have it."""
+    try:
+        yield
+    except AdapterFileError as error:
+        if error.message.startswith(str(path)):
+            raise
+        raise AdapterFileError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def _pair(container: Container, tensors: Mapping[str, Key]) -> dict[str, Factors]:
