@@ -62,13 +62,18 @@ def optimizer_tensors(
     """Take an optimizer's state apart into tensors and JSON values, keyed `<index>.<name>`."""
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, Any] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
+    # Not through state_dict(): bitsandbytes nests its 8-bit state there.
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state[parameter].items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{index}.{name}"] = value
             else:
                 scalars[f"{index}.{name}"] = value
     return tensors, scalars
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def restore_optimizer(
@@ -77,7 +82,7 @@ def restore_optimizer(
     scalars: Mapping[str, Any],
 ) -> None:
     """Put back what `optimizer_tensors` took apart; the optimizer has the same parameters."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     for key, value in {**tensors, **scalars}.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]

@@ -1,0 +1,227 @@
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spf_lora.adapters.attach import adapter_off, attach_trainable, attached, trained_adapter
+from spf_lora.data.portraits import caption, render, unbiased
+from spf_lora.errors import AdapterFileError, CheckpointError, TrainingError
+from spf_lora.training.checkpoint import load_checkpoint, save_checkpoint
+from spf_lora.training.optim import OPTIMIZERS, make_optimizer, rate_at
+from spf_lora.training.prepare import prepare
+from spf_lora.training.trainer import Plan, Trainer, Weights
+
+PLAN = Plan(
+    learn_steps=3, align_steps=3, batch_size=2, learning_rate=1e-2, warmup_steps=1,
+    caption_dropout=0.2, max_grad_norm=1.0, seed=0,
+    weights=Weights(fine_grained=0.5, text_consistent=5.0, outside_map=2.0, map_area_cap=0.4),
+)  # fmt: skip
+
+
+def make_trainer(tiny, path, *, plan=PLAN, optimizer="adamw8bit", run_id="run"):
+    rng = random.Random(0)
+    people = [unbiased(rng) for _ in range(5)]
+    data = prepare(
+        tiny,
+        [render(p, ("hat",)) for p in people],
+        base_prompts=[caption(p) for p in people],
+        full_prompts=[caption(p, ("hat",)) for p in people],
+    )
+    parameters = attach_trainable(tiny.unet, preset="attention", rank=4, alpha=4.0, seed=plan.seed)
+    return Trainer(
+        unet=tiny.unet, parameters=parameters, scheduler=tiny.scheduler, data=data, plan=plan,
+        optimizer=make_optimizer(
+            optimizer, parameters.values(), learning_rate=plan.learning_rate, weight_decay=0.01,
+            betas=(0.9, 0.999),
+        ),
+        checkpoint=path, run_id=run_id,
+    )  # fmt: skip
+
+
+def weights_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.parameters.items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def fresh(tiny_folder):
+    from spf_lora.base.load import load_base
+
+    return lambda: load_base(str(tiny_folder), device=torch.device("cpu"))
+
+
+def test_both_stages_run_and_report_their_terms(tiny, tmp_path):
+    steps = list(make_trainer(tiny, tmp_path / "c").run())
+    assert [s.stage for s in steps] == ["learn"] * 3 + ["align"] * 3
+    assert set(steps[0].terms) == {"denoise"}
+    assert set(steps[-1].terms) == {"denoise", "fine_grained", "text_consistent", "outside_map"}
+    assert 0 < steps[-1].map_area <= 0.4
+
+
+def test_two_steps_move_every_tensor_of_the_adapter_and_none_of_the_base(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path / "c", plan=replace(PLAN, learn_steps=2, align_steps=0))
+    frozen = {n: p.clone() for n, p in tiny.unet.named_parameters() if n not in trainer.parameters}
+    before = weights_of(trainer)
+    list(trainer.run())  # the first step moves only `up`: `down` has no gradient while up is 0
+    assert all(not torch.equal(before[n], p) for n, p in trainer.parameters.items())
+    assert all(torch.equal(frozen[n], tiny.unet.get_parameter(n)) for n in frozen)
+
+
+def test_one_align_step_moves_every_up_factor(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path / "c", plan=replace(PLAN, learn_steps=0, align_steps=1))
+    before = weights_of(trainer)
+    list(trainer.run())
+    moved = {n for n, p in trainer.parameters.items() if not torch.equal(before[n], p)}
+    assert {n for n in before if "lora_B" in n} <= moved
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(fresh, tmp_path, optimizer):
+    whole = make_trainer(fresh(), tmp_path / "a", optimizer=optimizer)
+    list(whole.run())
+    stopped = make_trainer(fresh(), tmp_path / "b", optimizer=optimizer)
+    for step in stopped.run():
+        if step.index == 4:
+            stopped.save()
+            break
+    resumed = make_trainer(fresh(), tmp_path / "b", optimizer=optimizer)
+    assert resumed.resume() == 4
+    list(resumed.run())
+    assert same(weights_of(whole), weights_of(resumed))
+
+
+def test_the_seed_decides_the_adapter(fresh, tmp_path):
+    runs = [make_trainer(fresh(), tmp_path / "c", plan=replace(PLAN, seed=s)) for s in (1, 1, 2)]
+    for run in runs:
+        list(run.run())
+    assert same(weights_of(runs[0]), weights_of(runs[1]))
+    assert not same(weights_of(runs[0]), weights_of(runs[2]))
+
+
+def test_a_weight_of_zero_takes_a_term_out(fresh, tmp_path):
+    none = Weights(fine_grained=0, text_consistent=0, outside_map=0, map_area_cap=0.4)
+    plan = replace(PLAN, learn_steps=0, align_steps=1, weights=none)
+    step = next(make_trainer(fresh(), tmp_path / "c", plan=plan).run())
+    assert step.loss == pytest.approx(step.terms["denoise"])
+    plan = replace(plan, weights=replace(none, outside_map=3.0))
+    step = next(make_trainer(fresh(), tmp_path / "c", plan=plan).run())
+    assert step.loss == pytest.approx(step.terms["denoise"] + 3 * step.terms["outside_map"])
+
+
+def test_every_picture_comes_once_before_any_comes_twice(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path / "c")
+    rows = torch.cat([trainer._batch(i).rows for i in range(5)]).tolist()
+    assert sorted(rows[:5]) == sorted(rows[5:]) == list(range(5))
+
+
+def test_a_checkpoint_of_another_run_is_refused(fresh, tmp_path):
+    first = make_trainer(fresh(), tmp_path / "c", run_id="one recipe")
+    first.save()
+    with pytest.raises(CheckpointError, match="another recipe"):
+        make_trainer(fresh(), tmp_path / "c", run_id="another recipe").resume()
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x80\x04pickle"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(CheckpointError, match="no checkpoint that can be read"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint that can be read"):
+        load_checkpoint(tmp_path / "nothing")
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    groups = {"a": {"x|y": torch.arange(3), "z": torch.tensor(2.5)}, "b": {"x": torch.zeros(0)}}
+    save_checkpoint(tmp_path / "c", groups, {"step": 3, "name": "ü"})
+    found, facts = load_checkpoint(tmp_path / "c")
+    assert facts == {"step": 3, "name": "ü"}
+    assert {g: same(groups[g], found[g]) for g in groups} == {"a": True, "b": True}
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_touches_the_adapter(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path / "c")
+    run = trainer.run()
+    next(run)
+    trainer.save()
+    kept = weights_of(trainer)
+    trainer.data.latents[:] = float("nan")
+    with pytest.raises(TrainingError, match="the loss became nan at step 2"):
+        next(run)
+    assert same(kept, weights_of(trainer))
+    assert load_checkpoint(tmp_path / "c")[1]["step"] == 1
+
+
+def test_the_rate_warms_up_and_falls_to_nothing():
+    rates = [rate_at(i, steps=100, warmup_steps=10) for i in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(TrainingError, match="no optimizer 'adamx'"):
+        make_optimizer("adamx", [], learning_rate=1, weight_decay=0, betas=(0.9, 0.999))
+
+
+def _draw(base):
+    torch.manual_seed(0)
+    noisy, states = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 24)
+    with torch.no_grad():
+        return base.unet(noisy, torch.tensor([5, 500]), states).sample
+
+
+def test_an_attached_file_draws_what_was_trained_and_detaches_without_a_trace(fresh, tmp_path):
+    trained = fresh()
+    trainer = make_trainer(trained, tmp_path / "c")
+    list(trainer.run())
+    adapter = trained_adapter(trained.unet, {})
+    other = fresh()
+    plain = _draw(other)
+    with adapter_off(trained.unet):
+        assert torch.equal(_draw(trained), plain)
+    with attached(other.unet, [(adapter, 1.0)]):
+        torch.testing.assert_close(_draw(other), _draw(trained), atol=1e-5, rtol=1e-5)
+    assert torch.equal(_draw(other), plain)
+    with attached(other.unet, [(adapter, 0.0)]):
+        assert torch.equal(_draw(other), plain)
+    with attached(other.unet, [(adapter, 0.25), (adapter, 0.75)]):
+        torch.testing.assert_close(_draw(other), _draw(trained), atol=1e-5, rtol=1e-5)
+
+
+def test_switching_off_and_on_keeps_what_trains(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path / "c")
+    wanted = {n: p.requires_grad for n, p in tiny.unet.named_parameters()}
+    with adapter_off(tiny.unet):
+        pass
+    assert {n: p.requires_grad for n, p in tiny.unet.named_parameters()} == wanted
+    assert sum(wanted.values()) == len(trainer.parameters)
+
+
+def test_an_adapter_of_another_architecture_is_refused_and_leaves_the_base_alone(tiny, tmp_path):
+    import numpy as np
+
+    from spf_lora.adapters.module import Adapter, Module
+
+    plain = _draw(tiny)
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    good = Module(name, np.ones((1, 24), np.float32), np.ones((16, 1), np.float32), 1.0)
+    wide = Module(name, np.ones((1, 768), np.float32), np.ones((320, 1), np.float32), 1.0)
+    with (
+        pytest.raises(AdapterFileError, match="is an update of shape"),
+        attached(tiny.unet, [(Adapter({name: good}, {}), 1.0), (Adapter({name: wide}, {}), 1.0)]),
+    ):
+        pass
+    assert torch.equal(_draw(tiny), plain)
+    alien = Module("unet.nowhere", good.down, good.up, 1.0)
+    with (
+        pytest.raises(AdapterFileError, match=r"no module unet\.nowhere"),
+        attached(tiny.unet, [(Adapter({"unet.nowhere": alien}, {}), 1.0)]),
+    ):
+        pass
