@@ -6,8 +6,10 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -72,15 +74,10 @@ def write_container(
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(_header(planned, blank))
-            digest = hashlib.sha256()
-            for tensor in planned:
-                data = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8).data
-                assert len(data) == tensor.nbytes, tensor.name
-                digest.update(data)
-                file.write(data)
+            digest = _write_tensors(file, planned)
             if declare_hash:
                 file.seek(0)
-                file.write(_header(planned, _with_hash(kept, digest.hexdigest())))
+                file.write(_header(planned, _with_hash(kept, digest)))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -91,6 +88,21 @@ def write_container(
         ) from error
     finally:
         beside.unlink(missing_ok=True)
+    return digest
+
+
+def _write_tensors(file: BinaryIO, planned: list[Planned]) -> str:
+    """Write the tensors' bytes and return their sha256, computed in a second thread."""
+    digest = hashlib.sha256()
+    pending: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as hasher:
+        for tensor in planned:
+            data = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8).data
+            assert len(data) == tensor.nbytes, tensor.name
+            pending.append(hasher.submit(digest.update, data))
+            file.write(data)
+            if len(pending) > 2:
+                pending.pop(0).result()
     return digest.hexdigest()
 
 

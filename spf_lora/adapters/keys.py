@@ -115,6 +115,7 @@ _BODIES = {
 # old diffusers wrote the text encoder's projections with the U-Net's words
 _OLD_TEXT_WORDS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
+_LDM_BEGINNINGS = ("input_blocks_", "middle_block_", "output_blocks_", "out_", "time_embed_")
 _LDM_RESNET = {
     "in_layers_2": "conv1",
     "out_layers_3": "conv2",
@@ -233,6 +234,8 @@ def _unflat(path: str) -> str:
 
 def _from_ldm(path: str) -> str:
     """Rewrite LDM block names (input_blocks_4_1_...) as diffusers ones; others pass unchanged."""
+    if not path.startswith(_LDM_BEGINNINGS):
+        return path
     for ldm, ours in (*_LDM_SINGLE.items(), *_ldm_blocks().items()):
         if path == ldm or path.startswith(f"{ldm}_"):
             path = ours + path.removeprefix(ldm)

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from spf_lora.adapters import keys, peft_config
-from spf_lora.adapters.container import Container, Entry, open_container
+from spf_lora.adapters.container import (
+    Container,
+    Entry,
+    all_finite,
+    open_container,
+    widen_bf16,
+)
 from spf_lora.adapters.keys import Key
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.errors import AdapterFileError
@@ -218,14 +222,14 @@ def _load(part: _Part, name: str) -> Module:
 
 
 def _finite(container: Container, entry: Entry) -> Array:
-    array = container.read(entry.name)
-    if not np.isfinite(array).all():
+    array = container.raw(entry.name)
+    if not all_finite(array, entry.dtype):
         _refuse(
             container.path,
             f"holds NaN or inf in {entry.name!r}",
             "the training broke down; use an earlier checkpoint",
         )
-    return array
+    return widen_bf16(array) if entry.dtype == "BF16" else array
 
 
 def _layout(found: list[Key]) -> str:

@@ -9,13 +9,19 @@ lets one adapter keep one content id in every layout.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from spf_lora.adapters.container import DTYPES, widen_bf16
+from spf_lora.adapters.container import DTYPES, all_finite, widen_bf16
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.errors import AdapterFileError
+
+Values = npt.NDArray[np.float32]
+
+# numpy widens the indices of a look-up to 64 bits; so many of them stay in the cache
+_CHUNK = 1 << 15
 
 FLAG_TO_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
@@ -65,10 +71,8 @@ def prepared(module: Module, target: Target, dtype: str) -> tuple[Array, Array]:
     up = to_stored(module.up, dtype, module.name)
     written_scale = target.alpha / target.rank
     if module.scale != written_scale:
-        scaled = effective_up(
-            Module(module.name, module.down, up_values(up, dtype), module.alpha, dtype)
-        )
-        up = to_stored(scaled / np.float32(written_scale), dtype, module.name)
+        up = _scaled(up, module.scale, dtype, 1 / written_scale)
+        _check_finite(up, dtype, module.name)
     more = target.rank - module.rank
     if more:
         down = np.pad(down, [(0, more)] + [(0, 0)] * (down.ndim - 1))
@@ -76,18 +80,45 @@ def prepared(module: Module, target: Target, dtype: str) -> tuple[Array, Array]:
     return down, up
 
 
-def effective_up(module: Module) -> npt.NDArray[np.float32]:
+def effective_up(module: Module) -> Values:
     """Return `scale * up` rounded to the dtype that `up` is stored in."""
-    stored = module.spec().dtype
-    up = np.asarray(module.up, np.float32)
+    dtype = module.spec().dtype
     if module.scale == 1:
-        return up
-    with np.errstate(over="ignore"):
-        scaled = up * np.float32(module.scale)
-    return up_values(to_stored(scaled, stored, module.name), stored)
+        return np.asarray(module.up, np.float32)
+    up = _scaled(to_stored(module.up, dtype, module.name), module.scale, dtype, 1.0)
+    _check_finite(up, dtype, module.name)
+    return up_values(up, dtype)
 
 
-def up_values(stored: Array, dtype: str) -> npt.NDArray[np.float32]:
+def _scaled(stored: Array, scale: float, dtype: str, then: float) -> Array:
+    """Return stored numbers times `scale`, rounded to their dtype, times a power of two.
+
+    A 16-bit number has 65,536 values only, so those are looked up instead of computed.
+    """
+    if DTYPES[dtype].itemsize != 2:
+        return _multiplied(stored, scale, dtype, then)
+    table = _table(scale, dtype, then)
+    flat = stored.reshape(-1).view(np.uint16)
+    scaled = np.empty(flat.shape, table.dtype)
+    for at in range(0, len(flat), _CHUNK):
+        # every index is in range; "clip" only spares numpy the copy that its check would need
+        np.take(table, flat[at : at + _CHUNK], out=scaled[at : at + _CHUNK], mode="clip")
+    return scaled.reshape(stored.shape)
+
+
+@lru_cache(maxsize=64)
+def _table(scale: float, dtype: str, then: float) -> Array:
+    every = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[dtype])
+    return _multiplied(every, scale, dtype, then)
+
+
+def _multiplied(stored: Array, scale: float, dtype: str, then: float) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        once = _rounded(up_values(stored, dtype) * np.float32(scale), dtype)
+        return once if then == 1 else _rounded(up_values(once, dtype) * np.float32(then), dtype)
+
+
+def up_values(stored: Array, dtype: str) -> Values:
     """Return stored numbers as float32."""
     return np.asarray(widen_bf16(stored) if dtype == "BF16" else stored, np.float32)
 
@@ -100,13 +131,21 @@ def to_stored(values: Array, dtype: str, name: str) -> Array:
     """
     if values.dtype == DTYPES[dtype] and dtype != "BF16":
         return values
-    with np.errstate(over="ignore"):
-        stored = _to_bf16(values) if dtype == "BF16" else values.astype(DTYPES[dtype])
-    if not np.isfinite(up_values(stored, dtype)).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = _rounded(values, dtype)
+    _check_finite(stored, dtype, name)
+    return stored
+
+
+def _check_finite(stored: Array, dtype: str, name: str) -> None:
+    if not all_finite(stored, dtype):
         raise AdapterFileError(
             f"{name}: a number does not fit {dtype}", hint="write it with --dtype fp32 or bf16"
         )
-    return stored
+
+
+def _rounded(values: Array, dtype: str) -> Array:
+    return _to_bf16(values) if dtype == "BF16" else values.astype(DTYPES[dtype])
 
 
 def _to_bf16(values: Array) -> Array:

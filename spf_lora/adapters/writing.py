@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,19 +128,21 @@ def _plan(
     dtype: str,
     load: Load,
 ) -> Iterator[Planned]:
+    @lru_cache(maxsize=1)  # the two factors of a module are written one after the other
+    def factors(name: str) -> tuple[Array, Array]:
+        return scaling.prepared(load(name), targets[name], dtype)
+
     for name, spec in specs.items():
-        target = targets[name]
-        written = _written(spec, target)
-
-        down, up = (partial(_factor, load, name, target, dtype, at) for at in (0, 1))
-        yield Planned(row.down(name), dtype, written.down_shape, down)
-        yield Planned(row.up(name), dtype, written.up_shape, up)
+        alpha = targets[name].alpha
+        written = _written(spec, targets[name])
+        yield Planned(row.down(name), dtype, written.down_shape, partial(_item, factors, name, 0))
+        yield Planned(row.up(name), dtype, written.up_shape, partial(_item, factors, name, 1))
         if row.alpha is not None:
-            yield Planned(row.alpha(name), "F32", (), partial(np.array, target.alpha, "<f4"))
+            yield Planned(row.alpha(name), "F32", (), partial(np.array, alpha, "<f4"))
 
 
-def _factor(load: Load, name: str, target: scaling.Target, dtype: str, at: int) -> Array:
-    return scaling.prepared(load(name), target, dtype)[at]
+def _item(factors: Callable[[str], tuple[Array, Array]], name: str, at: int) -> Array:
+    return factors(name)[at]
 
 
 def _written(spec: Spec, target: scaling.Target) -> Spec:
