@@ -50,3 +50,24 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder: Path) -> Base:
     return load_base(str(tiny_folder), device=torch.device("cpu"))
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process as a user would; return exit code, stdout, stderr."""
+    import sys
+
+    from spf_lora.cli.app import main
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["spf-lora", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return run

@@ -29,6 +29,9 @@ def write_folder(
     )  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
     pipeline.save_pretrained(out)
+    # transformers loads the dtype that config.json names; diffusers loads float32 by default.
+    config = out / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     for name in ("vocab.json", "merges.txt"):
         source = Path(tokenizer.name_or_path) / name
         shutil.copy(source, out / "tokenizer" / name)

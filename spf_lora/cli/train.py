@@ -97,8 +97,8 @@ def _train(
     from spf_lora.base.load import load_base
     from spf_lora.training.build import build_trainer, finished_adapter, load_examples
 
+    examples = load_examples(settings, data)
     base = load_base(settings.training.base)
-    examples = load_examples(settings, data, resolution=base.resolution)
     checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
     trainer = build_trainer(settings, base, examples, checkpoint=checkpoint)
     if resume:

@@ -23,17 +23,18 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import prepare
 from spf_lora.training.trainer import Plan, Trainer, Weights
 
+_LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
 
 
-def load_examples(recipe: Recipe, folder: Path | None, *, resolution: int) -> list[Example]:
+def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
     """Read the user's folder, or draw the recipe's biased portraits.
 
     Raises:
         DataError: lists every fault of the folder; or the portrait world lacks the attribute.
     """
     if folder is not None:
-        return read_folder(folder, recipe.attribute, shorter_side_px=resolution)
+        return read_folder(folder, recipe.attribute, shorter_side_px=_LARGEST_PX)
     drawn = training_set(
         recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
         coverage=recipe.data.coverage, bias=recipe.data.bias,
@@ -95,12 +96,15 @@ def run_id(recipe: Recipe, base: Base, examples: Sequence[Example]) -> str:
 
 def finished_adapter(recipe: Recipe, base: Base, examples: Sequence[Example]) -> Adapter:
     """Take the trained adapter off the base's U-Net, with its card."""
+    said = recipe_to_dict(recipe)
+    if base.name != "embedded":
+        said["training"]["base"] = base.id  # not the path: a card names no local file
     card = Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,
         trigger=recipe.attribute.target_text,
         base_id=base.id,
-        recipe=recipe_to_dict(recipe),
+        recipe=said,
         dataset_digest=dataset_digest(examples),
         versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
         seed=recipe.training.seed,

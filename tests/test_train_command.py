@@ -1,0 +1,278 @@
+"""`spf-lora train` and `spf-lora generate` as a user meets them, on a tiny random base."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from spf_lora.adapters.card import from_metadata
+from spf_lora.adapters.file import read_adapter
+
+SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_clone(tmp_path, monkeypatch):
+    (tmp_path / "adapters").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(cli, tiny_folder):
+    def run(*words, attribute="hat"):
+        return cli("train", "-a", attribute, "--base", tiny_folder, "--steps", "4", *SMALL, *words)
+
+    return run
+
+
+def left_behind():
+    return sorted(str(p) for p in Path().rglob("*") if p.is_file())
+
+
+def test_training_writes_a_kohya_file_with_a_card_and_a_picture(train, tiny_folder):
+    code, said, talk = train()
+    assert (code, said.strip()) == (0, "adapters/hat.safetensors")
+    assert "step 4/4" in talk
+    adapter = read_adapter("adapters/hat.safetensors")
+    assert len(adapter.modules) == 16 * 8
+    card = from_metadata(adapter.metadata)
+    assert card.attribute == "hat"
+    assert card.target_text == "a hat"
+    assert card.seed == 0
+    assert str(tiny_folder) not in str(adapter.metadata), "no local path in any file"
+    picture = Image.open("adapters/hat.png")
+    assert picture.size == (3 * 34 + 2, 4 * 34 + 2)
+    assert left_behind() == ["adapters/hat.png", "adapters/hat.safetensors"]
+
+
+def test_the_same_recipe_and_seed_give_the_same_file(train):
+    assert train("--out", "adapters/a.safetensors")[0] == 0
+    assert train("--out", "adapters/b.safetensors")[0] == 0
+    assert train("--out", "adapters/c.safetensors", "--seed", "1")[0] == 0
+    a, b, c = (Path(f"adapters/{n}.safetensors").read_bytes() for n in "abc")
+    assert a == b != c
+
+
+def test_an_exported_folder_gives_the_same_file_as_drawing(cli, train):
+    assert cli("portraits", "export", "d", "--attribute", "hat", "--count", "4")[0] == 0
+    assert train("--out", "adapters/a.safetensors")[0] == 0
+    assert train("--out", "adapters/b.safetensors", "--data", "d")[0] == 0
+    a, b = (Path(f"adapters/{n}.safetensors").read_bytes() for n in "ab")
+    assert a == b
+
+
+def test_a_replacing_attribute_trains_too(train):
+    assert train(attribute="blonde-hair")[0] == 0
+
+
+def test_tensorboard_logs_hold_every_term(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train("--log-dir", "logs")[0] == 0
+    events = EventAccumulator("logs")
+    events.Reload()
+    assert {"loss/total", "loss/fine_grained", "control_map/mean_area"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert len(events.Scalars("loss/total")) == 4
+
+
+def _start(tiny_folder, *words):
+    command = [
+        sys.executable, "-m", "spf_lora", "train", "-a", "hat", "--base", str(tiny_folder),
+        "--steps", "60", *SMALL, "--set", "training.checkpoint_every_steps=3", *words,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_file(tiny_folder, cli, number):
+    checkpoint = Path("adapters/.hat.checkpoint.safetensors")
+    run = _start(tiny_folder)
+    while not checkpoint.exists() and run.poll() is None:
+        time.sleep(0.01)
+    os.kill(run.pid, number)
+    talk = run.communicate()[1]
+    assert run.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), talk
+    assert left_behind() == [str(checkpoint)]
+    words = ("train", "-a", "hat", "--base", tiny_folder, "--steps", "60", *SMALL)
+    words += ("--set", "training.checkpoint_every_steps=3")
+    code, _, talk = cli(*words, "--resume")
+    assert code == 0
+    assert "resuming after step" in talk
+    assert cli(*words, "--out", "adapters/whole.safetensors")[0] == 0
+    resumed = Path("adapters/hat.safetensors").read_bytes()
+    assert resumed == Path("adapters/whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-a", "beerd"), "no recipe for the attribute 'beerd'; did you mean beard"),
+        ((), "nothing says what to train"),
+        (("--recipe", "no.toml"), r"recipe no.toml does not exist"),
+        (("--recipe", "."), "cannot be read"),
+        (("-a", "hat", "--set", "align.fine_graned=1"), "align.fine_graned is not a known key"),
+        (("-a", "hat", "--set", "adapter.rank=big"), "adapter.rank"),
+        (("-a", "hat", "--set", "adapter.rank=0"), "adapter.rank is 0, but must be at least 1"),
+        (
+            ("-a", "hat", "--set", "align.fine_grained=-1"),
+            "align.fine_grained is -1.0, but must be",
+        ),
+        (("-a", "hat", "--set", "align.fine_grained=nan"), "align.fine_grained"),
+        (("-a", "hat", "--set", "rank"), "not of the form key=value"),
+        (("-a", "hat", "--steps", "0"), "--steps 0 leaves nothing to train"),
+        (("-a", "hat", "--steps", "-3"), "--steps -3 leaves nothing to train"),
+        (("-a", "hat", "--seed", "-1"), "training.seed is -1, but must be"),
+        (("-a", "hat", "--out", "nowhere/hat.safetensors"), "nowhere does not exist"),
+        (("-a", "hat", "--out", "hat.ckpt"), "is no .safetensors file"),
+        (("-a", "hat", "--base", "nowhere"), "no folder in diffusers layout"),
+        (("-a", "hat", "--data", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_a_hint_and_nothing_written(cli, words, said):
+    import re
+
+    before = left_behind()
+    code, data, talk = cli("train", *words)
+    assert code == 1
+    assert data == ""
+    assert re.search(said, " ".join(talk.split())), talk
+    assert "hint: " in talk
+    assert left_behind() == before
+
+
+def test_an_existing_output_needs_force(train):
+    Path("adapters/hat.safetensors").write_bytes(b"mine")
+    code, _, talk = train()
+    assert code == 1
+    assert "hat.safetensors exists" in talk
+    assert "--force" in talk
+    assert Path("adapters/hat.safetensors").read_bytes() == b"mine"
+    assert train("--force")[0] == 0
+    assert len(read_adapter("adapters/hat.safetensors").modules) == 128
+
+
+def test_an_existing_picture_needs_force_too(train):
+    Path("adapters/hat.png").write_bytes(b"mine")
+    assert train()[0] == 1
+    assert Path("adapters/hat.png").read_bytes() == b"mine"
+
+
+def test_a_read_only_folder_is_refused(train, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    code, _, talk = train()
+    assert code == 1
+    assert "read-only" in talk
+    assert left_behind() == []
+
+
+def test_a_recipe_for_something_else_is_refused(cli):
+    from spf_lora.recipe import find_recipe
+
+    code, _, talk = cli("train", "-a", "beard", "--recipe", find_recipe("hat"))
+    assert code == 1
+    assert "is a recipe for hat, not for beard" in " ".join(talk.split())
+
+
+def test_faults_of_a_folder_are_listed_together_and_nothing_is_trained(cli, train):
+    assert cli("portraits", "export", "d", "--attribute", "hat", "--count", "4")[0] == 0
+    names = sorted(p.stem for p in Path("d").glob("*.png"))
+    Path(f"d/{names[0]}.txt").write_text("a portrait of a person")
+    Path(f"d/{names[1]}.txt").unlink()
+    Path(f"d/{names[2]}.png").write_bytes(b"no picture")
+    code, _, talk = train("--data", "d")
+    assert code == 1
+    assert all(name in talk for name in names[:3])
+    assert not any(p.startswith("adapters/") for p in left_behind())
+
+
+def test_resuming_what_is_not_there_or_was_another_run_is_refused(train):
+    code, _, talk = train("--resume")
+    assert code == 1
+    assert "no checkpoint that can be read" in " ".join(talk.split())
+    checkpoint = Path("adapters/.hat.checkpoint.safetensors")
+    assert train()[0] == 0
+    from spf_lora.training.checkpoint import save_checkpoint
+
+    save_checkpoint(checkpoint, {"adapter": {}}, {"run_id": "another", "step": 1, "scalars": {}})
+    code, _, talk = train("--resume", "--force")
+    assert code == 1
+    assert "another recipe, data or base" in " ".join(talk.split())
+
+
+def test_a_loss_that_explodes_stops_with_advice_and_keeps_the_checkpoint(train):
+    code, _, talk = train(
+        "--set", "optimizer.learning_rate=1", "--set", "optimizer.name=adamw",
+        "--set", "training.max_grad_norm=1e6", "--set", "adapter.alpha=1024",
+        "--set", "training.checkpoint_every_steps=1", "--steps", "60",
+    )  # fmt: skip
+    assert code == 1
+    assert "the loss became" in talk
+    assert "learning_rate" in talk
+    assert left_behind() == ["adapters/.hat.checkpoint.safetensors"]
+
+
+@pytest.fixture
+def trained(train):
+    assert train()[0] == 0
+    return Path("adapters/hat.safetensors")
+
+
+def test_generate_draws_a_grid_with_adapters_at_any_strength(cli, tiny_folder, trained):
+    words = ("generate", "a person, a hat", "--base", tiny_folder, "--count", "3", "--steps", "2")
+    assert cli(*words, "--out", "base.png")[0] == 0
+    assert cli(*words, "--out", "zero.png", "--adapter", "hat:0")[0] == 0
+    code, said, _ = cli(*words, "--out", "one.png", "--adapter", "hat:2", "--adapter", trained)
+    assert (code, said.strip()) == (0, "one.png")
+    pictures = [Image.open(f"{name}.png") for name in ("base", "zero", "one")]
+    assert pictures[0].size == (3 * 34 + 2, 36)
+    assert pictures[0].tobytes() == pictures[1].tobytes(), "strength 0 is the base, bit for bit"
+    assert pictures[0].tobytes() != pictures[2].tobytes()
+
+
+def test_generate_warns_of_what_a_long_prompt_loses(cli, tiny_folder):
+    prompt = ", ".join(["pale skin"] * 30) + ", a beard"
+    code, _, talk = cli("generate", prompt, "--base", tiny_folder, "--count", "1", "--steps", "1")
+    assert code == 0
+    assert "longer than 77 tokens" in talk
+    assert "a beard" in talk
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((" ",), "the prompt is empty"),
+        (("x", "--adapter", "nobody"), "there is no adapter nobody"),
+        (("x", "--adapter", "hat:much"), "no number from -4 to 4"),
+        (("x", "--adapter", "hat:9"), "no number from -4 to 4"),
+        (("x", "--adapter", "hat:nan"), "no number from -4 to 4"),
+        (("x", "--out", "nowhere/x.png"), "nowhere does not exist"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_draw(cli, words, said):
+    code, _, talk = cli("generate", *words)
+    assert code == 1
+    assert said in " ".join(talk.split())
+    assert "hint: " in talk
+
+
+def test_generate_refuses_an_adapter_of_another_base(cli, trained, tmp_path_factory):
+    from conftest import make_tiny_base
+
+    other = make_tiny_base(tmp_path_factory.mktemp("other") / "base", seed=1)
+    code, _, talk = cli("generate", "x", "--adapter", "hat", "--base", other)
+    assert code == 1
+    assert "was trained on the base" in " ".join(talk.split())
+    assert not Path("grid.png").exists()
+
+
+def test_generate_does_not_overwrite_without_force(cli, tiny_folder):
+    Path("grid.png").write_bytes(b"mine")
+    assert cli("generate", "x", "--base", tiny_folder)[0] == 1
+    assert Path("grid.png").read_bytes() == b"mine"
