@@ -138,4 +138,4 @@ def _add(
         ) from error
     if path not in saved:
         saved[path] = weight.clone()
-    weight += _update(module, strength, weight)
+    weight.add_(_update(module, strength, weight))
