@@ -76,6 +76,6 @@ def delta(module):
     return module.scale * up @ np.asarray(module.down, np.float64).reshape(module.rank, -1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def delta_of():
     return delta
