@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,9 @@ from spf_lora.errors import AdapterFileError
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 8192
 MAX_DIMENSIONS = 8
+
+# flags that not every system has
+_NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 # name -> numpy dtype of the stored bytes; bf16 is read as its 16 bits
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -82,6 +86,7 @@ class Container:
         data_start: first byte behind the header.
         entries: the tensors by name, in file order.
         metadata: the header's text entries.
+        file: the open file, without a buffer.
     """
 
     path: Path
@@ -89,13 +94,13 @@ class Container:
     data_start: int
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
-    descriptor: int
+    file: FileIO
 
     def raw(self, name: str) -> Array:
         """Read one tensor's stored numbers; bf16 comes as uint16."""
         entry = self.entries[name]
         array = np.empty(entry.shape, DTYPES[entry.dtype])
-        read_at(self.descriptor, array.reshape(-1).view(np.uint8).data, entry.start, self.path)
+        read_at(self.file, array.reshape(-1).view(np.uint8).data, entry.start, self.path)
         return array
 
     def read(self, name: str) -> Array:
@@ -111,27 +116,25 @@ def open_container(path: Path) -> Iterator[Container]:
     Raises:
         AdapterFileError: the file is missing, no safetensors file, or any part of it lies.
     """
-    with open_regular(path) as (descriptor, size):
-        yield _read_header(descriptor, size, path)
+    with open_regular(path) as (file, size):
+        yield _read_header(file, size, path)
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[tuple[int, int]]:
-    """Open a regular file (or a link to one) and yield its descriptor and size."""
+def open_regular(path: Path) -> Iterator[tuple[FileIO, int]]:
+    """Open a regular file (or a link to one) and yield it with its size."""
     try:
         # without O_NONBLOCK, opening a FIFO would wait for a writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = FileIO(path, opener=lambda name, flags: os.open(name, flags | _NOT_WAITING))
     except FileNotFoundError:
         _refuse(path, "does not exist", "check the path")
     except (OSError, ValueError) as error:
         _refuse(path, f"cannot be opened: {error}", "check the path and its permissions")
-    try:
-        status = os.fstat(descriptor)
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             _refuse(path, "is no regular file", "name a .safetensors file")
-        yield descriptor, status.st_size
-    finally:
-        os.close(descriptor)
+        yield file, status.st_size
 
 
 def widen_bf16(bits: Array) -> Array:
@@ -163,21 +166,22 @@ def all_finite(stored: Array, dtype: str) -> bool:
     )
 
 
-def read_at(descriptor: int, into: memoryview, start: int, path: Path) -> None:
+def read_at(file: FileIO, into: memoryview, start: int, path: Path) -> None:
     """Fill `into` with the file's bytes from `start` on."""
-    done = 0
-    while done < len(into):
-        try:
-            count = os.preadv(descriptor, [into[done : done + (64 << 20)]], start + done)
-        except OSError as error:
-            _refuse(path, f"cannot be read: {error.strerror}", "check the disk")
-        if count == 0:
-            _refuse(path, "became shorter while it was read", "wait until it is written whole")
-        done += count
+    try:
+        file.seek(start)
+        done = 0
+        while done < len(into):
+            count = file.readinto(into[done : done + (64 << 20)])
+            if not count:
+                _refuse(path, "became shorter while it was read", "wait until it is written whole")
+            done += count
+    except OSError as error:
+        _refuse(path, f"cannot be read: {error.strerror}", "check the disk")
 
 
-def _read_header(descriptor: int, size: int, path: Path) -> Container:
-    head = os.pread(descriptor, 32, 0)
+def _read_header(file: FileIO, size: int, path: Path) -> Container:
+    head = file.read(32)
     for magic, kind in _FOREIGN_MAGIC.items():
         if head.startswith(magic):
             hint = _PICKLE_HINT if "pickle" in kind or "PyTorch" in kind else _FOREIGN_HINT
@@ -198,11 +202,11 @@ def _read_header(descriptor: int, size: int, path: Path) -> Container:
             "a LoRA's header is some 100 kB; strip its metadata with another tool, or distrust it",
         )
     text = bytearray(length)
-    read_at(descriptor, memoryview(text), 8, path)
+    read_at(file, memoryview(text), 8, path)
     header = _parse(bytes(text), path)
     metadata = _metadata(header.pop("__metadata__", {}), path)
     entries = _entries(header, 8 + length, size, path)
-    return Container(path, size, 8 + length, entries, metadata, descriptor)
+    return Container(path, size, 8 + length, entries, metadata, file)
 
 
 def _parse(text: bytes, path: Path) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def tensor_sha256(path: str | Path) -> str:
 def file_sha256(path: Path, start: int) -> str:
     """Return the sha256 of a file from byte `start` on."""
     digest = hashlib.sha256()
-    with open_regular(path) as (descriptor, size):
+    with open_regular(path) as (file, size):
         buffer = memoryview(bytearray(min(_CHUNK, max(size - start, 1))))
         for at in range(start, size, len(buffer)):
             chunk = buffer[: size - at]
-            read_at(descriptor, chunk, at, path)
+            read_at(file, chunk, at, path)
             digest.update(chunk)
     return digest.hexdigest()

@@ -71,11 +71,11 @@ def read_config(path: Path) -> PeftScale:
     Raises:
         AdapterFileError: it is missing, no plain LoRA, or damaged.
     """
-    with open_regular(path) as (descriptor, size):
+    with open_regular(path) as (file, size):
         if size > _MAX_CONFIG_BYTES:
             _refuse(path, f"is {size} bytes; the limit is {_MAX_CONFIG_BYTES}")
         text = bytearray(size)
-        read_at(descriptor, memoryview(text), 0, path)
+        read_at(file, memoryview(text), 0, path)
     return _parse(_json(bytes(text), path), path)
 
 

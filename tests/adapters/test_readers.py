@@ -184,6 +184,22 @@ def test_peft_gives_our_output_at_every_strength(small_models, tmp_path, modules
     check_peft(small_models, adapter, tmp_path / "folder")
 
 
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_our_own_runtime_and_diffusers_draw_the_same_from_one_file(small_models, tmp_path, layout):
+    from spf_lora.adapters.attach import attached
+
+    path = tmp_path / "a.safetensors"
+    adapter = random_adapter(small_models, r"unet\.", *CASES["odd ranks, many alphas"])
+    write_adapter(adapter, path, layout=layout, dtype="fp32")
+    pipe = pipeline_of(small_models)
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name, adapter_name="ours")
+    for strength in STRENGTHS:
+        pipe.set_adapters("ours", adapter_weights=strength)
+        with attached(small_models[0], [(read_adapter(path), strength)]):
+            found = outputs(small_models)
+        assert_same(found, outputs((pipe.unet, pipe.text_encoder)))
+
+
 def test_the_adapters_of_these_tests_move_both_models(small_models):
     adapter = random_adapter(small_models, SETS["kohya"], (4,), (2.0,))
     plain, moved = outputs(small_models), outputs(merged(small_models, adapter, 1.0))
