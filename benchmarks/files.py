@@ -1,6 +1,6 @@
 """Times the file commands on a 150 MB adapter against safetensors' own load and save.
 
-    python benchmarks/files.py [--repeats 5] [--out benchmarks/results/files.json]
+    python benchmarks/files.py [--repeats 5] [--out benchmarks/results/files-0.1.0.json]
 
 Every figure is a median of fresh processes, wall clock, start of Python included unless it says
 otherwise. The plain copy is `load_file` and `save_file` of the same file in the same run, both in

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from spf_lora.adapters import keys, peft_config
 from spf_lora.adapters.container import (
+    DTYPES,
     Container,
     Entry,
     all_finite,
@@ -37,6 +38,7 @@ class OpenAdapter:
         metadata: the header's text entries.
         files: the safetensors files it lies in (two for a peft folder of two models).
         load: reads one module's numbers; refuses NaN and inf.
+        load_stored: the same, but bf16 stays as its bits (uint16), for a writer.
     """
 
     layout: str
@@ -45,6 +47,7 @@ class OpenAdapter:
     metadata: Mapping[str, str]
     files: tuple[Path, ...]
     load: Callable[[str], Module]
+    load_stored: Callable[[str], Module]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def open_adapter(path: str | Path) -> Iterator[OpenAdapter]:
         specs = {name: owner[name].specs[name] for name in sorted(owner)}
 
         def load(name: str) -> Module:
+            return _widened(load_stored(name))
+
+        def load_stored(name: str) -> Module:
             return _load(owner[name], name)
 
         yield OpenAdapter(
@@ -82,6 +88,7 @@ def open_adapter(path: str | Path) -> Iterator[OpenAdapter]:
             metadata={key: text for part in parts for key, text in part.container.metadata.items()},
             files=tuple(part.container.path for part in parts),
             load=load,
+            load_stored=load_stored,
         )
 
 
@@ -221,6 +228,13 @@ def _load(part: _Part, name: str) -> Module:
     return Module(name, down, up, spec.alpha, spec.dtype)
 
 
+def _widened(module: Module) -> Module:
+    down, up = (
+        widen_bf16(one) if one.dtype == DTYPES["BF16"] else one for one in (module.down, module.up)
+    )
+    return Module(module.name, down, up, module.alpha, module.stored)
+
+
 def _finite(container: Container, entry: Entry) -> Array:
     array = container.raw(entry.name)
     if not all_finite(array, entry.dtype):
@@ -229,7 +243,7 @@ def _finite(container: Container, entry: Entry) -> Array:
             f"holds NaN or inf in {entry.name!r}",
             "the training broke down; use an earlier checkpoint",
         )
-    return widen_bf16(array) if entry.dtype == "BF16" else array
+    return array
 
 
 def _layout(found: list[Key]) -> str:

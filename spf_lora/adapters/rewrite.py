@@ -74,7 +74,7 @@ def convert(
         metadata, cleaned = _clean(opened)
         digest = write_modules(
             opened.specs,
-            opened.load,
+            opened.load_stored,
             metadata,
             target,
             layout=layout,

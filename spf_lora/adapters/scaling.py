@@ -124,13 +124,15 @@ def up_values(stored: Array, dtype: str) -> Values:
 
 
 def to_stored(values: Array, dtype: str, name: str) -> Array:
-    """Round numbers to a dtype, to nearest even; bf16 is returned as its bits.
+    """Round numbers to a dtype, to nearest even; bf16 is its bits, given or returned.
 
     Raises:
         AdapterFileError: a number is not finite, or becomes so.
     """
-    if values.dtype == DTYPES[dtype] and dtype != "BF16":
+    if values.dtype == DTYPES[dtype]:
         return values
+    if values.dtype == DTYPES["BF16"]:
+        values = widen_bf16(values)
     with np.errstate(over="ignore", invalid="ignore"):
         stored = _rounded(values, dtype)
     _check_finite(stored, dtype, name)

@@ -79,3 +79,9 @@ def delta(module):
 @pytest.fixture(scope="session")
 def delta_of():
     return delta
+
+
+@pytest.fixture(scope="session")
+def make_module_of():
+    """Build one module of rank 4 by name."""
+    return lambda name: make_module(name, small(sd15.weight_shapes()[name]), 4, 4.0)

@@ -1,11 +1,15 @@
 """What other tools wrote loads here: same modules, same change, or it is refused by its name."""
 
 import foreign
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spf_lora.adapters.file import open_adapter, read_adapter
 from spf_lora.adapters.hashes import content_id
+from spf_lora.adapters.module import Adapter
 from spf_lora.errors import AdapterFileError
 
 UNET_ATTENTION = (
@@ -118,6 +122,40 @@ def test_a_peft_folder_that_is_not_plain_lora_is_refused(tmp_path, make_adapter,
     foreign.save_peft(make_adapter(names=UNET_ATTENTION), tmp_path / "a", **setting)
     with pytest.raises(AdapterFileError, match=reason):
         read_adapter(tmp_path / "a")
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.just(10**400),
+    st.floats(),
+    st.sampled_from(["4", "none", "gaussian", "to_k", "(", "^x$", []]),
+    st.dictionaries(st.sampled_from(["to_k", "attn2.to_k", "(a+)+$", ""]), st.integers(0, 5)),
+)
+SETTINGS = st.sampled_from(
+    ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "bias", "use_rslora", "init_lora_weights"]
+)
+
+
+@hypothesis.settings(max_examples=150, deadline=None)
+@given(setting=st.dictionaries(SETTINGS, VALUES, max_size=3))
+def test_any_peft_configuration_gives_a_finite_strength_or_is_refused(
+    make_module_of, tmp_path_factory, setting
+):
+    folder = tmp_path_factory.mktemp("config") / "a"
+    foreign.save_peft(
+        Adapter({UNET_ATTENTION[0]: make_module_of(UNET_ATTENTION[0])}), folder, **setting
+    )
+    adapter, refused = outcome(folder)
+    assert refused or np.isfinite(adapter.modules[UNET_ATTENTION[0]].scale)
+
+
+def outcome(path):
+    try:
+        return read_adapter(path), False
+    except AdapterFileError:
+        return None, True
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is written: nothing lost, one alpha, the same bytes every time, whole or not at all."""
 
 import json
+from pathlib import Path
 
 import foreign
 import numpy as np
@@ -188,6 +189,15 @@ def test_a_local_path_is_never_written(tmp_path, make_adapter):
             write_adapter(adapter, tmp_path / "a.safetensors")
     harmless = {"a": "https://example.org/home/x", "b": "and/or 1/2", "c": "text: a, b"}
     write_adapter(make_adapter(metadata=harmless), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_file_tells_where_it_was_made(tmp_path, make_adapter, full_metadata, layout):
+    path = target(tmp_path, layout)
+    write_adapter(make_adapter(metadata=full_metadata), path, layout=layout)
+    for content in contents(path).values():
+        assert str(tmp_path).encode() not in content
+        assert str(Path(__file__).parents[2]).encode() not in content
 
 
 def test_unknown_layouts_dtypes_and_modules_are_refused_by_name(tmp_path, make_adapter):
