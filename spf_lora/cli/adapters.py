@@ -1,0 +1,207 @@
+"""`spf-lora adapters`: the registry, folders of adapters that can be called by name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spf_lora.cli import out
+from spf_lora.errors import AdapterFileError, CheckFailedError, RegistryError
+
+if TYPE_CHECKING:
+    from spf_lora.adapters.registry import Entry
+
+app = typer.Typer(help="The registry: adapters that can be called by name.", no_args_is_help=True)
+
+Registry = Annotated[
+    Path | None,
+    typer.Option("--registry", metavar="FOLDER", help="Look here first; changes happen here."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_COLUMNS = ("name", "attribute", "target_text", "base_id", "parents", "size", "place")
+
+
+@app.command("list")
+def list_(registry: Registry = None, as_json: Json = False) -> None:
+    """List all adapters, each name once, where it is found first."""
+    from spf_lora.adapters import registry as reg
+
+    rows = [_row(entry) for entry in reg.entries(_existing(registry))]
+    if as_json:
+        out.show_json(rows)
+    elif rows:
+        out.show(_table([_COLUMNS, *([_cell(row, one) for one in _COLUMNS] for row in rows)]))
+    else:
+        out.say("no adapters yet; `spf-lora adapters where` shows where they are looked for")
+    for row in rows:
+        if row["fault"]:
+            out.warn(row["fault"])
+    for path in reg.misnamed(registry):
+        out.warn(f"{path} cannot be called by name; spf-lora adapters add gives it one")
+
+
+@app.command()
+def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
+    """Show one adapter: card, modules, ranks, hashes and which apps will read it."""
+    from spf_lora.adapters import registry as reg
+    from spf_lora.cli.inspect import inspect
+
+    inspect([reg.find(name, _existing(registry)).path], as_json=as_json)
+
+
+@app.command()
+def add(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Any layout we read.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it [default: the file's name].")
+    ] = None,
+    registry: Registry = None,
+) -> None:
+    """Check an adapter and copy it into the registry."""
+    from spf_lora.adapters import registry_edit
+
+    done = registry_edit.add(source, name or source.stem, registry)
+    if done.rewritten:
+        out.warn(f"{source} was written anew, not copied: {done.rewritten}")
+    out.show(str(done.entry.path))
+
+
+@app.command()
+def remove(name: Name, registry: Registry = None) -> None:
+    """Move an adapter to the registry's trash folder."""
+    from spf_lora.adapters import registry_edit
+
+    trashed = registry_edit.remove(name, registry)
+    out.show(str(trashed))
+    where = f" --registry {registry}" if registry else ""
+    out.say(f"undo: spf-lora adapters add {trashed}{where}")
+
+
+@app.command()
+def rename(
+    old: Name,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    registry: Registry = None,
+) -> None:
+    """Give an adapter another name; the file itself stays as it is."""
+    from spf_lora.adapters import registry_edit
+
+    out.show(str(registry_edit.rename(old, new, registry).path))
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Which [default: all].")
+    ] = None,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Read adapters whole; exit 3 if one is damaged or says what is not so."""
+    from spf_lora.adapters import registry as reg
+
+    folder = _existing(registry)
+    chosen = [reg.find(one, folder) for one in names] if names else list(reg.entries(folder))
+    found = {entry.name: reg.verify(entry) for entry in chosen}
+    failed = [name for name, rows in found.items() if any(one.status == "fail" for one in rows)]
+    if as_json:
+        out.show_json({name: [vars(one) for one in rows] for name, rows in found.items()})
+    elif found:
+        lines = [
+            [name, one.check, one.status, _printable(one.detail)]
+            for name, rows in found.items()
+            for one in rows
+            if one.status != "ok" or names
+        ]
+        out.show(_table(lines) if lines else f"all {len(found)} are sound")
+    if failed:
+        raise CheckFailedError(
+            f"{len(failed)} of {len(found)} adapters did not pass: {', '.join(failed[:8])}",
+            hint="get them again, or spf-lora adapters remove NAME",
+        )
+
+
+@app.command()
+def where(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Print this adapter's file.")
+    ] = None,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Show which folders are searched, in order, or where one adapter lies."""
+    from spf_lora.adapters import registry as reg
+
+    if name is not None:
+        path = str(reg.find(name, registry).path)
+        out.show_json({"name": name, "file": path}) if as_json else out.show(path)
+        return
+    added = reg.home(registry)
+    rows = [
+        {
+            "place": one.label,
+            "folder": str(one.folder),
+            "exists": one.folder.is_dir(),
+            "adds_here": one == added,
+        }
+        for one in reg.places(registry)
+    ]
+    if as_json:
+        out.show_json(rows)
+        return
+    lines = [[row["place"], _state(row), row["folder"]] for row in rows]
+    out.show(_table(lines))
+
+
+def _existing(registry: Path | None) -> Path | None:
+    if registry is not None and not registry.is_dir():
+        raise RegistryError(
+            f"registry {registry} is no folder", hint="spf-lora adapters add makes one"
+        )
+    return registry
+
+
+def _row(entry: "Entry") -> dict[str, Any]:
+    from spf_lora.adapters.peek import glance
+
+    fault = ""
+    facts: dict[str, Any] = {}
+    try:
+        facts = vars(glance(entry.path))
+    except (AdapterFileError, OSError) as error:
+        fault = f"{entry.path} cannot be read: {getattr(error, 'message', error)}"
+    return {
+        "name": entry.name,
+        **facts,
+        "place": entry.place.label,
+        "file": str(entry.path),
+        "fault": fault or None,
+    }
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if column == "size" and value is not None:
+        return f"{value / 1e6:.1f} MB"
+    return _printable(str(value)) if value else "-"
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["adds_here"]:
+        return "adds go here"
+    return "searched" if row["exists"] else "not there"
+
+
+def _table(rows: list[Any]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _printable(text: str) -> str:
+    # A card is a stranger's text: only what can be printed reaches the terminal.
+    return "".join(sign if sign.isprintable() else "?" for sign in text)[:60]
