@@ -95,7 +95,7 @@ def test_the_recipe_hash_follows_the_recipe_alone(card):
     assert dataclasses.replace(card, recipe={"steps": 2}).recipe_hash != card.recipe_hash
 
 
-PATHS = ["/home/ann/x.png", "C:\\loras\\x.png", "~/x.png", "\\\\nas\\share\\x.png", "/mnt/d/x.png"]
+PATHS = ["/home/ada/x.png", "C:\\loras\\x.png", "~/x.png", "\\\\nas\\share\\x.png", "/mnt/d/x.png"]
 
 
 @pytest.mark.parametrize("path", PATHS)

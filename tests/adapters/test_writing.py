@@ -183,7 +183,7 @@ def test_a_peft_folder_without_its_configuration_is_refused(tmp_path, make_adapt
 
 
 def test_a_local_path_is_never_written(tmp_path, make_adapter):
-    for text in ("/home/ann/pictures", "C:\\Users\\ann\\x", "see file:///srv/x", "~/loras/x"):
+    for text in ("/home/ada/pictures", "C:\\Users\\ada\\x", "see file:///srv/x", "~/loras/x"):
         adapter = make_adapter(metadata={"ss_note": text})
         with pytest.raises(AdapterFileError, match="holds a local path"):
             write_adapter(adapter, tmp_path / "a.safetensors")

@@ -54,7 +54,7 @@ def test_convert_refuses_to_overwrite_unless_forced(tmp_path):
 
 def test_a_local_path_in_foreign_metadata_is_cut_down_and_said(tmp_path):
     path = sound_file(tmp_path)
-    save_file(load_file(path), path, metadata={"ss_sd_model_name": "/home/ann/base.ckpt"})
+    save_file(load_file(path), path, metadata={"ss_sd_model_name": "/home/ada/base.ckpt"})
     done = spf_lora("convert", path, tmp_path / "out.safetensors", "--to", "kohya")
     assert "warning: metadata 'ss_sd_model_name' held a local path" in done.stderr
     assert read_adapter(tmp_path / "out.safetensors").metadata["ss_sd_model_name"] == "base.ckpt"

@@ -81,7 +81,7 @@ def test_strip_and_set_together_leave_only_what_was_set(tmp_path):
         ("=x", "no KEY=VALUE"),
         ("sshs_model_hash=0", "cannot be set by hand"),
         ("lora_adapter_metadata={}", "cannot be set by hand"),
-        ("a=/home/ann/x", "local path"),
+        ("a=/home/ada/x", "local path"),
     ],
 )
 def test_entries_that_would_lie_or_leak_are_refused_and_the_file_is_left(tmp_path, setting, reason):

@@ -116,11 +116,11 @@ def test_a_zero_module_and_a_local_path_are_warnings(tmp_path):
         tensors[key(tensors, "lora_up.weight")][...] = 0
 
     found, detail = statuses(
-        rewritten(sound_file(tmp_path), move, {"ss_note": "/home/ann/x"}), code=0
+        rewritten(sound_file(tmp_path), move, {"ss_note": "/home/ada/x"}), code=0
     )
     assert found["numbers"] == found["local paths"] == "warn"
     assert "1 modules are zero" in detail["numbers"]
-    assert "/home/ann/x" in detail["local paths"]
+    assert "/home/ada/x" in detail["local paths"]
 
 
 def test_the_table_is_printed_before_the_command_fails(tmp_path):
