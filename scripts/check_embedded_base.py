@@ -118,8 +118,56 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     return figures, pictures
 
 
+def table(figures: dict[str, Any]) -> str:
+    """Return the figures beside their targets as a Markdown table."""
+    vae, clip, unet = figures["vae"], figures["clip"], figures["unet"]
+    rows = [("VAE, PSNR on new portraits, dB", ">= 27", vae["psnr_db"])]
+    recall = vae["probe_recall"]
+    rows.append(
+        ("VAE, probe's recall on reconstructions, worst attribute", ">= 0.95", min(recall.values()))
+    )
+    areas = clip["auc_attributes"]
+    rows.append(("CLIP, zero-shot AUC, worst attribute", ">= 0.97", min(areas.values())))
+    rows.append(("CLIP, zero-shot AUC, mean of base phrases", ">= 0.95", clip["auc_base_mean"]))
+    for kind, accuracy in figures["probe_accuracy"].items():
+        small = ("eyes", "mouth")
+        others = min(v for k, v in accuracy.items() if k not in small)
+        rows.append((f"probe, accuracy on {kind}, worst head", ">= 0.97", others))
+        rows.append(
+            ("probe, the same, eyes and mouth", ">= 0.85", min(accuracy[k] for k in small))
+        )
+    for name, share in unet["agreement"].items():
+        target = {"hair_style": ">= 0.75", "clothes": ">= 0.75"}.get(name, ">= 0.90")
+        target = "-" if name in ("mouth", "eyes", "brows") else target
+        rows.append((f"U-Net, probe agrees with the caption: {name}", target, share))
+    for name, share in unet["shown_when_asked"].items():
+        target = "0.20 to 0.60" if ATTRIBUTES[name].kind == "weak" else "<= 0.05"
+        unasked = unet["shown_unasked"][name]
+        rows.append((f"U-Net, shows {name} when asked (not asked: {unasked})", target, share))
+    lines = ["| figure | target | measured |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {target} | {value} |" for what, target, value in rows]
+    lines.append("")
+    lines.append(
+        f"VAE, CLIP, probe: {vae['n']} portraits. U-Net: {unet['n']} captions, "
+        f"{unet['ddim_steps']} DDIM steps, guidance {unet['guidance']}."
+    )
+    return "\n".join(lines)
+
+
+def write_figures(figures: dict[str, Any], folder: Path) -> None:
+    """Put the figures into the card and the table into docs/embedded-base.md."""
+    path = folder / "card.json"
+    card = json.loads(path.read_text("utf-8")) | {"figures": figures}
+    path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    page = Path(__file__).parent.parent / "docs" / "embedded-base.md"
+    head, rest = page.read_text("utf-8").split("<!-- figures -->")
+    tail = rest.split("<!-- end -->")[1]
+    block = f"<!-- figures -->\n{table(figures)}\n<!-- end -->"
+    page.write_text(head + block + tail, encoding="utf-8")
+
+
 def main() -> None:
-    """Measure and print; with --write, put the figures into the card."""
+    """Measure and print; with --write, put the figures into the card and the docs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=EMBEDDED)
@@ -145,9 +193,7 @@ def main() -> None:
     if arguments.sheet:
         contact_sheet([pictures[i : i + 8] for i in range(0, 32, 8)]).save(arguments.sheet)
     if arguments.write:
-        path = arguments.folder / "card.json"
-        card = json.loads(path.read_text("utf-8")) | {"figures": figures}
-        path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_figures(figures, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import typer
 
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
+from spf_lora.cli.quiet import hush
 from spf_lora.errors import AdapterFileError, PromptError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: str, seeds: range, steps: int,
     guidance: float,
 ) -> bytes:  # fmt: skip
+    hush()
     import io
 
     from spf_lora.adapters.attach import attached

@@ -11,6 +11,7 @@ import typer
 from spf_lora.atomic import check_writable
 from spf_lora.cli import out
 from spf_lora.cli.live import live_view
+from spf_lora.cli.quiet import hush
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Recipe, load_recipe, locate_recipe
 
@@ -93,6 +94,7 @@ def _recipe(
 def _train(
     settings: Recipe, data: Path | None, target: Path, *, log_dir: Path | None, resume: bool
 ) -> None:
+    hush()
     from spf_lora.adapters.file import write_adapter
     from spf_lora.base.load import load_base
     from spf_lora.training.build import build_trainer, finished_adapter, load_examples
@@ -100,6 +102,7 @@ def _train(
     examples = load_examples(settings, data)
     base = load_base(settings.training.base)
     checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
+    _warn_of_long_captions(base, examples)
     trainer = build_trainer(settings, base, examples, checkpoint=checkpoint)
     if resume:
         out.say(f"resuming after step {trainer.resume()}")
@@ -113,6 +116,16 @@ def _train(
     write_adapter(adapter, target, overwrite=True)
     _write_png(picture, target.with_suffix(".png"))
     checkpoint.unlink(missing_ok=True)
+
+
+def _warn_of_long_captions(base: "Base", examples: Any) -> None:
+    from spf_lora.base.texts import cut_off
+
+    lost = {e.source: text for e in examples if (text := cut_off(base.tokenizer, e.caption))}
+    for source, text in list(lost.items())[:5]:
+        out.warn(f"{source}: the caption is longer than 77 tokens; this is cut off: {text!r}")
+    if len(lost) > 5:
+        out.warn(f"and {len(lost) - 5} more captions like that")
 
 
 def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
