@@ -110,7 +110,7 @@ def verify(
         out.show_json({name: [vars(one) for one in rows] for name, rows in found.items()})
     elif found:
         lines = [
-            [name, one.check, one.status, _printable(one.detail)]
+            [name, one.check, one.status, _printable(one.detail, 400)]
             for name, rows in found.items()
             for one in rows
             if one.status != "ok" or names
@@ -202,6 +202,6 @@ def _table(rows: list[Any]) -> str:
     )
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int = 60) -> str:
     # A card is a stranger's text: only what can be printed reaches the terminal.
-    return "".join(sign if sign.isprintable() else "?" for sign in text)[:60]
+    return "".join(sign if sign.isprintable() else "?" for sign in text)[:most]
