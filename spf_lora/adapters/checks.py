@@ -115,7 +115,8 @@ def _alpha(opened: OpenAdapter) -> Finding:
             "the strength is stated in the header only, which few apps read; "
             "spf-lora convert mends it",
         )
-    return Finding("alpha", "ok", f"one for all: {alphas[0]:g}" if with_alpha else "scale 1")
+    stated = f"one for all: {alphas[0]:g}" if with_alpha else "in the configuration"
+    return Finding("alpha", "ok", "scale 1" if scales == {1.0} else stated)
 
 
 def _card(opened: OpenAdapter) -> Finding:
