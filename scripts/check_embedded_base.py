@@ -133,9 +133,7 @@ def table(figures: dict[str, Any]) -> str:
         small = ("eyes", "mouth")
         others = min(v for k, v in accuracy.items() if k not in small)
         rows.append((f"probe, accuracy on {kind}, worst head", ">= 0.97", others))
-        rows.append(
-            ("probe, the same, eyes and mouth", ">= 0.85", min(accuracy[k] for k in small))
-        )
+        rows.append(("probe, the same, eyes and mouth", ">= 0.85", min(accuracy[k] for k in small)))
     for name, share in unet["agreement"].items():
         target = {"hair_style": ">= 0.75", "clothes": ">= 0.75"}.get(name, ">= 0.90")
         target = "-" if name in ("mouth", "eyes", "brows") else target

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World, labels
 from spf_lora.base.towers import ImageTower
@@ -73,10 +74,11 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
     """Train both towers."""
     torch.manual_seed(seed)
     model = Clip(len(tokenizer))
-    table, true = phrase_table(), truth(world)
+    table, true = phrase_table(), truth(world).to(device())
     ids = tokenizer([p for p, _, _ in table], padding=True, return_tensors="pt").input_ids
+    ids = ids.to(device())
     words = [w for w in tokenizer.get_vocab() if w.endswith("</w>") and w[:-4].isalpha()]
-    weight = torch.tensor([4.0 if head in ATTRIBUTES else 1.0 for _, head, _ in table])
+    weight = torch.tensor([4.0 if head in ATTRIBUTES else 1.0 for _, head, _ in table]).to(device())
 
     def captions(index: np.ndarray, rng: random.Random) -> torch.Tensor:
         texts = []
@@ -89,12 +91,12 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
         out: torch.Tensor = tokenizer(
             texts, padding=True, truncation=True, max_length=77, return_tensors="pt"
         ).input_ids
-        return out
+        return out.to(device())
 
     def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = world.batch(index)
         noise = torch.rand(len(index), 1, 1, 1, generator=generator) * 0.15
-        pixels = pixels + noise * torch.randn(pixels.shape, generator=generator)
+        pixels = pixels + noise.to(pixels.device) * noise_like(pixels, generator)
         image = model.image(pixels)
         wanted = true[index]
         value = nn.functional.binary_cross_entropy_with_logits(
@@ -105,7 +107,7 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
             return phrase
         text = model.embed_text(captions(index, random.Random(f"{seed}-{step}")))
         pairs = nn.functional.binary_cross_entropy_with_logits(
-            model.logits(image, text), torch.eye(len(index)), reduction="sum"
+            model.logits(image, text), torch.eye(len(index), device=image.device), reduction="sum"
         )
         return phrase + 0.1 * pairs / len(index)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from embedded.device import device
 from spf_lora.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -61,6 +62,8 @@ def train(
         ema: decay of the averaged weights, if any.
         every: steps between checkpoints.
     """
+    for module in modules.values():
+        module.to(device())
     parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
     schedule = _schedule(optimizer, learning_rate, steps, decay)
@@ -71,7 +74,8 @@ def train(
         first, seconds = facts["step"], facts["seconds"]
         for n, m in modules.items():
             m.load_state_dict(groups[n])
-            average[n] = groups.get(f"ema.{n}", groups[n])
+            kept = groups.get(f"ema.{n}", groups[n])
+            average[n] = {k: v.to(device()) for k, v in kept.items()}
         restore_optimizer(optimizer, groups["optimizer"], facts["scalars"])
         for _ in range(first):
             schedule.step()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World, labels
 from spf_lora.base.towers import Probe
@@ -26,7 +27,9 @@ def rebuild(vae: Any, world: World, count: int) -> torch.Tensor:
     parts = []
     for i in range(0, count, 64):
         pixels = world.batch(np.arange(i, min(i + 64, count)))
-        parts.append(vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1).half())
+        parts.append(
+            vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1).half().cpu()
+        )
     return torch.cat(parts)
 
 
@@ -35,10 +38,10 @@ def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     pixels = torch.roll(nn.functional.pad(pixels, (2, 2, 2, 2), "replicate"), (dx, dy), (3, 2))
     pixels = pixels[:, :, 2:-2, 2:-2]
     blurred = nn.functional.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False)
-    share = torch.rand(len(pixels), 1, 1, 1, generator=generator) * 0.7
-    noise = torch.rand(len(pixels), 1, 1, 1, generator=generator) * 0.1
+    share = torch.rand(len(pixels), 1, 1, 1, generator=generator).to(pixels.device) * 0.7
+    noise = torch.rand(len(pixels), 1, 1, 1, generator=generator).to(pixels.device) * 0.1
     pixels = torch.lerp(pixels, blurred, share)
-    return pixels + noise * torch.randn(pixels.shape, generator=generator)
+    return pixels + noise * noise_like(pixels, generator)
 
 
 def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe:
@@ -48,13 +51,14 @@ def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe
         np.save(cache, rebuild(vae, world, REBUILT).numpy())
     rebuilt = torch.from_numpy(np.load(cache))
     torch.manual_seed(seed + 7)  # its own start: nothing shared with CLIP's image tower
-    probe, wanted = Probe(HEADS), labels(world)
+    probe = Probe(HEADS)
+    wanted = {name: row.to(device()) for name, row in labels(world).items()}
 
     def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         half = len(index) // 2
         second = index[half:] % REBUILT
         rows = np.concatenate([index[:half], second])
-        pixels = torch.cat([world.batch(index[:half]), rebuilt[second].float()])
+        pixels = torch.cat([world.batch(index[:half]), rebuilt[second].float().to(device())])
         logits = probe(_augment(pixels, generator))
         losses = [
             nn.functional.cross_entropy(logits[name], wanted[name][rows], ignore_index=-100)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World, unet_caption
 
@@ -45,7 +46,7 @@ def scheduler() -> Any:
 def encode_pictures(vae: Any, world: World) -> torch.Tensor:
     """Return the posterior means, (n, 4, 16, 16), unscaled."""
     parts = [
-        vae.encode(world.batch(np.arange(i, min(i + 64, len(world.people))))).latent_dist.mean
+        vae.encode(world.batch(np.arange(i, min(i + 64, len(world.people))))).latent_dist.mean.cpu()
         for i in range(0, len(world.people), 64)
     ]
     return torch.cat(parts)
@@ -60,7 +61,7 @@ def encode_texts(text_encoder: Any, tokenizer: Any, texts: list[str]) -> torch.T
             texts[i : i + 128], padding="max_length", max_length=77, truncation=True,
             return_tensors="pt",
         ).input_ids  # fmt: skip
-        parts.append(text_encoder(input_ids=ids).last_hidden_state.half())
+        parts.append(text_encoder(input_ids=ids.to(device())).last_hidden_state.half().cpu())
     return torch.cat(parts)
 
 
@@ -101,19 +102,19 @@ def build(
     print(f"latents scaled by {factor}, {sum(p.numel() for p in unet.parameters()):,} parameters")
 
     def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        clean = latents[index]
         variant = torch.randint(0, CAPTIONS, (len(index),), generator=generator).numpy()
         rows = np.sort(index * CAPTIONS + variant)  # sorted: the file is read in order
-        clean = latents[rows // CAPTIONS]
+        clean = latents[rows // CAPTIONS].to(device())
         states = captions[max(start for start in captions if start <= step)]
         text = torch.from_numpy(states[rows]).float()
         drop = torch.rand(len(rows), generator=generator) < 0.1
         text[drop] = empty
-        noise = torch.randn(clean.shape, generator=generator)
-        t = torch.randint(0, 1000, (len(rows),), generator=generator)
+        text = text.to(device())
+        noise = noise_like(clean, generator)
+        t = torch.randint(0, 1000, (len(rows),), generator=generator).to(device())
         guess = unet(noise_schedule.add_noise(clean, noise, t), t, text, return_dict=False)[0]
         error = (guess - noise).square().mean(dim=(1, 2, 3))
-        return (error * weights[t]).mean()
+        return (error * weights.to(device())[t]).mean()
 
     averaged = train(
         "unet", {"unet": unet}, loss, count=len(world.people), steps=steps, batch_size=32,

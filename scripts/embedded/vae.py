@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World
 
@@ -38,9 +39,9 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
 
     def whole(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = world.batch(index)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator)
+            noise = noise_like(posterior.mean, generator)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
         return _distance(made, pixels) + 3e-4 * posterior.kl().mean() / posterior.mean[0].numel()
 
@@ -52,15 +53,15 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
     )  # fmt: skip
     if only == "vae":
         return vae
-    vae.encoder.requires_grad_(False)
+    vae.to(device()).encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
 
     def decoder(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = world.batch(index)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16):
             with torch.no_grad():
                 posterior = vae.encode(pixels).latent_dist
-                noise = torch.randn(posterior.mean.shape, generator=generator)
+                noise = noise_like(posterior.mean, generator)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
         return _distance(made, pixels)
 

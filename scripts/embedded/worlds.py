@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from embedded.device import device
 from spf_lora.data.portraits import ATTRIBUTES, FACTORS, Portrait, phrases, render, unbiased
 
 WEAK = tuple(name for name, a in ATTRIBUTES.items() if a.kind == "weak")
@@ -25,8 +26,9 @@ class World:
     attributes: list[tuple[str, ...]]
 
     def batch(self, index: np.ndarray) -> torch.Tensor:
-        """Return (batch, 3, 64, 64) in [-1, 1]."""
-        return torch.from_numpy(self.pixels[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        """Return (batch, 3, 64, 64) in [-1, 1], where the stages compute."""
+        rows = torch.from_numpy(self.pixels[index]).to(device())
+        return rows.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def draw_attributes(kind: str, rng: random.Random) -> tuple[str, ...]:
