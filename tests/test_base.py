@@ -149,3 +149,15 @@ def test_the_bases_own_clip_and_the_probe_know_a_beard_when_they_see_one(embedde
     assert (score[16:] > score[:16].max()).float().mean() >= 0.9
     shown = load_probe(EMBEDDED / "probe")(pixels)["beard"].argmax(1)
     assert shown.tolist() == [0] * 16 + [1] * 16
+
+
+def test_the_adapter_checks_know_the_embedded_bases_shapes(embedded):
+    from spf_lora.adapters import sd15
+
+    shapes = sd15.weight_shapes(sd15.EMBEDDED)
+    found = {
+        f"unet.{n.removesuffix('.weight')}": tuple(p.shape)
+        for n, p in embedded.unet.named_parameters()
+        if n.endswith(".weight") and p.dim() > 1
+    }
+    assert found == {n: s for n, s in shapes.items() if n.startswith("unet.")}

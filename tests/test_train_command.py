@@ -286,3 +286,18 @@ def test_generate_does_not_overwrite_without_force(cli, tiny_folder):
     Path("grid.png").write_bytes(b"mine")
     assert cli("generate", "x", "--base", tiny_folder)[0] == 1
     assert Path("grid.png").read_bytes() == b"mine"
+
+
+def test_an_adapter_of_the_embedded_base_is_verified_as_such(cli, tmp_path):
+    import numpy as np
+
+    from spf_lora.adapters.file import write_adapter
+    from spf_lora.adapters.module import Adapter, Module
+
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    module = Module(name, np.ones((2, 192), np.float32), np.ones((96, 2), np.float32), 2.0)
+    write_adapter(Adapter({name: module}, {}), tmp_path / "a.safetensors")
+    code, said, talk = cli("verify", "a.safetensors", "--app", "diffusers")
+    assert code == 0, said + talk
+    assert "fits spf-lora's embedded base, so no SD1.5 app can use it" in " ".join(said.split())
+    assert "spf-lora's embedded base" in cli("inspect", "a.safetensors")[1]

@@ -63,7 +63,10 @@ def _numbers(opened: OpenAdapter) -> Finding:
 
 
 def _shapes(opened: OpenAdapter) -> Finding:
-    wrong = [why for spec in opened.specs.values() if (why := sd15.misfit(spec))]
+    specs = list(opened.specs.values())
+    wrong = [why for spec in specs if (why := sd15.misfit(spec))]
+    if wrong and not any(sd15.misfit(spec, sd15.EMBEDDED) for spec in specs):
+        return Finding("shapes", "warn", f"fits {sd15.EMBEDDED.name}, so no SD1.5 app can use it")
     if wrong:
         return Finding("shapes", "fail", _first(wrong))
     return Finding("shapes", "ok", "every module fits Stable Diffusion 1.5")

@@ -182,13 +182,15 @@ def read_at(file: FileIO, into: memoryview, start: int, path: Path) -> None:
 
 def _read_header(file: FileIO, size: int, path: Path) -> Container:
     head = file.read(32)
+    length = int.from_bytes(head[:8], "little")
+    # The length of a good header may begin with the bytes of a pickle (0x80 0x02: 640).
+    good = length <= size - 8 and head[8:9] == b"{"
     for magic, kind in _FOREIGN_MAGIC.items():
-        if head.startswith(magic):
+        if not good and head.startswith(magic):
             hint = _PICKLE_HINT if "pickle" in kind or "PyTorch" in kind else _FOREIGN_HINT
             _refuse(path, f"is {kind}, not a safetensors file", hint)
     if size < 10:
         _refuse(path, f"holds only {size} bytes, too few for a header", "get the file again")
-    length = int.from_bytes(head[:8], "little")
     if length > size - 8:
         _refuse(
             path,

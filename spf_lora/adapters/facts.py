@@ -109,6 +109,11 @@ def inspect(path: Path, *, whole: bool | None = None) -> Facts:
         specs = list(opened.specs.values())
         notes: list[str] = []
         found_card = _card(opened, notes)
+        family = sd15.family(specs)
+        if family == sd15.EMBEDDED.name:
+            notes.append(
+                "the apps know its keys, but their SD1.5 is wider: it is for this tool only"
+            )
         read = size <= WHOLE_READ_BYTES if whole is None else whole
         return Facts(
             path=path,
@@ -119,7 +124,7 @@ def inspect(path: Path, *, whole: bool | None = None) -> Facts:
             ranks=dict(sorted(Counter(spec.rank for spec in specs).items())),
             alphas=dict(sorted(Counter(spec.alpha for spec in specs).items())),
             kinds=dict(Counter(spec.kind for spec in specs)),
-            family=sd15.family(specs),
+            family=family,
             card=found_card,
             declared=_declared(opened),
             apps=[apps.reading(app, opened.tensors, opened.metadata) for app in apps.APPS.values()],

@@ -1,38 +1,64 @@
 """Every module of Stable Diffusion 1.5 that an adapter can move, with the shape of its weight."""
 
+from dataclasses import dataclass
 from functools import cache
 
 from spf_lora.adapters.module import Shape, Spec
 
-_WIDTHS = (320, 640, 1280, 1280)
-_TEXT_WIDTH = 768
-_TIME_WIDTH = 1280
-_FAMILY_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
+
+@dataclass(frozen=True)
+class Sizes:
+    """What sets one model of SD1.5's block layout apart from another.
+
+    Attributes:
+        name: of the model.
+        levels: channels of the U-Net's four levels.
+        text: width of the text states.
+        text_layers: of the text encoder.
+    """
+
+    name: str
+    levels: tuple[int, int, int, int]
+    text: int
+    text_layers: int
+
+
+SD15 = Sizes("Stable Diffusion 1.5", (320, 640, 1280, 1280), 768, 12)
+EMBEDDED = Sizes("spf-lora's embedded base", (32, 64, 96, 96), 192, 3)
+_FAMILY_WIDTHS = {
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    2048: "SDXL",
+    EMBEDDED.text: EMBEDDED.name,
+}
 
 
 @cache
-def weight_shapes() -> dict[str, Shape]:
+def weight_shapes(sizes: Sizes = SD15) -> dict[str, Shape]:
     """Return canonical name -> weight shape: (out, in) or (out, in, height, width)."""
     shapes: dict[str, Shape] = {}
-    for level, width in enumerate(_WIDTHS):
-        before = _WIDTHS[max(level - 1, 0)]
+    levels, first, time = sizes.levels, sizes.levels[0], 4 * sizes.levels[0]
+    for level, width in enumerate(levels):
+        before = levels[max(level - 1, 0)]
         for layer in range(2):
             block = f"unet.down_blocks.{level}"
-            shapes |= _resnet(f"{block}.resnets.{layer}", before if layer == 0 else width, width)
+            shapes |= _resnet(
+                f"{block}.resnets.{layer}", before if layer == 0 else width, width, time
+            )
             if level < 3:
-                shapes |= _attention(f"{block}.attentions.{layer}", width)
+                shapes |= _attention(f"{block}.attentions.{layer}", width, sizes.text)
         if level < 3:
             shapes[f"{block}.downsamplers.0.conv"] = (width, width, 3, 3)
     for layer in range(2):
-        shapes |= _resnet(f"unet.mid_block.resnets.{layer}", _WIDTHS[-1], _WIDTHS[-1])
-    shapes |= _attention("unet.mid_block.attentions.0", _WIDTHS[-1])
-    shapes |= _up_blocks()
-    shapes["unet.conv_in"] = (320, 4, 3, 3)
-    shapes["unet.conv_out"] = (4, 320, 3, 3)
-    shapes["unet.time_embedding.linear_1"] = (_TIME_WIDTH, 320)
-    shapes["unet.time_embedding.linear_2"] = (_TIME_WIDTH, _TIME_WIDTH)
-    for layer in range(12):
-        shapes |= _text_layer(f"text_encoder.text_model.encoder.layers.{layer}")
+        shapes |= _resnet(f"unet.mid_block.resnets.{layer}", levels[-1], levels[-1], time)
+    shapes |= _attention("unet.mid_block.attentions.0", levels[-1], sizes.text)
+    shapes |= _up_blocks(sizes)
+    shapes["unet.conv_in"] = (first, 4, 3, 3)
+    shapes["unet.conv_out"] = (4, first, 3, 3)
+    shapes["unet.time_embedding.linear_1"] = (time, first)
+    shapes["unet.time_embedding.linear_2"] = (time, time)
+    for layer in range(sizes.text_layers):
+        shapes |= _text_layer(f"text_encoder.text_model.encoder.layers.{layer}", sizes.text)
     return shapes
 
 
@@ -45,11 +71,11 @@ def kohya_modules() -> list[str]:
     ]
 
 
-def misfit(spec: Spec) -> str | None:
-    """Return why a module does not fit Stable Diffusion 1.5, or None if it does."""
-    weight = weight_shapes().get(spec.name)
+def misfit(spec: Spec, sizes: Sizes = SD15) -> str | None:
+    """Return why a module does not fit a model, or None if it does."""
+    weight = weight_shapes(sizes).get(spec.name)
     if weight is None:
-        return f"{spec.name} does not exist in Stable Diffusion 1.5"
+        return f"{spec.name} does not exist in {sizes.name}"
     moves = (spec.up_shape[0], *spec.down_shape[1:])
     if moves == weight or (weight[2:] == (1, 1) and moves == weight[:2]):
         return None
@@ -67,9 +93,9 @@ def family(specs: list[Spec]) -> str:
     return _FAMILY_WIDTHS.get(width, f"unknown (text states {width} wide)")
 
 
-def _up_blocks() -> dict[str, Shape]:
+def _up_blocks(sizes: Sizes) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
-    widths = _WIDTHS[::-1]
+    widths, time = sizes.levels[::-1], 4 * sizes.levels[0]
     for level, width in enumerate(widths):
         before = widths[max(level - 1, 0)]
         skip_end = widths[min(level + 1, 3)]
@@ -77,19 +103,19 @@ def _up_blocks() -> dict[str, Shape]:
         for layer in range(3):
             skip = width if layer < 2 else skip_end
             shapes |= _resnet(
-                f"{block}.resnets.{layer}", (before if layer == 0 else width) + skip, width
+                f"{block}.resnets.{layer}", (before if layer == 0 else width) + skip, width, time
             )
             if level > 0:
-                shapes |= _attention(f"{block}.attentions.{layer}", width)
+                shapes |= _attention(f"{block}.attentions.{layer}", width, sizes.text)
         if level < 3:
             shapes[f"{block}.upsamplers.0.conv"] = (width, width, 3, 3)
     return shapes
 
 
-def _resnet(name: str, before: int, after: int) -> dict[str, Shape]:
+def _resnet(name: str, before: int, after: int, time: int) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {
         f"{name}.conv1": (after, before, 3, 3),
-        f"{name}.time_emb_proj": (after, _TIME_WIDTH),
+        f"{name}.time_emb_proj": (after, time),
         f"{name}.conv2": (after, after, 3, 3),
     }
     if before != after:
@@ -97,10 +123,10 @@ def _resnet(name: str, before: int, after: int) -> dict[str, Shape]:
     return shapes
 
 
-def _attention(name: str, width: int) -> dict[str, Shape]:
+def _attention(name: str, width: int, text: int) -> dict[str, Shape]:
     block = f"{name}.transformer_blocks.0"
     shapes: dict[str, Shape] = {f"{name}.proj_in": (width, width, 1, 1)}
-    for attention, source in (("attn1", width), ("attn2", _TEXT_WIDTH)):
+    for attention, source in (("attn1", width), ("attn2", text)):
         shapes[f"{block}.{attention}.to_q"] = (width, width)
         shapes[f"{block}.{attention}.to_k"] = (width, source)
         shapes[f"{block}.{attention}.to_v"] = (width, source)
@@ -111,10 +137,10 @@ def _attention(name: str, width: int) -> dict[str, Shape]:
     return shapes
 
 
-def _text_layer(name: str) -> dict[str, Shape]:
-    square = (_TEXT_WIDTH, _TEXT_WIDTH)
+def _text_layer(name: str, width: int) -> dict[str, Shape]:
+    square = (width, width)
     shapes: dict[str, Shape] = {f"{name}.self_attn.{one}_proj": square for one in "qkv"}
     shapes[f"{name}.self_attn.out_proj"] = square
-    shapes[f"{name}.mlp.fc1"] = (4 * _TEXT_WIDTH, _TEXT_WIDTH)
-    shapes[f"{name}.mlp.fc2"] = (_TEXT_WIDTH, 4 * _TEXT_WIDTH)
+    shapes[f"{name}.mlp.fc1"] = (4 * width, width)
+    shapes[f"{name}.mlp.fc2"] = (width, 4 * width)
     return shapes

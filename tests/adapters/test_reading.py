@@ -203,3 +203,18 @@ def test_one_module_in_two_layouts_is_refused_not_half_read(tmp_path, make_adapt
     save_file(both, tmp_path / "c.safetensors")
     with pytest.raises(AdapterFileError, match="twice"):
         read_adapter(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0480, 0x8B1F])
+def test_a_header_whose_length_begins_like_a_pickle_or_gzip_is_read(make_adapter, tmp_path, length):
+    from spf_lora.adapters.file import read_adapter, write_adapter
+
+    path = tmp_path / "a.safetensors"
+    write_adapter(make_adapter(), path)
+    data = path.read_bytes()
+    old = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + old].rstrip()
+    padded = header.ljust(length + 0x10000 * (len(header) > length))
+    path.write_bytes(len(padded).to_bytes(8, "little") + padded + data[8 + old :])
+    assert path.read_bytes()[:2] == length.to_bytes(2, "little")
+    assert len(read_adapter(path).modules) == len(make_adapter().modules)
