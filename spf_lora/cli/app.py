@@ -11,6 +11,7 @@ from spf_lora.cli.attributes import attributes
 from spf_lora.cli.convert import convert
 from spf_lora.cli.generate import generate
 from spf_lora.cli.inspect import inspect
+from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
 from spf_lora.cli.train import train
@@ -52,6 +53,7 @@ app.command()(inspect)
 app.command()(verify)
 app.command()(convert)
 app.command()(resize)
+app.command()(merge)
 app.command()(metadata)
 
 

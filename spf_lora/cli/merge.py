@@ -1,0 +1,182 @@
+"""`spf-lora merge`: several adapters into one file, exactly or with the error told."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spf_lora.cli import out
+from spf_lora.errors import RecipeError
+
+if TYPE_CHECKING:
+    from spf_lora.merge.execute import Outcome
+    from spf_lora.merge.plan import Plan
+
+
+def merge(
+    adapters: Annotated[
+        list[str], typer.Argument(metavar="NAME|FILE...", help="From the registry, or files.")
+    ],
+    output: Annotated[Path, typer.Option("--out", "-o", help="The merged file.")] = Path(
+        "merged.safetensors"
+    ),
+    weights: Annotated[
+        str | None, typer.Option(help="One for each adapter, as 1,0.8; may be negative.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="concat, svd, average, orthogonal, ties or dare.")
+    ] = "concat",
+    rank: Annotated[int | None, typer.Option(help="Directions to keep.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of the squared norm to keep, 0 to 1.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp16, bf16 or fp32 [default: as the adapters].")
+    ] = None,
+    block_weights: Annotated[
+        list[str] | None,
+        typer.Option(help="17 or 26 numbers or a preset; once for all, or once for each."),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries kept, for ties and dare.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of what dare drops.")] = None,
+    registry: Annotated[
+        Path | None, typer.Option("--registry", metavar="FOLDER", help="Look for names here first.")
+    ] = None,
+    allow_mixed_base: Annotated[
+        bool, typer.Option("--allow-mixed-base", help="Take adapters of different bases.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would happen, and stop.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Merge adapters; the default is the exact weighted sum of what they do."""
+    _one_thread_each()
+    from spf_lora.adapters.registry import resolve
+    from spf_lora.merge.execute import check_target, execute, predict
+    from spf_lora.merge.plan import Settings, check_settings, make_plan
+    from spf_lora.merge.sources import check_weights, open_sources
+
+    settings = Settings(method, rank, energy, dtype, density, seed)
+    check_settings(settings)
+    numbers = check_weights(_numbers(weights), len(adapters))
+    paths = [resolve(one, registry) for one in adapters]
+    with open_sources(
+        paths,
+        weights=numbers,
+        block_weights=block_weights or (),
+        allow_mixed_base=allow_mixed_base,
+    ) as sources:
+        made = make_plan(sources, settings)
+        for note in made.notes:
+            out.warn(note)
+        if not plan:
+            check_target(made, output, overwrite=force)
+        done = predict(made) if plan else execute(made, output, overwrite=force)
+        table = _as_json(made, adapters, done, None if plan else output)
+        if as_json:
+            out.show_json(table)
+        else:
+            out.show("\n".join(_lines(made, adapters, done, None if plan else output)))
+
+
+def _one_thread_each() -> None:
+    # Modules are worked on side by side. Threads inside such small matrices only wait for each
+    # other: on a busy machine the same merge took 60 times as long. Read when numpy is loaded.
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise RecipeError(
+            f"weights {text[:100]!r} are not numbers with commas between them",
+            hint="--weights 1,0.8",
+        ) from error
+
+
+def _lines(plan: "Plan", names: list[str], done: "Outcome", target: Path | None) -> list[str]:
+    row = plan.settings.row
+    lines = [
+        f"method     {plan.settings.method}: {row.gist}",
+        *(
+            f"adapter    {name} x {weight:g}{_taken(done, at)}"
+            for at, (name, weight) in enumerate(zip(names, plan.weights, strict=True))
+        ),
+        f"modules    {len(plan.modules)}, {plan.shared} of them moved by more than one adapter",
+        f"rank       {_counted(done.rank_counts)}",
+        f"size       {plan.nbytes / 1e6:.1f} MB at most, {plan.dtype}",
+        f"exact      {_exactness(plan, done)}",
+    ]
+    if done.blocks:
+        lines.append(f"  {'block':<32}{'norm':>10}{'cut off':>10}{'share':>9}  rank")
+    for block, (norm, error, low, high) in done.blocks.items():
+        ranks = str(low) if low == high else f"{low}-{high}"
+        share = error / norm if norm else 0.0
+        lines.append(f"  {block:<32}{norm:>10.4g}{error:>10.4g}{share:>8.2%}  {ranks}")
+    if target is not None:
+        lines.append(f"{target}: AutoV3 {done.digest[:12]}")
+    return lines
+
+
+def _exactness(plan: "Plan", done: "Outcome") -> str:
+    if done.blocks:
+        return f"no, relative error {done.relative_error:.4%}"
+    if plan.settings.row.dense:
+        return "no; the error is known when it is done: it needs every module's full matrix"
+    if not plan.exact:
+        return "yes, of what the method leaves; but for rounding"
+    return "yes, but for rounding to " + plan.dtype
+
+
+def _taken(done: "Outcome", at: int) -> str:
+    if at not in done.taken:
+        return ""
+    norm, lost = done.taken[at]
+    return f", loses {lost / norm:.2%} of its norm" if norm else ""
+
+
+def _counted(counts: dict[int, int]) -> str:
+    if len(counts) == 1:
+        return str(next(iter(counts)))
+    return ", ".join(f"{rank} x{count}" for rank, count in counts.items())
+
+
+def _as_json(
+    plan: "Plan", names: list[str], done: "Outcome", target: Path | None
+) -> dict[str, Any]:
+    return {
+        "method": plan.settings.method,
+        "reference": plan.settings.row.reference,
+        "adapters": [
+            {
+                "name": name,
+                "weight": weight,
+                "share_lost": done.taken[at][1] / done.taken[at][0] if at in done.taken else None,
+            }
+            for at, (name, weight) in enumerate(zip(names, plan.weights, strict=True))
+        ],
+        "modules": len(plan.modules),
+        "shared_modules": plan.shared,
+        "ranks": {str(rank): count for rank, count in done.rank_counts.items()},
+        "dtype": plan.dtype,
+        "bytes_at_most": plan.nbytes,
+        "exact": plan.exact,
+        "relative_error": done.relative_error if done.blocks or plan.exact else None,
+        "blocks": {
+            block: {"norm": norm, "error": error, "ranks": [low, high]}
+            for block, (norm, error, low, high) in done.blocks.items()
+        },
+        "notes": plan.notes,
+        "output": None if target is None else str(target),
+        "AutoV3": done.digest[:12] or None,
+    }
