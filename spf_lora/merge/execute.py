@@ -20,6 +20,7 @@ from spf_lora.merge.lowrank import Near, nearest, nearest_dense
 from spf_lora.merge.methods import Term
 from spf_lora.merge.origin import metadata
 from spf_lora.merge.plan import Plan
+from spf_lora.merge.sources import Source
 
 _MOST_WORKERS = 4
 
@@ -107,7 +108,8 @@ def execute(plan: Plan, target: Path, *, overwrite: bool = False) -> Outcome:
         AdapterFileError: an adapter holds NaN or inf, or a number does not fit the dtype.
     """
     check_target(plan, target, overwrite=overwrite)
-    ids = [hashes.content_id_of(one.opened.specs, one.opened.load) for one in plan.sources]
+    with ThreadPoolExecutor(_workers()) as pool:
+        ids = list(pool.map(_content_id, plan.sources))
     done = Outcome()
     specs, load, alpha = (_cut_modules if plan.settings.truncates else _exact_modules)(
         plan, ids, done
@@ -168,9 +170,8 @@ def _cut_modules(plan: Plan, ids: list[str], done: Outcome) -> _Modules:
 
 def _cut_all(plan: Plan, ids: list[str], done: Outcome) -> dict[str, Near]:
     """Truncate modules side by side: numpy lets go of Python's lock in all that takes long."""
-    workers = 1 if plan.settings.row.dense else min(_MOST_WORKERS, _cores())
     built: dict[str, Near] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(1 if plan.settings.row.dense else _workers()) as pool:
         found = pool.map(partial(_cut, plan, ids), plan.modules)
         for name, (near, taken) in zip(plan.modules, found, strict=True):
             done.note_cut(name, near)
@@ -193,10 +194,13 @@ def _cut(plan: Plan, ids: list[str], name: str) -> tuple[Near, list[Term]]:
     return near, taken
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(_MOST_WORKERS, cores or 1)
+
+
+def _content_id(source: Source) -> str:
+    return hashes.content_id_of(source.opened.specs, source.opened.load)
 
 
 def _terms(plan: Plan, name: str, ids: list[str] | None = None) -> list[Term]:
