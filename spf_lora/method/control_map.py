@@ -22,11 +22,12 @@ def difference_map(
         area_cap: largest share of the picture where the map is above 0, in (0, 1].
 
     Returns:
-        (batch, 1, h, w) in [0, 1]; all 0 where the paths agree exactly.
+        (batch, 1, h, w) in [0, 1]: 1 on half of the capped area, falling to 0 over the other
+        half; all 0 where the paths agree exactly.
     """
     distance = (response - reference).abs().mean(dim=1, keepdim=True)  # (batch, 1, h, w)
     smooth = avg_pool2d(distance, 3, stride=1, padding=1, count_include_pad=False)
     flat = smooth.flatten(1)
     low = flat.quantile(1 - area_cap, dim=1)[:, None, None, None]
-    high = flat.amax(dim=1)[:, None, None, None]
+    high = flat.quantile(1 - area_cap / 2, dim=1)[:, None, None, None]
     return ((smooth - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
