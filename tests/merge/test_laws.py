@@ -274,3 +274,13 @@ def test_the_scale_of_no_factor_falls_under_what_fp16_can_hold(merged):
         assert np.abs(np.asarray(module.up, np.float64)).max() < 65504
     # alpha / rank is 1/400: stored with the other's alpha, its `up` would lose bits
     assert distance(result.modules, truth([small, make(1)], [1.0, 1.0])) < 2 * FP16
+
+
+def test_orthogonal_has_nothing_left_to_give_once_every_direction_is_taken(merged):
+    adapters = [make(seed, ranks=8, names=NAMES[:1]) for seed in range(6)]
+    result, done = merged(adapters, method="orthogonal")
+    norm, lost = done.taken[5]
+    # 28 inputs, of which the first four adapters take 8, 8, 8 and 4
+    assert lost == pytest.approx(norm, rel=1e-6)
+    assert done.taken[3][1] < done.taken[3][0]
+    assert result.modules[NAMES[0]].rank == 48

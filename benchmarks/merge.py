@@ -1,0 +1,178 @@
+"""Times `spf-lora merge` against a dense SVD merge of our own writing, whole processes.
+
+    python benchmarks/merge.py [--repeats 3] [--skip-dense] [--out benchmarks/results/merge.json]
+
+The dense merge does what the SVD merge scripts do: build each module's full matrix in torch, full
+SVD, cut. It clamps nothing, so its error is the optimum but for float32. Errors are measured on the
+files written, against the exact weighted sum in float64. Random factors are the worst case for a
+smaller rank: every direction counts the same.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from files import environment
+
+from spf_lora.adapters import sd15
+from spf_lora.adapters.factors import decompose
+from spf_lora.adapters.file import Adapter, Module, open_adapter, write_adapter
+
+WEIGHTS = (1.0, 0.8)
+DENSE = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+first, second, target, rank = *sys.argv[1:4], int(sys.argv[4])
+files, merged = [(load_file(first), 1.0), (load_file(second), 0.8)], {}
+for key in files[0][0]:
+    if not key.endswith("lora_down.weight"):
+        continue
+    name = key.removesuffix(".lora_down.weight")
+    delta = 0
+    for tensors, weight in files:
+        down, up = tensors[key].float(), tensors[name + ".lora_up.weight"].float()
+        scale = weight * tensors[name + ".alpha"].float() / down.shape[0]
+        delta = delta + scale * up.flatten(1) @ down.flatten(1)
+    left, values, right = torch.linalg.svd(delta, full_matrices=False)
+    taps = down.shape[2:]
+    merged[name + ".lora_down.weight"] = right[:rank].reshape(rank, -1, *taps).half().contiguous()
+    cut = (left[:, :rank] * values[:rank]).reshape(-1, rank, *(1 for _ in taps))
+    merged[name + ".lora_up.weight"] = cut.half().contiguous()
+    merged[name + ".alpha"] = torch.tensor(float(rank))
+save_file(merged, target)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One merge.
+
+    Attributes:
+        seconds: median wall clock of whole processes, start of Python included.
+        cpu_seconds: median processor time of the same; does not grow with what else is running.
+        peak_mb: largest resident set of any of them.
+        relative_error: of the file written against the exact sum, or None if not measured.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    relative_error: float | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--skip-dense", action="store_true", help="leave out the slow reference")
+    parser.add_argument("--out", type=Path)
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), settings.repeats, not settings.skip_dense)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if settings.out:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(text + "\n")
+
+
+def measure(folder: Path, repeats: int, dense: bool) -> dict[str, object]:
+    pair = [write(folder / f"pair{seed}.safetensors", seed, 16) for seed in (0, 1)]
+    target = folder / "out.safetensors"
+    weights = ",".join(map(str, WEIGHTS))
+
+    def ours(*words: str) -> Run:
+        run = whole(spf_lora(*map(str, pair), "--weights", weights, "-o", str(target), *words),
+                    repeats)  # fmt: skip
+        return replace(run, relative_error=relative_error(pair, WEIGHTS, target))
+
+    two = {
+        "concat": ours("--force"),
+        "svd --rank 16": ours("--method", "svd", "--rank", "16", "--force"),
+        "svd --rank 16 --plan": whole(
+            spf_lora(*map(str, pair), "--method", "svd", "--rank", "16", "--plan"), repeats
+        ),
+    }
+    if dense:
+        command = [sys.executable, "-c", DENSE, *map(str, pair), str(target), "16"]
+        run = whole(command, 1)
+        error = relative_error(pair, WEIGHTS, target)
+        two["dense reference, rank 16"] = replace(run, relative_error=error)
+    many = [write(folder / f"many{seed}.safetensors", seed, 32) for seed in range(50)]
+    words = ("--method", "svd", "--rank", "64", "--force", "-o", str(target))
+    fifty = whole(spf_lora(*map(str, many), *words), 1)
+    found: dict[str, object] = {
+        "two adapters, rank 16, 192 + 72 modules": {key: asdict(one) for key, one in two.items()},
+        "fifty adapters, rank 32 to 64": asdict(fifty),
+        "environment": {
+            **environment(),
+            "torch": version("torch"),
+            "cores_used": len(os.sched_getaffinity(0)),
+        },
+    }
+    if dense:
+        slow, fast = two["dense reference, rank 16"], two["svd --rank 16"]
+        found["times faster than the dense reference"] = {
+            "wall clock": round(slow.seconds / fast.seconds, 1),
+            "processor time": round(slow.cpu_seconds / fast.cpu_seconds, 1),
+        }
+    return found
+
+
+def write(path: Path, seed: int, rank: int) -> Path:
+    rng = np.random.default_rng(seed)
+    modules = {}
+    for name in sd15.kohya_modules():
+        out, into, *taps = sd15.weight_shapes()[name]
+        down = rng.normal(scale=0.02, size=(rank, into, *taps)).astype(np.float16)
+        up = rng.normal(scale=0.02, size=(out, rank, *(1 for _ in taps))).astype(np.float16)
+        modules[name] = Module(name, down, up, rank / 2)
+    write_adapter(Adapter(modules), path)
+    return path
+
+
+def relative_error(paths: Sequence[Path], weights: Sequence[float], merged: Path) -> float:
+    """|exact sum - merged| / |exact sum| from the stacked factors of all files, in float64."""
+    error = norm = 0.0
+    with open_adapter(paths[0]) as a, open_adapter(paths[1]) as b, open_adapter(merged) as c:
+        for name in a.specs:
+            terms = [(a.load(name), weights[0]), (b.load(name), weights[1]), (c.load(name), -1.0)]
+            ups = [one.up.reshape(-1, one.rank).astype(np.float64) * one.scale * weight
+                   for one, weight in terms]  # fmt: skip
+            downs = [one.down.reshape(one.rank, -1).astype(np.float64) for one, _ in terms]
+            norm += np.sum(decompose(np.hstack(ups[:2]), np.vstack(downs[:2])).values ** 2)
+            error += np.sum(decompose(np.hstack(ups), np.vstack(downs)).values ** 2)
+    return float((error / norm) ** 0.5)
+
+
+def spf_lora(*words: str) -> list[str]:
+    return [sys.executable, "-m", "spf_lora", "merge", *words]
+
+
+def whole(command: list[str], repeats: int) -> Run:
+    seconds, cpu, peak = [], [], 0.0
+    for _ in range(repeats):
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds.append(time.perf_counter() - began)
+        cpu.append(usage.ru_utime + usage.ru_stime)
+        if status:
+            raise SystemExit(f"this failed: {command[:6]}")
+        peak = max(peak, usage.ru_maxrss / 1000)
+    medians = (round(statistics.median(one), 3) for one in (seconds, cpu))
+    return Run(*medians, round(peak, 1))
+
+
+if __name__ == "__main__":
+    main()
