@@ -87,6 +87,9 @@ class AlignSettings:
     outside_map: float = setting(
         2.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
     )
+    base_prompts: float = setting(
+        0.3, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0
+    )
     map_area_cap: float = setting(
         0.4, "largest share of the picture that the control map may free", low=0.01, high=1.0
     )

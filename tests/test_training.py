@@ -14,7 +14,7 @@ from spf_lora.training.trainer import Plan, Trainer, Weights
 
 PLAN = Plan(
     learn_steps=3, align_steps=3, batch_size=2, learning_rate=1e-2, warmup_steps=1,
-    caption_dropout=0.2, max_grad_norm=1.0, seed=0,
+    caption_dropout=0.2, base_prompts=0.3, max_grad_norm=1.0, seed=0,
     weights=Weights(fine_grained=0.5, text_consistent=5.0, outside_map=2.0, map_area_cap=0.4),
 )  # fmt: skip
 
@@ -110,6 +110,20 @@ def test_a_weight_of_zero_takes_a_term_out(fresh, tmp_path):
     plan = replace(plan, weights=replace(none, outside_map=3.0))
     step = next(make_trainer(fresh(), tmp_path / "c", plan=plan).run())
     assert step.loss == pytest.approx(step.terms["denoise"] + 3 * step.terms["outside_map"])
+
+
+def test_samples_that_ask_for_nothing_only_hold_the_adapter_still(fresh, tmp_path):
+    weights = Weights(fine_grained=1, text_consistent=1, outside_map=1, map_area_cap=0.4)
+    plan = replace(PLAN, learn_steps=0, align_steps=2, base_prompts=1.0, weights=weights)
+    trainer = make_trainer(fresh(), tmp_path / "c", plan=plan)
+    steps = list(trainer.run())
+    assert [s.loss for s in steps] == [0, 0], "a fresh adapter does nothing, so nothing is wrong"
+    assert [s.map_area for s in steps] == [0, 0]
+    with torch.no_grad():
+        for parameter in trainer.parameters.values():
+            parameter.add_(0.05)
+    trainer.done = 0
+    assert next(trainer.run()).loss > 0
 
 
 def test_every_picture_comes_once_before_any_comes_twice(tiny, tmp_path):

@@ -50,6 +50,7 @@ def _plan(recipe: Recipe) -> Plan:
         learning_rate=recipe.optimizer.learning_rate,
         warmup_steps=recipe.optimizer.warmup_steps,
         caption_dropout=recipe.training.caption_dropout,
+        base_prompts=recipe.align.base_prompts,
         max_grad_norm=recipe.training.max_grad_norm,
         seed=recipe.training.seed,
         weights=Weights(

@@ -49,6 +49,8 @@ class Plan:
         warmup_steps: of linear warm-up.
         caption_dropout: share of samples without a prompt; in stage 2 they hold the adapter to
             the frozen model's answer to no prompt.
+        base_prompts: share of stage 2's samples whose response gets the base prompt, so that the
+            adapter learns to do nothing where it is not asked.
         max_grad_norm: gradients are clipped to it.
         seed: of order, noise and time steps.
         weights: of stage 2's terms.
@@ -60,6 +62,7 @@ class Plan:
     learning_rate: float
     warmup_steps: int
     caption_dropout: float
+    base_prompts: float
     max_grad_norm: float
     seed: int
     weights: Weights
@@ -91,6 +94,7 @@ class _Batch:
     t: torch.Tensor
     rows: torch.Tensor
     dropped: torch.Tensor
+    unasked: torch.Tensor
 
 
 class Trainer:
@@ -195,8 +199,9 @@ class Trainer:
         train_steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(0, train_steps, (size,), generator=generator).to(device)
         dropped = torch.rand(size, generator=generator).to(device) < self.plan.caption_dropout
+        unasked = torch.rand(size, generator=generator).to(device) < self.plan.base_prompts
         noisy = self.scheduler.add_noise(latents, noise, t)
-        return _Batch(latents, noise, noisy, t, chosen, dropped)
+        return _Batch(latents, noise, noisy, t, chosen, dropped, unasked)
 
     def _states(self, states: torch.Tensor, batch: _Batch) -> torch.Tensor:
         rows = states[batch.rows]
@@ -210,20 +215,24 @@ class Trainer:
 
     def _align(self, batch: _Batch) -> tuple[torch.Tensor, dict[str, float], float]:
         weights = self.plan.weights
+        base_states = self._states(self.data.base_states, batch)
+        full_states = self._states(self.data.full_states, batch)
+        unasked = batch.unasked[:, None, None]
+        base_groups = self.data.base_groups[batch.rows]
         reference, response = dual_path(
-            self.unet, batch.noisy, batch.t,
-            base_states=self._states(self.data.base_states, batch),
-            full_states=self._states(self.data.full_states, batch),
+            self.unet, batch.noisy, batch.t, base_states=base_states,
+            full_states=torch.where(unasked, base_states, full_states),
         )  # fmt: skip
-        asked = (~batch.dropped).to(response.eps.dtype)
+        asked = (~batch.dropped & ~batch.unasked).to(response.eps.dtype)
         control = difference_map(response.eps, reference.eps, area_cap=weights.map_area_cap)
-        control = control * asked[:, None, None, None]  # no prompt: nothing may move
+        control = control * asked[:, None, None, None]  # not asked: nothing may move
         terms = {
             "denoise": losses.denoise(response.eps, batch.noise, asked),
             "fine_grained": losses.fine_grained(response.queries, reference.queries, control),
             "text_consistent": losses.text_consistent(
-                response.attention, reference.attention, self.data.full_groups[batch.rows],
-                self.data.base_groups[batch.rows], control,
+                response.attention, reference.attention,
+                torch.where(unasked, base_groups, self.data.full_groups[batch.rows]),
+                base_groups, control,
             ),
             "outside_map": losses.outside_map(response.eps, reference.eps, control),
         }  # fmt: skip
