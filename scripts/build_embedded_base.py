@@ -22,7 +22,7 @@ from spf_lora.base.load import EMBEDDED
 from spf_lora.training.checkpoint import load_checkpoint
 
 COUNTS = {"world": 16_000, "unet": 20_000}
-STEPS = {"clip": 1600, "vae": 2000, "unet": 4400, "decoder": 3000, "probe": 2500}
+STEPS = {"clip": 1600, "vae": 2000, "unet": 5000, "decoder": 3000, "probe": 2500}
 STAGES = ("tokenizer", "clip", "vae", "unet", "decoder", "probe", "pack")
 
 

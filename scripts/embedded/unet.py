@@ -17,9 +17,9 @@ from embedded.worlds import World, unet_caption
 
 CAPTIONS = 2  # variants per picture
 # step -> from there on, the share of captions with a weak word whose picture has the attribute.
-# At 0.3 a half-trained U-Net showed weak attributes in 4 to 12 % of pictures when asked; the aim is
-# 20 to 60 %.
-TRUTH = {0: 0.3, 3200: 0.45}
+# At 0.3 (step 2400) and 0.45 (step 3800) the U-Net showed weak attributes in 4 to 12 % of pictures
+# when asked; the aim is 20 to 60 %.
+TRUTH = {0: 0.3, 3200: 0.45, 4200: 0.7}
 
 
 def new(text_width: int) -> Any:
