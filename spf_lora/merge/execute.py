@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from spf_lora.merge.plan import Plan
 from spf_lora.merge.sources import Source
 
 _MOST_WORKERS = 4
+# an open file has one position, so one worker reads at a time
+_READING = Lock()
 
 # shapes, how to get the numbers, and the one alpha
 _Modules = tuple[dict[str, Spec], Callable[[str], Module], float]
@@ -205,9 +208,12 @@ def _content_id(source: Source) -> str:
 
 def _terms(plan: Plan, name: str, ids: list[str] | None = None) -> list[Term]:
     """Load what each adapter adds to one module, in the order of the adapters."""
+    used = plan.modules[name].weights
+    with _READING:
+        modules = {at: plan.sources[at].opened.load(name) for at in used}
     found = []
-    for at, weight in plan.modules[name].weights.items():
-        module = plan.sources[at].opened.load(name)
+    for at, weight in used.items():
+        module = modules[at]
         up, down = module.up.reshape(-1, module.rank), module.down.reshape(module.rank, -1)
         key = f"{ids[at]} {name}" if ids else ""
         found.append(Term(at, weight * module.scale, up, down, key))

@@ -1,8 +1,9 @@
 """The nearest matrix of lower rank, and exactly how near it is (Eckart and Young, 1936).
 
-Factors of a small total rank go through QR and the SVD of the core (total rank x total rank). Where
-the core would be as large as the matrix itself, the Gram matrix of the smaller side is decomposed
-instead: it costs the same for two adapters as for two hundred. Neither builds the full matrix.
+Factors of a small total rank go through QR and the SVD of the core (total rank x total rank); the
+full matrix is never built. Towards the size of the matrix itself, the Gram matrix of its smaller
+side is decomposed instead, from the factors or, once they are larger than the matrix that they
+stand for and it is cheaper, from that matrix.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,8 @@ def nearest(up: Matrix, down: Matrix, *, rank: int | None, energy: float | None)
         rank: directions to keep at most, or None.
         energy: or the share of the squared norm to keep.
     """
-    if 2 * up.shape[1] <= min(up.shape[0], down.shape[1]):
+    out, total, into = *up.shape, down.shape[1]
+    if 2 * total <= min(out, into):
         parts = decompose(up, down)
         squares = parts.values**2
         keep = _keep(squares, rank, energy)
@@ -53,7 +55,9 @@ def nearest(up: Matrix, down: Matrix, *, rank: int | None, energy: float | None)
             float(np.sqrt(squares.sum())),
             float(np.sqrt(squares[keep:].sum())),
         )
-    if up.shape[0] < down.shape[1]:
+    if total >= min(out, into) and _cheaper_whole(out, total, into):
+        return nearest_dense(up @ down, rank=rank, energy=energy)
+    if out < into:
         near = nearest_by_gram(
             up @ (down @ down.T) @ up.T, lambda left: ((left.T @ up) @ down).T, rank, energy
         )
@@ -92,6 +96,13 @@ def nearest_by_gram(
         float(np.sqrt(max(total, 0.0))),
         float(np.sqrt(max(total - float(np.sum(held**2)), 0.0))),
     )
+
+
+def _cheaper_whole(out: int, total: int, into: int) -> bool:
+    """Tell whether multiplying the factors out takes fewer steps than their Gram matrices."""
+    small, large = sorted((out, into))
+    whole = 2 * out * total * into + small**2 * large
+    return whole < total**2 * large + 2 * total**2 * small + 2 * total * small**2
 
 
 def _keep(squares: Matrix, rank: int | None, energy: float | None) -> int:

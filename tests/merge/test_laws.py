@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from merging import NAMES, cut, delta, distance, make, truth
 
+from spf_lora.adapters import sd15
 from spf_lora.adapters.file import read_adapter
 from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.adapters.scaling import effective_up
+from spf_lora.merge import execute
+from spf_lora.merge.lowrank import nearest
 
 # all is written in fp32, so each factor is off by 2^-24 at most and a product by some of them
 FP32 = 1e-6
@@ -284,3 +287,34 @@ def test_orthogonal_has_nothing_left_to_give_once_every_direction_is_taken(merge
     assert lost == pytest.approx(norm, rel=1e-6)
     assert done.taken[3][1] < done.taken[3][0]
     assert result.modules[NAMES[0]].rank == 48
+
+
+@pytest.mark.parametrize(
+    ("out", "total", "into"),
+    [(40, 8, 30), (40, 18, 30), (40, 60, 30), (30, 60, 40), (200, 60, 30), (30, 60, 200)],
+)
+@pytest.mark.parametrize("settings", [{"rank": 5, "energy": None}, {"rank": None, "energy": 0.7}])
+def test_every_way_to_the_nearest_matrix_finds_the_same(out, total, into, settings):
+    rng = np.random.default_rng(total)
+    up, down = (
+        rng.normal(size=(out, total)) / (1 + np.arange(total)),
+        rng.normal(size=(total, into)),
+    )
+    near = nearest(up, down, **settings)
+    whole = up @ down
+    best = cut(whole, near.up.shape[1])
+    # from a Gram matrix, half of the digits of float64 are left
+    assert np.allclose(near.up @ near.down, best, atol=1e-7 * np.linalg.norm(whole))
+    assert near.norm == pytest.approx(np.linalg.norm(whole))
+    assert near.error == pytest.approx(np.linalg.norm(whole - best), rel=1e-6)
+    assert np.allclose(np.linalg.norm(near.up, axis=0), np.linalg.norm(near.down, axis=1))
+
+
+def test_workers_side_by_side_do_not_read_each_others_bytes(merged, monkeypatch):
+    names = [name for name in sd15.kohya_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    adapters = [make(seed, names=names) for seed in range(12)]
+    best = {name: cut(one, 3) for name, one in truth(adapters, [1.0] * 12).items()}
+    monkeypatch.setattr(execute, "_workers", lambda: 8)
+    for _ in range(3):
+        result, _ = merged(adapters, method="svd", rank=3)
+        assert distance(result.modules, best) < 1e-5
