@@ -258,7 +258,7 @@ def test_generate_warns_of_what_a_long_prompt_loses(cli, tiny_folder):
     ("words", "said"),
     [
         ((" ",), "the prompt is empty"),
-        (("x", "--adapter", "nobody"), "there is no adapter nobody"),
+        (("x", "--adapter", "nobody"), "no adapter is called nobody"),
         (("x", "--adapter", "hat:much"), "no number from -4 to 4"),
         (("x", "--adapter", "hat:9"), "no number from -4 to 4"),
         (("x", "--adapter", "hat:nan"), "no number from -4 to 4"),

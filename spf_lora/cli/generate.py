@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spf_lora.adapters.registry import resolve
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
@@ -48,10 +49,11 @@ def generate(
 
 
 def parse_adapter(text: str) -> tuple[Path, float]:
-    """Read "FILE_OR_NAME[:STRENGTH]"; a name is looked for in ./adapters.
+    """Read "FILE_OR_NAME[:STRENGTH]"; a name is looked for in the registry.
 
     Raises:
         AdapterFileError: the strength is no number in [-4, 4], or there is no such file.
+        RegistryError: there is no adapter of that name.
     """
     name, colon, number = text.rpartition(":")
     if not colon or "/" in number or number.endswith(".safetensors"):
@@ -65,14 +67,7 @@ def parse_adapter(text: str) -> tuple[Path, float]:
             f"the strength in {text!r} is no number from {_LOWEST:g} to {_HIGHEST:g}",
             hint="write it like beard:0.8",
         )
-    near = Path("adapters") / f"{name}.safetensors"
-    path = Path(name) if Path(name).exists() else near
-    if not path.exists():
-        raise AdapterFileError(
-            f"there is no adapter {name}: neither a file of that name nor {near}",
-            hint="`spf-lora attributes` lists what is trained",
-        )
-    return path, strength
+    return resolve(name), strength
 
 
 def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
