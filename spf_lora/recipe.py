@@ -87,6 +87,9 @@ class AlignSettings:
     outside_map: float = setting(
         2.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
     )
+    empty_prompts: float = setting(
+        0.1, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
+    )
     base_prompts: float = setting(
         0.3, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0
     )
@@ -115,9 +118,6 @@ class TrainingSettings:
     seed: int = setting(0, "decides weights, noise, time steps and order", low=0, high=_MAX_SEED)
     base: str = setting("embedded", "base model to adapt", shape=_NAME)
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=1e-6, high=1e6)
-    caption_dropout: float = setting(
-        0.1, "share of pictures trained without their caption", low=0.0, high=1.0
-    )
     checkpoint_every_steps: int = setting(100, "steps between checkpoints", low=1, high=1_000_000)
     precision: Precision = setting("fp32", "number format of the computation")
 

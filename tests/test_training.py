@@ -14,7 +14,7 @@ from spf_lora.training.trainer import Plan, Trainer, Weights
 
 PLAN = Plan(
     learn_steps=3, align_steps=3, batch_size=2, learning_rate=1e-2, warmup_steps=1,
-    caption_dropout=0.2, base_prompts=0.3, max_grad_norm=1.0, seed=0,
+    empty_prompts=0.2, base_prompts=0.3, max_grad_norm=1.0, seed=0,
     weights=Weights(fine_grained=0.5, text_consistent=5.0, outside_map=2.0, map_area_cap=0.4),
 )  # fmt: skip
 

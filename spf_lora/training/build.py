@@ -49,7 +49,7 @@ def _plan(recipe: Recipe) -> Plan:
         batch_size=recipe.data.batch_size,
         learning_rate=recipe.optimizer.learning_rate,
         warmup_steps=recipe.optimizer.warmup_steps,
-        caption_dropout=recipe.training.caption_dropout,
+        empty_prompts=recipe.align.empty_prompts,
         base_prompts=recipe.align.base_prompts,
         max_grad_norm=recipe.training.max_grad_norm,
         seed=recipe.training.seed,

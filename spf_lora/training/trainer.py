@@ -47,8 +47,8 @@ class Plan:
         batch_size: pictures a step.
         learning_rate: its peak.
         warmup_steps: of linear warm-up.
-        caption_dropout: share of samples without a prompt; in stage 2 they hold the adapter to
-            the frozen model's answer to no prompt.
+        empty_prompts: share of stage 2's samples without a prompt; they hold the adapter to the
+            frozen model's answer to no prompt, which guidance subtracts.
         base_prompts: share of stage 2's samples whose response gets the base prompt, so that the
             adapter learns to do nothing where it is not asked.
         max_grad_norm: gradients are clipped to it.
@@ -61,7 +61,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     warmup_steps: int
-    caption_dropout: float
+    empty_prompts: float
     base_prompts: float
     max_grad_norm: float
     seed: int
@@ -198,7 +198,7 @@ class Trainer:
         noise = torch.randn(latents.shape, generator=generator).to(device)
         train_steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(0, train_steps, (size,), generator=generator).to(device)
-        dropped = torch.rand(size, generator=generator).to(device) < self.plan.caption_dropout
+        dropped = torch.rand(size, generator=generator).to(device) < self.plan.empty_prompts
         unasked = torch.rand(size, generator=generator).to(device) < self.plan.base_prompts
         noisy = self.scheduler.add_noise(latents, noise, t)
         return _Batch(latents, noise, noisy, t, chosen, dropped, unasked)
@@ -208,7 +208,7 @@ class Trainer:
         return torch.where(batch.dropped[:, None, None], self.data.empty_state, rows)
 
     def _learn(self, batch: _Batch) -> tuple[torch.Tensor, dict[str, float], None]:
-        states = self._states(self.data.full_states, batch)
+        states = self.data.full_states[batch.rows]
         eps = self.unet(batch.noisy, batch.t, states, return_dict=False)[0]
         loss = losses.denoise(eps, batch.noise, torch.ones_like(batch.t, dtype=eps.dtype))
         return loss, {"denoise": loss.item()}, None
