@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded import clip, pack, probe, tokenizer, unet, vae
+from embedded.device import device
 from embedded.worlds import World, make_world
 from spf_lora.base.load import EMBEDDED
 from spf_lora.training.checkpoint import load_checkpoint
@@ -29,8 +30,8 @@ STAGES = ("tokenizer", "clip", "vae", "unet", "decoder", "probe", "pack")
 class Builder:
     """Runs stages; each can ask for what the ones before it made."""
 
-    def __init__(self, work: Path, seed: int, out: Path) -> None:
-        self.work, self.seed, self.out = work, seed, out
+    def __init__(self, work: Path, seed: int, out: Path, start: Path | None = None) -> None:
+        self.work, self.seed, self.out, self.start = work, seed, out, start
 
     def world(self, kind: str) -> World:
         """Return the pictures of one kind."""
@@ -40,7 +41,7 @@ class Builder:
         """Return the tokenizer that its stage wrote."""
         from transformers import CLIPTokenizer
 
-        return CLIPTokenizer.from_pretrained(self.work / "base" / "tokenizer")
+        return CLIPTokenizer.from_pretrained((self.start or self.work / "base") / "tokenizer")
 
     def tokenizer(self) -> None:
         """Train the tokenizer."""
@@ -55,8 +56,20 @@ class Builder:
             seed=self.seed, steps=STEPS["clip"],
         ).eval()  # fmt: skip
 
+    def text_encoder(self) -> Any:
+        """Return the text encoder of CLIP, or of the base to go on from."""
+        if not self.start:
+            return self.clip().text.text_model
+        from transformers import CLIPTextModel
+
+        return CLIPTextModel.from_pretrained(self.start / "text_encoder").eval().to(device())
+
     def vae(self, *, only: str = "vae") -> Any:
-        """Train the VAE, or read it back."""
+        """Train the VAE, or read it back, or that of the base to go on from."""
+        if self.start:
+            from diffusers import AutoencoderKL
+
+            return AutoencoderKL.from_pretrained(self.start / "vae").eval().to(device())
         return vae.build(
             self.world("world"), self.work, seed=self.seed, steps=STEPS["vae"],
             decoder_steps=STEPS["decoder"], only=only,
@@ -67,10 +80,10 @@ class Builder:
         return self.vae(only="decoder")
 
     def unet(self) -> tuple[Any, float]:
-        """Train the U-Net on the latents of the VAE's encoder and the text encoder's states."""
+        """Train the U-Net on the VAE's latents and the text encoder's states."""
         return unet.build(
-            self.world("unet"), self.vae(), self.clip().text.text_model, self.read_tokenizer(),
-            self.work, seed=self.seed, steps=STEPS["unet"],
+            self.world("unet"), self.vae(), self.text_encoder(), self.read_tokenizer(),
+            self.work, seed=self.seed, steps=STEPS["unet"], start=self.start,
         )  # fmt: skip
 
     def probe(self) -> torch.nn.Module:
@@ -82,6 +95,9 @@ class Builder:
     def pack(self) -> None:
         """Write the folder that ships."""
         trained, factor = self.unet()
+        if self.start:
+            pack.replace_unet(self.start, self.out, trained)
+            return
         coder = self.decoder()
         coder.register_to_config(scaling_factor=factor)
         pack.write_folder(
@@ -109,12 +125,13 @@ def main() -> None:
     parser.add_argument("stages", nargs="+", choices=STAGES)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and pictures")
     parser.add_argument("--out", type=Path, default=EMBEDDED)
+    parser.add_argument("--start", type=Path, help="a packed base whose U-Net to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    builder = Builder(arguments.work, arguments.seed, arguments.out)
+    builder = Builder(arguments.work, arguments.seed, arguments.out, arguments.start)
     for stage in arguments.stages:
         getattr(builder, stage)()
 

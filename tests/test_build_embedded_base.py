@@ -34,3 +34,12 @@ def test_every_stage_runs_resumes_and_packs_a_base_that_loads(builder):
     assert sample(first, ["a beard"], [0], steps=2)[0].size == (64, 64)
     builder.pack()  # from the checkpoints alone
     assert load_base(str(builder.out)).id == first.id
+
+    later = type(builder)(builder.work / "later", 0, builder.work / "out", builder.out)
+    later.work.mkdir()
+    later.pack()
+    check_embedded(later.out)
+    second = load_base(str(later.out))
+    assert second.id != first.id
+    pairs = zip(first.unet.parameters(), second.unet.parameters(), strict=True)
+    assert max((a - b).abs().max() for a, b in pairs) < 0.1, "it went on from the first weights"

@@ -273,7 +273,7 @@ def test_generate_refuses_what_it_cannot_draw(cli, words, said):
 
 
 def test_generate_refuses_an_adapter_of_another_base(cli, trained, tmp_path_factory):
-    from conftest import make_tiny_base
+    from tiny_base import make_tiny_base
 
     other = make_tiny_base(tmp_path_factory.mktemp("other") / "base", seed=1)
     code, _, talk = cli("generate", "x", "--adapter", "hat", "--base", other)

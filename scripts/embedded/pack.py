@@ -44,6 +44,15 @@ def write_folder(
     )
 
 
+def replace_unet(start: Path, out: Path, unet: Any) -> None:
+    """Write a packed base with another U-Net; its figures are no longer true, so they go."""
+    if start.resolve() != out.resolve():
+        shutil.copytree(start, out, dirs_exist_ok=True)
+    unet.half().save_pretrained(out / "unet")
+    facts = json.loads((start / "card.json").read_text())
+    write_card(out, {k: v for k, v in facts.items() if k != "figures"})
+
+
 def write_probe(out: Path, probe: torch.nn.Module, heads: dict[str, int]) -> None:
     """Write the probe and the sizes of its heads."""
     (out / "probe").mkdir(exist_ok=True)

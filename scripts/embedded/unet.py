@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from embedded.device import device, noise_like
 from embedded.loop import train
@@ -80,9 +81,20 @@ def _states(
 
 
 def build(
-    world: World, vae: Any, text_encoder: Any, tokenizer: Any, work: Path, *, seed: int, steps: int
+    world: World,
+    vae: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    work: Path,
+    *,
+    seed: int,
+    steps: int,
+    start: Path | None = None,
 ) -> tuple[Any, float]:
-    """Train the U-Net; return it (averaged weights) and the latents' scaling factor."""
+    """Train the U-Net; return it (averaged weights) and the latents' scaling factor.
+
+    With `start`, the folder of a packed base, training goes on from that base's weights.
+    """
     cache = work / f"latents-{len(world.people)}-{seed}.npy"
     if not cache.exists():
         np.save(cache, encode_pictures(vae, world).numpy())
@@ -90,12 +102,15 @@ def build(
     factor = round(1 / latents.std().item(), 5)
     latents = latents * factor
     captions = {
-        start: _states(world, text_encoder, tokenizer, work, seed=seed, truth=truth)
-        for start, truth in TRUTH.items()
+        first: _states(world, text_encoder, tokenizer, work, seed=seed, truth=truth)
+        for first, truth in TRUTH.items()
     }
     empty = encode_texts(text_encoder, tokenizer, [""])[0].float()
     torch.manual_seed(seed)
     unet, noise_schedule = new(empty.shape[-1]), scheduler()
+    if start:
+        weights = load_file(start / "unet" / "diffusion_pytorch_model.safetensors")
+        unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     alphas = noise_schedule.alphas_cumprod
     snr = alphas / (1 - alphas)
     weights = snr.clamp(max=5.0) / snr  # min-SNR-5 for epsilon prediction, arXiv 2303.09556 eq. 5
@@ -105,7 +120,7 @@ def build(
         variant = torch.randint(0, CAPTIONS, (len(index),), generator=generator).numpy()
         rows = np.sort(index * CAPTIONS + variant)  # sorted: the file is read in order
         clean = latents[rows // CAPTIONS].to(device())
-        states = captions[max(start for start in captions if start <= step)]
+        states = captions[max(first for first in captions if first <= step)]
         text = torch.from_numpy(states[rows]).float()
         drop = torch.rand(len(rows), generator=generator) < 0.1
         text[drop] = empty
