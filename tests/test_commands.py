@@ -111,7 +111,7 @@ def test_the_exported_folder_is_the_set_that_training_draws(
     assert run(monkeypatch, "portraits", "export", "new", "-a", "blonde-hair", "--count", "5") == 0
     recipe = load_recipe(find_recipe("blonde-hair"), ["data.count=5"])
     read = read_folder(Path("new"), recipe.attribute)
-    drawn = load_examples(recipe, None, resolution=64)
+    drawn = load_examples(recipe, None)
     assert [e.caption for e in read] == [e.caption for e in drawn]
     assert [e.image.tobytes() for e in read] == [e.image.tobytes() for e in drawn]
     assert dataset_digest(read) == dataset_digest(drawn)

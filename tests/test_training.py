@@ -39,6 +39,11 @@ def make_trainer(tiny, path, *, plan=PLAN, optimizer="adamw8bit", run_id="run"):
     )  # fmt: skip
 
 
+def can_learn(name):
+    """The tiny model's mid block has one pixel: self-attention has no choice, so no gradient."""
+    return not ("mid_block" in name and ("attn1.to_q" in name or "attn1.to_k" in name))
+
+
 def weights_of(trainer):
     return {name: p.detach().clone() for name, p in trainer.parameters.items()}
 
@@ -67,7 +72,7 @@ def test_two_steps_move_every_tensor_of_the_adapter_and_none_of_the_base(tiny, t
     frozen = {n: p.clone() for n, p in tiny.unet.named_parameters() if n not in trainer.parameters}
     before = weights_of(trainer)
     list(trainer.run())  # the first step moves only `up`: `down` has no gradient while up is 0
-    assert all(not torch.equal(before[n], p) for n, p in trainer.parameters.items())
+    assert all(not torch.equal(before[n], p) for n, p in trainer.parameters.items() if can_learn(n))
     assert all(torch.equal(frozen[n], tiny.unet.get_parameter(n)) for n in frozen)
 
 
@@ -76,7 +81,7 @@ def test_one_align_step_moves_every_up_factor(tiny, tmp_path):
     before = weights_of(trainer)
     list(trainer.run())
     moved = {n for n, p in trainer.parameters.items() if not torch.equal(before[n], p)}
-    assert {n for n in before if "lora_B" in n} <= moved
+    assert {n for n in before if "lora_B" in n and can_learn(n)} <= moved
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

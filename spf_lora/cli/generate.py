@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spf_lora.adapters.registry import resolve
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
@@ -55,6 +54,8 @@ def parse_adapter(text: str) -> tuple[Path, float]:
         AdapterFileError: the strength is no number in [-4, 4], or there is no such file.
         RegistryError: there is no adapter of that name.
     """
+    from spf_lora.adapters.registry import resolve
+
     name, colon, number = text.rpartition(":")
     if not colon or "/" in number or number.endswith(".safetensors"):
         name, number = text, "1"
