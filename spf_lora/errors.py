@@ -58,6 +58,10 @@ class TrainingError(SpfError):
     """Training cannot go on."""
 
 
+class MeasureError(SpfError):
+    """Something cannot be measured as asked."""
+
+
 class CheckFailedError(SpfError):
     """Something was checked and did not pass."""
 

@@ -1,0 +1,1 @@
+"""How much an adapter pollutes: protocol, metrics, report. See docs/evaluation.md."""
