@@ -62,6 +62,10 @@ class MeasureError(SpfError):
     """Something cannot be measured as asked."""
 
 
+class ScorerError(SpfError):
+    """A model that scores pictures is absent, damaged or not allowed to judge."""
+
+
 class CheckFailedError(SpfError):
     """Something was checked and did not pass."""
 
