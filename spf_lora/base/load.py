@@ -1,4 +1,4 @@
-"""Load a base model: the embedded one, or a folder in diffusers layout."""
+"""Load a base model: the embedded one, a diffusers folder, a single file or one from the hub."""
 
 import hashlib
 import json
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from spf_lora.base.identity import base_id
+from spf_lora.base.parts import Parts, check_tokenizer
 from spf_lora.errors import BaseModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +22,19 @@ class Base:
     Attributes:
         id: digest of the U-Net's and text encoder's weights.
         name: what the user called it.
+        origin: where anyone finds it again: "embedded", "owner/name@commit", or its id where it
+            was a local file.
         folder: where it was read from.
+        layout: "embedded", "folder", "file" or "hub".
         device: where its weights are.
         resolution: side of its pictures in pixels.
     """
 
     id: str
     name: str
+    origin: str
     folder: Path
+    layout: str
     device: torch.device
     unet: Any = field(repr=False)
     vae: Any = field(repr=False)
@@ -50,53 +54,116 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(spec: str = "embedded", *, device: torch.device | None = None) -> Base:
-    """Load a base model in float32, frozen, in evaluation mode.
+def load_base(
+    spec: str = "embedded",
+    *,
+    tokenizer: str | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Base:
+    """Load a base model, frozen, in evaluation mode.
 
     Args:
-        spec: "embedded", or the path of a folder in diffusers layout.
+        spec: "embedded"; the path of a folder in diffusers layout or of a .safetensors checkpoint;
+            or a hub id, as owner/name or owner/name@revision.
+        tokenizer: a folder or hub id to take the tokenizer from; needed for a checkpoint if CLIP's
+            is neither beside it nor to be had from the hub.
         device: where to put it; a GPU if there is one.
+        dtype: of the weights once loaded, whatever they are stored in.
 
     Raises:
-        BaseModelError: there is no such model, or a file of it is missing or damaged.
+        BaseModelError: there is no such model, it is no Stable Diffusion 1.x, or a file of it is
+            missing, pickled or damaged.
     """
-    folder = EMBEDDED if spec == "embedded" else Path(spec)
-    if spec == "embedded":
-        check_embedded(folder)
-    elif not (folder / "model_index.json").is_file():
-        raise BaseModelError(
-            f"{spec} is no folder in diffusers layout: it has no model_index.json",
-            hint="--base embedded needs no download; or name a folder that holds one",
-        )
+    place = locate(spec)
     device = device or default_device()
+    parts = _read(place, tokenizer)
+    check_tokenizer(parts.tokenizer, parts.text_encoder, spec)
+    identity = base_id(parts.unet, parts.text_encoder)
+    for model in (parts.unet, parts.vae, parts.text_encoder):
+        torch.nn.Module.to(model, device, dtype)  # diffusers' own `to` talks
+    return Base(
+        id=identity, name=spec, origin=place.origin or identity, folder=place.folder,
+        layout=place.layout, device=device, unet=parts.unet, vae=parts.vae,
+        text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a base is: its layout, its path, and what it is called everywhere ("" if local)."""
+
+    spec: str
+    layout: str
+    path: Path
+    origin: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds it."""
+        return self.path.parent if self.layout == "file" else self.path
+
+
+def locate(spec: str) -> Place:
+    """Find a base by what the user calls it; a base from the hub is fetched.
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    from spf_lora.base.hub import fetch_base, is_hub_id
+
+    path = Path(spec)
+    if spec == "embedded":
+        check_embedded()
+        return Place(spec, "embedded", EMBEDDED, spec)
+    if path.is_file():
+        return Place(spec, "file", path, "")
+    if (path / "model_index.json").is_file():
+        return Place(spec, "folder", path, "")
+    if not path.exists() and is_hub_id(spec):
+        folder, origin = fetch_base(spec)
+        return Place(spec, "hub", folder, origin)
+    fault = (
+        "is no folder in diffusers layout: it has no model_index.json"
+        if path.is_dir()
+        else "does not exist"
+    )
+    raise BaseModelError(
+        f"the base {spec} {fault}",
+        hint="--base embedded needs no download; or name a folder in diffusers layout, a "
+        ".safetensors checkpoint or a hub id, as owner/name",
+    )
+
+
+def _read(place: Place, tokenizer: str | None) -> Parts:
+    from spf_lora.base.folder import read_folder_base, read_tokenizer
+    from spf_lora.base.single_file import check_file, read_single_file
+
+    if place.layout == "file":
+        check_file(place.path, place.spec)  # before a tokenizer is fetched for nothing
+        words = read_tokenizer(_tokenizer_folder(place, tokenizer))
+        return read_single_file(place.path, place.spec, words)
+    other = _tokenizer_folder(place, tokenizer) if tokenizer else None
+    return read_folder_base(place.path, place.spec, other)
+
+
+def _tokenizer_folder(place: Place, tokenizer: str | None) -> Path:
+    from spf_lora.base.hub import fetch_tokenizer, is_hub_id
+
+    if tokenizer == "embedded":
+        return EMBEDDED
+    if tokenizer and (Path(tokenizer).exists() or not is_hub_id(tokenizer)):
+        return Path(tokenizer)
+    if not tokenizer and (beside := place.folder / "tokenizer").is_dir():
+        return beside
     try:
-        parts = _load_parts(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        return fetch_tokenizer(tokenizer) if tokenizer else fetch_tokenizer()
+    except BaseModelError as error:
         raise BaseModelError(
-            f"the base in {folder} cannot be loaded: {str(error).splitlines()[0]}",
-            hint=f"it needs the folders {', '.join(_PARTS)}, as diffusers writes them",
+            f"{place.spec} holds no tokenizer, and none is at hand: {error.message}",
+            hint="--tokenizer names a folder with vocab.json and merges.txt, or any Stable "
+            "Diffusion 1.x base in diffusers layout",
         ) from error
-    for name in ("unet", "vae", "text_encoder"):
-        parts[name].requires_grad_(False).eval().to(device)
-    identity = base_id(parts["unet"], parts["text_encoder"])
-    return Base(id=identity, name=spec, folder=folder, device=device, **parts)
-
-
-def _load_parts(folder: Path) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    def read(kind: Any, part: str, **how: Any) -> Any:
-        return kind.from_pretrained(folder / part, local_files_only=True, **how)
-
-    whole = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, "use_safetensors": True}
-    return {
-        "unet": read(UNet2DConditionModel, "unet", **whole),
-        "vae": read(AutoencoderKL, "vae", **whole),
-        "text_encoder": read(CLIPTextModel, "text_encoder", dtype=torch.float32),
-        "tokenizer": read(CLIPTokenizer, "tokenizer"),
-        "scheduler": read(DDIMScheduler, "scheduler"),
-    }
 
 
 def embedded_card(folder: Path = EMBEDDED) -> dict[str, Any]:

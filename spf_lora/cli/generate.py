@@ -30,8 +30,11 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 25,
     guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
     base: Annotated[
-        str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
+        str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
+    ] = None,
     output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
         "grid.png"
     ),
@@ -42,7 +45,7 @@ def generate(
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     check_writable(output, overwrite=force)
     asked = [parse_adapter(text) for text in adapter or []]
-    picture = _draw(prompt, asked, base, range(seed, seed + count), steps, guidance)
+    picture = _draw(prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance)
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
 
@@ -88,8 +91,8 @@ def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
 
 
 def _draw(
-    prompt: str, asked: list[tuple[Path, float]], spec: str, seeds: range, steps: int,
-    guidance: float,
+    prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
+    steps: int, guidance: float,
 ) -> bytes:  # fmt: skip
     hush()
     import io
@@ -101,7 +104,7 @@ def _draw(
     from spf_lora.base.texts import cut_off
 
     adapters = [(read_adapter(path), strength) for path, strength in asked]
-    model = load_base(spec)
+    model = load_base(spec[0], tokenizer=spec[1])
     for (path, _), (adapter, _) in zip(asked, adapters, strict=True):
         check_base(adapter, model, path)
     if lost := cut_off(model.tokenizer, prompt):
