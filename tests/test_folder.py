@@ -70,7 +70,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
         "  empty.txt: is empty",
         "  latin.txt: cannot be read as a caption (not UTF-8)",
         "  off.txt: does not say 'a beard'",
-        "  phone.txt: has no picture of a kind that can be read",
+        "  phone.heic: is a kind of picture that cannot be read; save it as PNG or JPEG",
         "  twice.jpg: shares its caption with twice.png",
         "  two.caption: two.txt is a second caption",
     ]
@@ -96,7 +96,9 @@ def test_a_picture_of_absurd_size_is_a_fault(
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no pictures \(bmp, jpeg, jpg, png") as caught:
+    with pytest.raises(
+        DataError, match=r"holds no pictures \(avif, bmp, gif, jpeg, jpg, png"
+    ) as caught:
         read_folder(tmp_path, BEARD)
     assert ".txt captions" in caught.value.hint
 

@@ -1,22 +1,24 @@
-"""Reads a training folder as trainers know it: pictures, each with a caption of the same stem.
+"""Reads a training folder as trainers know it: pictures, each with a caption.
 
 Nothing is skipped in silence: every picture and caption that cannot be used is listed, together,
-and then nothing is trained.
+and then nothing is trained, unless the user asks to go on with the rest.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from spf_lora.data.captions import has_target, join_phrases, split_phrases
+from spf_lora.data.faults import Fault, as_list
+from spf_lora.data.listing import Caption, list_folder
+from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
 from spf_lora.recipe import Attribute
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-CAPTION_SUFFIXES = (".txt", ".caption")
+_RATIO_TOLERANCE = 0.02  # a mask may be a smaller copy; its sides are whole pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,47 +29,91 @@ class Example:
         image: RGB, upright, on white where it was transparent.
         caption: comma-separated phrases, the target among them.
         source: where it came from, for messages.
+        mask: grey, of the image's size; white is learned, black is left out. None: learn it all.
     """
 
     image: Image.Image
     caption: str
     source: str
+    mask: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A folder as it was found.
+
+    Attributes:
+        folder: which one.
+        examples: what can be trained on, in the order of names.
+        sizes: source -> width and height of the file's picture, upright, before shrinking.
+        animated: sources of which only the first frame is used.
+        faults: everything that cannot be used, and why.
+    """
+
+    folder: Path
+    examples: list[Example]
+    sizes: dict[str, tuple[int, int]]
+    animated: list[str]
+    faults: list[Fault]
+
+
+def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int | None = None) -> Scan:
+    """Read every picture of a folder with its caption and mask; collect what is wrong.
+
+    Args:
+        folder: holds pictures and captions; see `listing`.
+        attribute: every caption must name its target or an alias.
+        shorter_side_px: larger pictures are shrunk to it while reading, which saves memory.
+
+    Raises:
+        DataError: the folder cannot be read or holds no pictures.
+    """
+    listing = list_folder(folder)
+    faults, sizes, animated = list(listing.faults), {}, []
+    examples = []
+    for name, path in listing.pictures.items():
+        picture = _read_picture(path, name, shorter_side_px, faults)
+        caption = _checked_caption(listing.captions.get(name), attribute, faults)
+        if picture is None:
+            continue
+        sizes[name] = picture.size
+        if picture.frames > 1:
+            animated.append(name)
+        mask = _read_mask(listing.masks.get(name), picture, folder, faults)
+        if caption is not None:
+            examples.append(Example(picture.image, caption, name, mask))
+    return Scan(folder, examples, sizes, animated, faults)
 
 
 def read_folder(
     folder: Path, attribute: Attribute, *, shorter_side_px: int | None = None
 ) -> list[Example]:
-    """Read every picture of a folder with its caption, in the order of file names.
-
-    Args:
-        folder: holds pictures and, with the same stem, `.txt` or `.caption` files.
-        attribute: every caption must name its target or an alias.
-        shorter_side_px: larger pictures are shrunk to it while reading, which saves memory.
+    """Read a folder whole or refuse it whole; see `scan_folder`.
 
     Raises:
         DataError: lists everything that is wrong with the folder.
     """
-    images, captions = _list_files(folder)
-    if not images:
+    return usable(scan_folder(folder, attribute, shorter_side_px=shorter_side_px), attribute)
+
+
+def usable(scan: Scan, attribute: Attribute, *, skip_faulty: bool = False) -> list[Example]:
+    """Return a scan's examples.
+
+    Args:
+        scan: what was found.
+        attribute: for the hint.
+        skip_faulty: go on with what is good, as the user asked.
+
+    Raises:
+        DataError: there are faults, all listed, or nothing is left.
+    """
+    if scan.faults and not (skip_faulty and scan.examples):
         raise DataError(
-            f"folder {folder} holds no pictures ({_known_suffixes()}){_deeper(folder)}",
-            hint="give the folder that holds the pictures and their .txt captions",
-        )
-    faults = _pairing_faults(images, captions)
-    examples = []
-    for path in images:
-        image = _read_image(path, shorter_side_px, faults)
-        caption = _read_caption(captions.get(path.stem, []), attribute, faults)
-        if image and caption:
-            examples.append(Example(image, caption, path.name))
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise DataError(
-            "\n  ".join((f"folder {folder} has {count}:", *sorted(faults))),
+            as_list(f"folder {scan.folder}", scan.faults),
             hint="mend or remove these files; each picture needs a caption of the same name "
             f"that says {attribute.target_text!r}",
         )
-    return examples
+    return scan.examples
 
 
 def dataset_digest(examples: Iterable[Example]) -> str:
@@ -75,103 +121,65 @@ def dataset_digest(examples: Iterable[Example]) -> str:
     return hashlib.sha256(b"".join(sorted(map(_example_digest, examples)))).hexdigest()
 
 
+def picture_digest(image: Image.Image) -> bytes:
+    """Return the sha256 of a picture's size and pixels."""
+    width, height = image.size
+    return _digest_of(f"{width}x{height}".encode(), image.tobytes())
+
+
 def _example_digest(example: Example) -> bytes:
     width, height = example.image.size
-    parts = (f"{width}x{height}".encode(), example.image.tobytes(), example.caption.encode())
+    parts = [f"{width}x{height}".encode(), example.image.tobytes(), example.caption.encode()]
+    if example.mask is not None:
+        parts.append(example.mask.tobytes())
+    return _digest_of(*parts)
+
+
+def _digest_of(*parts: bytes) -> bytes:
     # Digests of the parts have a fixed length, so no two splits of the bytes look the same.
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
-def _list_files(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """Return the pictures and, by stem, the captions; hidden files are not looked at."""
+def _read_picture(
+    path: Path, name: str, shorter_side_px: int | None, faults: list[Fault]
+) -> Picture | None:
     try:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    except OSError as error:
-        raise DataError(
-            f"training folder {folder} cannot be read: {error.strerror}",
-            hint="give a folder of pictures and captions; `spf-lora portraits export` makes one",
-        ) from error
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    captions: dict[str, list[Path]] = {}
-    for path in files:
-        if path.suffix.lower() in CAPTION_SUFFIXES:
-            captions.setdefault(path.stem, []).append(path)
-    return images, captions
-
-
-def _pairing_faults(images: Sequence[Path], captions: dict[str, list[Path]]) -> list[str]:
-    stems: dict[str, list[str]] = {}
-    for path in images:
-        stems.setdefault(path.stem, []).append(path.name)
-    faults = [f"{names[0]}: has no caption" for s, names in stems.items() if s not in captions]
-    faults += [
-        f"{names[0]}: shares its caption with {', '.join(names[1:])}"
-        for names in stems.values()
-        if len(names) > 1
-    ]
-    for stem, paths in captions.items():
-        if stem not in stems:
-            faults += [f"{path.name}: has no picture of a kind that can be read" for path in paths]
-        elif len(paths) > 1:
-            faults.append(f"{paths[0].name}: {paths[1].name} is a second caption")
-    return faults
-
-
-def _read_image(path: Path, shorter_side_px: int | None, faults: list[str]) -> Image.Image | None:
-    try:
-        with Image.open(path) as opened:
-            return _shrunk(_flattened(ImageOps.exif_transpose(opened)), shorter_side_px)
-    # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error.
-    except Exception as error:
-        cause = " ".join(str(error).replace(str(path), path.name).split())
-        faults.append(f"{path.name}: cannot be read as a picture ({cause})")
+        return open_picture(path, shorter_side_px=shorter_side_px)
+    except ValueError as error:
+        faults.append(Fault(name, f"cannot be read as a picture ({error})"))
         return None
 
 
-def _flattened(image: Image.Image) -> Image.Image:
-    """Return the picture as RGB; what is transparent becomes white."""
-    if image.mode.startswith("I;16"):
-        # Pillow would clip sixteen bits to eight instead of scaling them.
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, layered).convert("RGB")
-
-
-def _shrunk(image: Image.Image, shorter_side_px: int | None) -> Image.Image:
-    shorter = min(image.size)
-    if shorter_side_px is None or shorter <= shorter_side_px:
-        return image
-    width, height = (round(side * shorter_side_px / shorter) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _read_caption(paths: Sequence[Path], attribute: Attribute, faults: list[str]) -> str | None:
-    if not paths:
+def _checked_caption(
+    caption: Caption | None, attribute: Attribute, faults: list[Fault]
+) -> str | None:
+    if caption is None:
         return None
-    name = paths[0].name
+    text = join_phrases(split_phrases(caption.text))
+    if not text:
+        faults.append(Fault(caption.place, "is empty"))
+    elif not has_target(text, attribute):
+        faults.append(Fault(caption.place, f"does not say {attribute.target_text!r}"))
+    else:
+        return text
+    return None
+
+
+def _read_mask(
+    path: Path | None, picture: Picture, folder: Path, faults: list[Fault]
+) -> Image.Image | None:
+    if path is None:
+        return None
+    name = path.relative_to(folder).as_posix()
     try:
-        caption = join_phrases(split_phrases(paths[0].read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError) as error:
-        cause = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        faults.append(f"{name}: cannot be read as a caption ({cause})")
+        mask = open_picture(path).image.convert("L")
+    except ValueError as error:
+        faults.append(Fault(name, f"cannot be read as a mask ({error})"))
         return None
-    if not caption:
-        faults.append(f"{name}: is empty")
-    elif not has_target(caption, attribute):
-        faults.append(f"{name}: does not say {attribute.target_text!r}")
-    return caption
-
-
-def _known_suffixes() -> str:
-    return ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-
-
-def _deeper(folder: Path) -> str:
-    """Name a folder inside that does hold pictures, as kohya's `10_name` folders do."""
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in inner.iterdir()):
-            return f"; but {inner} does"
-    return ""
+    wanted, found = picture.size[0] / picture.size[1], mask.width / mask.height
+    if abs(found / wanted - 1) > _RATIO_TOLERANCE:
+        sides = "x".join(map(str, picture.size))
+        faults.append(Fault(name, f"is {mask.width}x{mask.height}, but its picture is {sides}"))
+    elif mask.getextrema() == (0, 0):
+        faults.append(Fault(name, "is all black, so nothing of its picture would be learned"))
+    return mask.resize(picture.image.size, Image.Resampling.BOX)
