@@ -51,13 +51,15 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
-def write_bytes(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = False, durable: bool = True) -> None:
     """Write `data` to `path` whole or not at all.
 
     Args:
         path: the target; its folder must exist.
         data: the file's content.
         overwrite: replace an existing file instead of refusing.
+        durable: wait for the disk, so that a power cut cannot lose it; without, it may be lost or
+            damaged, which is enough for what can be made again.
 
     Raises:
         OutputError: the target is refused (see `check_writable`) or the system fails to write it.
@@ -70,7 +72,8 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool = False) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise OutputError(
