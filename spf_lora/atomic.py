@@ -6,7 +6,10 @@ A kill at any moment leaves at most a hidden `.NAME.*.tmp` beside the target, ne
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from spf_lora.errors import OutputError
 
@@ -51,12 +54,12 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
-def write_bytes(path: Path, data: bytes, *, overwrite: bool = False, durable: bool = True) -> None:
-    """Write `data` to `path` whole or not at all.
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield an empty file to write to and read from; it becomes `path` when the block ends well.
 
     Args:
         path: the target; its folder must exist.
-        data: the file's content.
         overwrite: replace an existing file instead of refusing.
         durable: wait for the disk, so that a power cut cannot lose it; without, it may be lost or
             damaged, which is enough for what can be made again.
@@ -68,20 +71,31 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool = False, durable: bo
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         # os.open, unlike tempfile, gives the mode that the user's umask asks for.
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}",
-            hint=_HINTS.get(error.errno or 0, "choose another folder, or look at its permissions"),
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         _remove(beside)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Return what to tell when the system fails to write `path`."""
+    return OutputError(
+        f"{path} could not be written: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, "choose another folder, or look at its permissions"),
+    )
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = False, durable: bool = True) -> None:
+    """Write `data` to `path` whole or not at all; see `replacing`."""
+    with replacing(path, overwrite=overwrite, durable=durable) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +13,7 @@ import numpy as np
 
 from spf_lora.adapters.container import DTYPES
 from spf_lora.adapters.module import Array, Shape
-from spf_lora.atomic import check_writable
-from spf_lora.errors import OutputError
+from spf_lora.atomic import replacing
 
 HASH_KEYS = ("modelspec.hash_sha256", "sshs_model_hash")
 _NO_HASH = "0" * 64
@@ -63,31 +60,17 @@ def write_container(
     Returns:
         The sha256 of everything behind the header, as hex.
     """
-    check_writable(path, overwrite=overwrite)
     planned = list(tensors)
     if not keep_order:
         planned.sort(key=lambda one: (-DTYPES[one.dtype].itemsize, one.name))
     kept = {key: text for key, text in metadata.items() if key not in HASH_KEYS}
     blank = _with_hash(kept, _NO_HASH) if declare_hash else kept
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_header(planned, blank))
-            digest = _write_tensors(file, planned)
-            if declare_hash:
-                file.seek(0)
-                file.write(_header(planned, _with_hash(kept, digest)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}",
-            hint="check the free disk space and the folder's permissions",
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path, overwrite=overwrite) as file:
+        file.write(_header(planned, blank))
+        digest = _write_tensors(file, planned)
+        if declare_hash:
+            file.seek(0)
+            file.write(_header(planned, _with_hash(kept, digest)))
     return digest
 
 
