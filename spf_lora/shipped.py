@@ -12,4 +12,7 @@ def shipped_folder(name: Literal["adapters", "recipes"]) -> Path:
     """Return the folder `name` that came with this installation."""
     package = Path(__file__).resolve().parent
     packed = package / "_shipped" / name
-    return packed if packed.is_dir() else package.parent / name
+    if packed.is_dir():
+        return packed
+    # beside the shipped adapters lie the user's own, which must not pass for shipped ones
+    return package.parent / ("adapters/demo" if name == "adapters" else name)
