@@ -46,6 +46,10 @@ class RegistryError(SpfError):
     """A name in the adapter registry is unknown, taken or not allowed."""
 
 
+class StackError(SpfError):
+    """A stack is empty or broken, or an adapter does not fit into it."""
+
+
 class PromptError(SpfError):
     """A prompt cannot be used as asked."""
 

@@ -20,6 +20,10 @@ class Shape(NamedTuple):
     pattern: str
     words: str
 
+    def fits(self, text: str) -> bool:
+        """Tell whether a text looks so."""
+        return re.fullmatch(self.pattern, text) is not None
+
 
 def setting(
     default: T,
@@ -174,7 +178,7 @@ def _check_limits(value: Any, limits: Mapping[str, Any]) -> None:
         raise _WrongValueError(f"is {value}, but must be at least {low}")
     if high is not None and value > high:
         raise _WrongValueError(f"is {value}, but must be at most {high}")
-    if shape is not None and not re.fullmatch(shape.pattern, value):
+    if shape is not None and not shape.fits(value):
         raise _WrongValueError(f"is {value!r}, but must be {shape.words}")
 
 

@@ -36,3 +36,17 @@ def cli(monkeypatch, capsys):
         return code, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A registry folder and nothing else to find: no shipped, no user folder, an empty cwd."""
+    from spf_lora.adapters import registry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(registry, "shipped_folder", lambda _: tmp_path / "shipped")
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    return folder

@@ -4,16 +4,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from spf_lora.adapters.file import Adapter, Module, write_adapter
 from spf_lora.cli.app import main
 from spf_lora.data.folder import dataset_digest, read_folder
 from spf_lora.recipe import find_recipe, list_recipes, load_recipe, recipe_hash
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _in_an_empty_folder(shelf: Path) -> None:
+    shelf.rmdir()
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -60,6 +62,29 @@ def test_attributes_warns_of_what_it_cannot_read_and_lists_the_rest(
     assert found["trained"] == []
     assert "broken.toml is not valid TOML" in said.err
     assert "damaged.safetensors" in said.err
+
+
+def test_attributes_lists_what_the_registry_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("adapters", "shipped"):
+        Path(folder).mkdir()
+        for name in ("mine", folder):
+            write_adapter(one_module(), Path(folder) / f"{name}.safetensors")
+    assert run(monkeypatch, "attributes", "--json") == 0
+    trained = json.loads(capsys.readouterr().out)["trained"]
+    assert [Path(row["file"]).parent.name for row in trained] == ["adapters", "adapters", "shipped"]
+    assert [row["name"] for row in trained] == ["adapters", "mine", "shipped"]
+    assert run(monkeypatch, "attributes", "--registry", "shipped", "--json") == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["trained"]] == [
+        "mine", "shipped", "adapters",
+    ]  # fmt: skip
+
+
+def one_module() -> Adapter:
+    """Return the smallest adapter there is."""
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    return Adapter({name: Module(name, np.ones((1, 2)), np.ones((2, 1)), 1.0)})
 
 
 def test_what_recipe_show_prints_is_an_equal_recipe(

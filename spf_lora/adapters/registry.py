@@ -1,6 +1,7 @@
 """The registry: folders of adapter files. The files are the truth, there is no index to drift.
 
-An entry is `NAME.safetensors` and, where there is one, its picture `NAME.png`. Reading takes no
+An entry is `NAME.safetensors` and, where there is one, its picture `NAME.png`; a stack of several
+is `NAME.stack.toml` (see `stack`). Reading takes no
 lock, for files appear and go whole; `registry_edit` changes what is there.
 """
 
@@ -16,13 +17,14 @@ from spf_lora.errors import AdapterFileError, RegistryError
 from spf_lora.shipped import shipped_folder
 
 VARIABLE = "SPF_LORA_ADAPTERS"
-SUFFIX, PICTURE = ".safetensors", ".png"
+SUFFIX, PICTURE, STACK = ".safetensors", ".png", ".stack.toml"
 LOCAL = Path("adapters")
 MAX_NAME = 64
 # checks that say whether a file is what it says; the others say which apps like it
 MUST_PASS = frozenset({"readable", "numbers", "declared hash", "card"})
 
-_NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+NAME_PATTERN = r"[a-z0-9]+(?:[-_][a-z0-9]+)*"
+_NAME = re.compile(NAME_PATTERN)
 _WINDOWS_DEVICES = (
     "con",
     "prn",
@@ -102,7 +104,7 @@ def entries(registry: Path | None = None) -> Iterator[Entry]:
     """Yield all adapters that can be called by name, each name once, sorted within a folder."""
     seen: set[str] = set()
     for place in places(registry):
-        for name in sorted(_stems(place.folder)):
+        for name in sorted(stems(place.folder)):
             if name not in seen and _NAME.fullmatch(name):
                 seen.add(name)
                 yield Entry(name, place.folder / f"{name}{SUFFIX}", place)
@@ -113,12 +115,17 @@ def misnamed(registry: Path | None = None) -> list[Path]:
     return [
         place.folder / f"{name}{SUFFIX}"
         for place in places(registry)
-        for name in sorted(_stems(place.folder))
+        for name in sorted(stems(place.folder))
         if not _NAME.fullmatch(name)
     ]
 
 
-def _stems(folder: Path) -> list[str]:
+def stems(folder: Path, suffix: str = SUFFIX) -> list[str]:
+    """Return the names of a folder's files of one kind, hidden ones left out.
+
+    Raises:
+        RegistryError: the folder cannot be read.
+    """
     try:
         with os.scandir(folder) as found:
             names = [one.name for one in found]
@@ -128,7 +135,7 @@ def _stems(folder: Path) -> list[str]:
         raise RegistryError(
             f"registry {folder} cannot be read: {error.strerror}", hint="look at its permissions"
         ) from error
-    return [name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX) and name[0] != "."]
+    return [name[: -len(suffix)] for name in names if name.endswith(suffix) and name[0] != "."]
 
 
 def find(name: str, registry: Path | None = None) -> Entry:

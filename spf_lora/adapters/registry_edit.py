@@ -6,22 +6,24 @@ Files are prepared beside their target and renamed, so a kill or a full disk lea
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from spf_lora.adapters import card, checks
 from spf_lora.adapters.privacy import leaks
 from spf_lora.adapters.reading import open_adapter
-from spf_lora.adapters.registry import PICTURE, SUFFIX, Entry, Place, check_name, find, home
+from spf_lora.adapters.registry import PICTURE, SUFFIX, Entry, check_name, find, home
+from spf_lora.adapters.registry_folder import (
+    locked,
+    new_bin,
+    ready,
+    refuse_taken,
+    refuse_unchangeable,
+)
 from spf_lora.adapters.rewrite import convert
-from spf_lora.atomic import check_writable
+from spf_lora.adapters.stack import stacks_with
+from spf_lora.atomic import unwritable
 from spf_lora.errors import OutputError, RegistryError
-
-TRASH = ".trash"
-_LOCK_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def add(source: Path, name: str, registry: Path | None = None) -> Added:
     check_name(name)
     place = home(registry)
     why = _check(source)
-    folder = _ready(place)
+    folder = ready(place)
     target = folder / f"{name}{SUFFIX}"
-    _refuse_taken(target)
+    refuse_taken(folder, name)
     beside = folder / f".{name}.{secrets.token_hex(4)}.add"
     picture = source.with_suffix(PICTURE)
     pictured = picture.is_file() and not source.is_dir()
@@ -67,61 +69,68 @@ def add(source: Path, name: str, registry: Path | None = None) -> Added:
             _copy(source, beside)
         if pictured:
             _copy(picture, beside_picture)
-        with _locked(folder):
-            _refuse_taken(target)
+        with locked(folder):
+            refuse_taken(folder, name)
             beside.replace(target)
             if pictured:
                 beside_picture.replace(target.with_suffix(PICTURE))
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise _unchanged(target, error) from error
     finally:
         beside.unlink(missing_ok=True)
         beside_picture.unlink(missing_ok=True)
     return Added(Entry(name, target, place), why, pictured)
 
 
-def remove(name: str, registry: Path | None = None) -> Path:
+def remove(name: str, registry: Path | None = None, *, force: bool = False) -> Path:
     """Move an adapter and its picture to the registry's trash folder; return its file there.
 
     Raises:
-        RegistryError: there is none of that name where things may be removed.
+        RegistryError: there is none of that name where things may be removed, or a stack needs it
+            and `force` is not given.
         OutputError: the registry cannot be written.
     """
     entry = _changeable(name, registry)
-    with _locked(_ready(entry.place)):
-        trash = entry.place.folder / TRASH
-        bin_ = trash / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    with locked(ready(entry.place)):
+        if not force:
+            _refuse_needed(entry, registry)
         try:
-            bin_.mkdir(parents=True)
+            bin_ = new_bin(entry.place.folder, name)
+        except OSError as error:
+            raise _unchanged(entry.path, error) from error
+        try:
             entry.path.replace(bin_ / entry.path.name)
             _move_picture(entry.path, bin_ / entry.path.name)
         except FileNotFoundError as error:
             bin_.rmdir()
             raise _gone(name) from error
         except OSError as error:
-            raise _unwritable(entry.path, error) from error
+            raise _unchanged(entry.path, error) from error
     return bin_ / entry.path.name
 
 
-def rename(old: str, new: str, registry: Path | None = None) -> Entry:
+def rename(old: str, new: str, registry: Path | None = None, *, force: bool = False) -> Entry:
     """Give an adapter another name; its file stays as it is.
 
     Raises:
-        RegistryError: there is no `old`, or `new` is taken or no name.
+        RegistryError: there is no `old`, a stack needs it and `force` is not given, or `new` is
+            taken or no name.
         OutputError: the registry cannot be written.
     """
     check_name(new)
     entry = _changeable(old, registry)
     target = entry.path.with_name(f"{new}{SUFFIX}")
-    with _locked(_ready(entry.place)):
-        _refuse_taken(target)
+    with locked(ready(entry.place)):
+        refuse_taken(target.parent, new)
+        if not force:
+            _refuse_needed(entry, registry)
         try:
             entry.path.replace(target)
             _move_picture(entry.path, target)
         except FileNotFoundError as error:
             raise _gone(old) from error
         except OSError as error:
-            raise _unwritable(target, error) from error
+            raise _unchanged(target, error) from error
     return Entry(new, target, entry.place)
 
 
@@ -141,23 +150,16 @@ def _check(source: Path) -> str:
 
 def _changeable(name: str, registry: Path | None) -> Entry:
     entry = find(name, registry)
-    if registry and entry.place.label != "--registry":
-        raise RegistryError(
-            f"registry {registry} has no adapter {name}; it is in {entry.place.folder}",
-            hint=f"leave --registry out, or name {entry.place.folder} with it",
-        )
-    if entry.place.label == "shipped":
-        raise RegistryError(
-            f"{name} came with spf-lora and stays", hint="add your own under another name"
-        )
+    refuse_unchangeable(name, entry.place, registry)
     return entry
 
 
-def _refuse_taken(target: Path) -> None:
-    if target.exists():
+def _refuse_needed(entry: Entry, registry: Path | None) -> None:
+    if needing := stacks_with(entry, registry):
         raise RegistryError(
-            f"the name {target.stem} is taken in {target.parent}",
-            hint=f"choose another with --name, or: spf-lora adapters remove {target.stem}",
+            f"{entry.name} is part of {'the stack' if len(needing) == 1 else 'the stacks'} "
+            f"{', '.join(needing)}",
+            hint=f"spf-lora stack drop {needing[0]} {entry.name} first, or --force",
         )
 
 
@@ -165,30 +167,6 @@ def _gone(name: str) -> RegistryError:
     return RegistryError(
         f"adapter {name} was removed meanwhile", hint="spf-lora adapters list shows what is there"
     )
-
-
-def _ready(place: Place) -> Path:
-    """Return the folder, made if need be, once it is known to be writable."""
-    try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(place.folder, error) from error
-    check_writable(place.folder / ".lock", overwrite=True)
-    return place.folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / ".lock", timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise RegistryError(
-            f"another process has held {folder} for {_LOCK_SECONDS} seconds",
-            hint="wait for it to end, then run the same command again",
-        ) from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -203,8 +181,6 @@ def _move_picture(old: Path, new: Path) -> None:
         old.with_suffix(PICTURE).replace(new.with_suffix(PICTURE))
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} could not be written: {error.strerror or error}",
-        hint="check the free disk space and the folder's permissions; nothing was changed",
-    )
+def _unchanged(path: Path, error: OSError) -> OutputError:
+    told = unwritable(path, error)
+    return OutputError(told.message, hint=f"{told.hint}; nothing was changed")

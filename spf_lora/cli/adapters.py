@@ -19,6 +19,7 @@ Registry = Annotated[
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Even if a stack needs it.")]
 
 _COLUMNS = ("name", "attribute", "target_text", "base_id", "parents", "size", "place")
 
@@ -28,11 +29,11 @@ def list_(registry: Registry = None, as_json: Json = False) -> None:
     """List all adapters, each name once, where it is found first."""
     from spf_lora.adapters import registry as reg
 
-    rows = [_row(entry) for entry in reg.entries(_existing(registry))]
+    rows = [_row(entry) for entry in reg.entries(existing(registry))]
     if as_json:
         out.show_json(rows)
     elif rows:
-        out.show(_table([_COLUMNS, *([_cell(row, one) for one in _COLUMNS] for row in rows)]))
+        out.show(table([_COLUMNS, *([_cell(row, one) for one in _COLUMNS] for row in rows)]))
     else:
         out.say("no adapters yet; `spf-lora adapters where` shows where they are looked for")
     for row in rows:
@@ -48,7 +49,7 @@ def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     from spf_lora.adapters import registry as reg
     from spf_lora.cli.inspect import inspect
 
-    inspect([reg.find(name, _existing(registry)).path], as_json=as_json)
+    inspect([reg.find(name, existing(registry)).path], as_json=as_json)
 
 
 @app.command()
@@ -69,11 +70,11 @@ def add(
 
 
 @app.command()
-def remove(name: Name, registry: Registry = None) -> None:
+def remove(name: Name, registry: Registry = None, force: Force = False) -> None:
     """Move an adapter to the registry's trash folder."""
     from spf_lora.adapters import registry_edit
 
-    trashed = registry_edit.remove(name, registry)
+    trashed = registry_edit.remove(name, registry, force=force)
     out.show(str(trashed))
     where = f" --registry {registry}" if registry else ""
     out.say(f"undo: spf-lora adapters add {trashed}{where}")
@@ -84,11 +85,12 @@ def rename(
     old: Name,
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
     registry: Registry = None,
+    force: Force = False,
 ) -> None:
     """Give an adapter another name; the file itself stays as it is."""
     from spf_lora.adapters import registry_edit
 
-    out.show(str(registry_edit.rename(old, new, registry).path))
+    out.show(str(registry_edit.rename(old, new, registry, force=force).path))
 
 
 @app.command()
@@ -102,7 +104,7 @@ def verify(
     """Read adapters whole; exit 3 if one is damaged or says what is not so."""
     from spf_lora.adapters import registry as reg
 
-    folder = _existing(registry)
+    folder = existing(registry)
     chosen = [reg.find(one, folder) for one in names] if names else list(reg.entries(folder))
     found = {entry.name: reg.verify(entry) for entry in chosen}
     failed = [name for name, rows in found.items() if any(one.status == "fail" for one in rows)]
@@ -110,12 +112,12 @@ def verify(
         out.show_json({name: [vars(one) for one in rows] for name, rows in found.items()})
     elif found:
         lines = [
-            [name, one.check, one.status, _printable(one.detail, 400)]
+            [name, one.check, one.status, printable(one.detail, 400)]
             for name, rows in found.items()
             for one in rows
             if one.status != "ok" or names
         ]
-        out.show(_table(lines) if lines else f"all {len(found)} are sound")
+        out.show(table(lines) if lines else f"all {len(found)} are sound")
     if failed:
         raise CheckFailedError(
             f"{len(failed)} of {len(found)} adapters did not pass: {', '.join(failed[:8])}",
@@ -152,10 +154,11 @@ def where(
         out.show_json(rows)
         return
     lines = [[row["place"], _state(row), row["folder"]] for row in rows]
-    out.show(_table(lines))
+    out.show(table(lines))
 
 
-def _existing(registry: Path | None) -> Path | None:
+def existing(registry: Path | None) -> Path | None:
+    """Refuse a registry that was named and is not there."""
     if registry is not None and not registry.is_dir():
         raise RegistryError(
             f"registry {registry} is no folder", hint="spf-lora adapters add makes one"
@@ -185,7 +188,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     if column == "size" and value is not None:
         return f"{value / 1e6:.1f} MB"
-    return _printable(str(value)) if value else "-"
+    return printable(str(value)) if value else "-"
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -194,7 +197,8 @@ def _state(row: dict[str, Any]) -> str:
     return "searched" if row["exists"] else "not there"
 
 
-def _table(rows: list[Any]) -> str:
+def table(rows: list[Any]) -> str:
+    """Return rows of texts as aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -202,6 +206,6 @@ def _table(rows: list[Any]) -> str:
     )
 
 
-def _printable(text: str, most: int = 60) -> str:
-    # A card is a stranger's text: only what can be printed reaches the terminal.
+def printable(text: str, most: int = 60) -> str:
+    """Return what a terminal may be given of a stranger's text, such as a card's."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:most]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.adapters import Registry, existing, printable, table
 from spf_lora.errors import SpfError
 from spf_lora.recipe import list_recipes, load_recipe
 
@@ -13,18 +14,18 @@ _COLUMNS = ("name", "target_text", "scope", "file")
 
 
 def attributes(
-    folder: Annotated[Path, typer.Option(help="Where trained adapters are.")] = Path("adapters"),
+    registry: Registry = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the attributes that have a recipe and the adapters that are trained."""
-    found = {"trainable": _trainable(), "trained": _trained(folder)}
+    found = {"trainable": _trainable(), "trained": _trained(existing(registry))}
     if as_json:
         out.show_json(found)
         return
     trained = found["trained"]
     out.show("can be trained (recipe):")
     _show_rows(found["trainable"])
-    out.show(f"trained, in {folder}:" if trained else f"trained, in {folder}: none yet")
+    out.show("trained:" if trained else "trained: none yet")
     _show_rows(trained)
     if not trained:
         out.say("train one: spf-lora train --attribute beard")
@@ -49,37 +50,30 @@ def _trainable() -> list[dict[str, Any]]:
     return rows
 
 
-def _trained(folder: Path) -> list[dict[str, Any]]:
+def _trained(registry: Path | None) -> list[dict[str, Any]]:
     from spf_lora.adapters.facts import inspect
+    from spf_lora.adapters.registry import entries
 
     rows = []
-    for path in sorted(folder.glob("[!.]*.safetensors")):
+    for entry in entries(registry):
         try:
-            card = inspect(path, whole=False).card
+            card = inspect(entry.path, whole=False).card
         except SpfError as error:
             out.warn(f"{error.message}")
             continue
         recipe = card.recipe.get("attribute", {}) if card else {}
         rows.append(
             {
-                "name": path.stem,
+                "name": entry.name,
                 "target_text": card.target_text if card else None,
                 "scope": recipe.get("scope") if isinstance(recipe, dict) else None,
-                "file": str(path),
+                "file": str(entry.path),
             }
         )
     return rows
 
 
 def _show_rows(rows: list[dict[str, Any]]) -> None:
-    # A card is a stranger's text: only what can be printed reaches the terminal.
-    shown = [[_printable(row[column]) for column in _COLUMNS] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for cells in shown:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        out.show(("  " + "  ".join(padded)).rstrip())
-
-
-def _printable(value: object) -> str:
-    text = "-" if value is None else str(value)
-    return "".join(sign if sign.isprintable() else "?" for sign in text)[:100]
+    if rows:
+        cells = [[printable(str(row[column] or "-"), 100) for column in _COLUMNS] for row in rows]
+        out.show("\n".join(f"  {line}" for line in table(cells).splitlines()))

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from spf_lora.adapters.file import Adapter
     from spf_lora.base.load import Base
 
-_LOWEST, _HIGHEST = -4.0, 4.0
-
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     adapter: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|NAME[:STRENGTH]", help="An adapter, as beard:1.0; repeatable."),
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option(metavar="STACK", help="All adapters of a stack, before others.")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the first picture; the next has one more.")
@@ -44,10 +45,18 @@ def generate(
     if not prompt.strip():
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     check_writable(output, overwrite=force)
-    asked = [parse_adapter(text) for text in adapter or []]
+    asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     picture = _draw(prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance)
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
+
+
+def _of_stack(name: str | None) -> list[tuple[Path, float]]:
+    if name is None:
+        return []
+    from spf_lora.adapters.stack import adapters_of, find_stack
+
+    return [(known.path, strength) for known, strength in adapters_of(find_stack(name))]
 
 
 def parse_adapter(text: str) -> tuple[Path, float]:
@@ -58,19 +67,9 @@ def parse_adapter(text: str) -> tuple[Path, float]:
         RegistryError: there is no adapter of that name.
     """
     from spf_lora.adapters.registry import resolve
+    from spf_lora.adapters.strength import split_strength
 
-    name, colon, number = text.rpartition(":")
-    if not colon or "/" in number or number.endswith(".safetensors"):
-        name, number = text, "1"
-    try:
-        strength = float(number)
-    except ValueError:
-        strength = float("nan")
-    if not _LOWEST <= strength <= _HIGHEST:
-        raise AdapterFileError(
-            f"the strength in {text!r} is no number from {_LOWEST:g} to {_HIGHEST:g}",
-            hint="write it like beard:0.8",
-        )
+    name, strength = split_strength(text)
     return resolve(name), strength
 
 

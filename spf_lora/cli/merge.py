@@ -56,7 +56,7 @@ def merge(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Merge adapters; the default is the exact weighted sum of what they do."""
-    _one_thread_each()
+    one_thread_each()
     from spf_lora.adapters.registry import resolve
     from spf_lora.merge.execute import check_target, execute, predict
     from spf_lora.merge.plan import Settings, check_settings, make_plan
@@ -85,7 +85,8 @@ def merge(
             out.show("\n".join(_lines(made, adapters, done, None if plan else output)))
 
 
-def _one_thread_each() -> None:
+def one_thread_each() -> None:
+    """Keep numpy to one thread, if it is not loaded yet."""
     # Modules are worked on side by side. Threads inside such small matrices only wait for each
     # other: on a busy machine the same merge took 60 times as long. Read when numpy is loaded.
     if "numpy" not in sys.modules:

@@ -16,20 +16,9 @@ from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.peek import glance
 from spf_lora.adapters.rewrite import convert
 from spf_lora.errors import AdapterFileError, OutputError, RegistryError
+from spf_lora.shipped import shipped_folder
 
 NAMES = [f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_{one}" for one in "kv"]
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """A registry folder and nothing else to find: no shipped, no user folder, an empty cwd."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(registry.VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(registry, "shipped_folder", lambda _: tmp_path / "shipped")
-    folder = tmp_path / "shelf"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -192,9 +181,15 @@ def test_shipped_adapters_and_those_of_other_registries_are_not_removed(shelf, b
     shutil.copy(beard, tmp_path / "shipped")
     with pytest.raises(RegistryError, match="came with spf-lora"):
         registry_edit.remove("beard")
-    with pytest.raises(RegistryError, match="has no adapter beard; it is in"):
+    with pytest.raises(RegistryError, match="has no beard; it is in"):
         registry_edit.remove("beard", shelf)
     assert registry.find("beard").path.exists()
+
+
+def test_adapters_beside_the_shipped_ones_do_not_pass_for_shipped():
+    folder = shipped_folder("adapters")
+    assert folder.is_dir()
+    assert folder.name == "demo"
 
 
 def test_a_near_name_is_suggested(shelf, beard):

@@ -4,19 +4,7 @@ import shutil
 import pytest
 from adapter_files import heavy_imports, sound_file, spf_lora
 
-from spf_lora.adapters import registry
 from spf_lora.cli.adapters import _COLUMNS
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(registry.VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(registry, "shipped_folder", lambda _: tmp_path / "shipped")
-    folder = tmp_path / "shelf"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
