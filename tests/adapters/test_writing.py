@@ -1,6 +1,7 @@
 """What is written: nothing lost, one alpha, the same bytes every time, whole or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import foreign
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spf_lora.adapters import container_write, scaling
+from spf_lora.adapters import scaling
 from spf_lora.adapters.container import widen_bf16
 from spf_lora.adapters.file import read_adapter, write_adapter
 from spf_lora.adapters.hashes import autov2, autov3, content_id, tensor_sha256
@@ -157,7 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(container_write.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_adapter(make_adapter(seed=1), path, overwrite=True)
     assert path.read_bytes() == before
