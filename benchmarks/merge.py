@@ -1,11 +1,16 @@
 """Times `spf-lora merge` against a dense SVD merge of our own writing, whole processes.
 
-    python benchmarks/merge.py [--repeats 3] [--skip-dense] [--out benchmarks/results/merge.json]
+    python benchmarks/merge.py [--repeats 3] [--skip-dense] [--skip-fifty]
+                               [--sd-scripts FOLDER] [--out benchmarks/results/merge.json]
 
 The dense merge does what the SVD merge scripts do: build each module's full matrix in torch, full
 SVD, cut. It clamps nothing, so its error is the optimum but for float32. Errors are measured on the
 files written, against the exact weighted sum in float64. Random factors are the worst case for a
 smaller rank: every direction counts the same.
+
+With a checkout of kohya-ss/sd-scripts, its merge and its SVD merge run on the same files, once
+each, at their defaults (computing in float, saved in fp16); what they import must be on PYTHONPATH.
+Their start alone, without a merge, is timed too, so that it can be taken off.
 """
 
 import argparse
@@ -29,6 +34,7 @@ from spf_lora.adapters.factors import decompose
 from spf_lora.adapters.file import Adapter, Module, open_adapter, write_adapter
 
 WEIGHTS = (1.0, 0.8)
+DENSE_NAME, THEIR_SVD = "dense reference, rank 16", "sd-scripts svd_merge_lora, rank 16"
 DENSE = """
 import sys
 import torch
@@ -75,10 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-dense", action="store_true", help="leave out the slow reference")
+    parser.add_argument("--skip-fifty", action="store_true", help="leave out fifty adapters")
+    parser.add_argument("--sd-scripts", type=Path, metavar="FOLDER", help="a checkout of it")
     parser.add_argument("--out", type=Path)
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), settings.repeats, not settings.skip_dense)
+        result = measure(Path(folder), settings)
     text = json.dumps(result, indent=2)
     print(text)
     if settings.out:
@@ -86,7 +94,8 @@ def main() -> None:
         settings.out.write_text(text + "\n")
 
 
-def measure(folder: Path, repeats: int, dense: bool) -> dict[str, object]:
+def measure(folder: Path, settings: argparse.Namespace) -> dict[str, object]:
+    repeats, dense = settings.repeats, not settings.skip_dense
     pair = [write(folder / f"pair{seed}.safetensors", seed, 16) for seed in (0, 1)]
     target = folder / "out.safetensors"
     weights = ",".join(map(str, WEIGHTS))
@@ -107,25 +116,58 @@ def measure(folder: Path, repeats: int, dense: bool) -> dict[str, object]:
         command = [sys.executable, "-c", DENSE, *map(str, pair), str(target), "16"]
         run = whole(command, 1)
         error = relative_error(pair, WEIGHTS, target)
-        two["dense reference, rank 16"] = replace(run, relative_error=error)
-    many = [write(folder / f"many{seed}.safetensors", seed, 32) for seed in range(50)]
-    words = ("--method", "svd", "--rank", "64", "--force", "-o", str(target))
-    fifty = whole(spf_lora(*map(str, many), *words), 1)
+        two[DENSE_NAME] = replace(run, relative_error=error)
+    if settings.sd_scripts:
+        two |= sd_scripts(settings.sd_scripts.resolve(), pair, folder)
     found: dict[str, object] = {
         "two adapters, rank 16, 192 + 72 modules": {key: asdict(one) for key, one in two.items()},
-        "fifty adapters, rank 32 to 64": asdict(fifty),
         "environment": {
             **environment(),
             "torch": version("torch"),
             "cores_used": len(os.sched_getaffinity(0)),
         },
     }
-    if dense:
-        slow, fast = two["dense reference, rank 16"], two["svd --rank 16"]
-        found["times faster than the dense reference"] = {
-            "wall clock": round(slow.seconds / fast.seconds, 1),
-            "processor time": round(slow.cpu_seconds / fast.cpu_seconds, 1),
+    if not settings.skip_fifty:
+        many = [write(folder / f"many{seed}.safetensors", seed, 32) for seed in range(50)]
+        words = ("--method", "svd", "--rank", "64", "--force", "-o", str(target))
+        found["fifty adapters, rank 32 to 64"] = asdict(whole(spf_lora(*map(str, many), *words), 1))
+    found["times faster, svd to rank 16"] = {
+        f"than {name}": {
+            "wall clock": round(two[name].seconds / two["svd --rank 16"].seconds, 1),
+            "processor time": round(two[name].cpu_seconds / two["svd --rank 16"].cpu_seconds, 1),
         }
+        for name in (DENSE_NAME, THEIR_SVD)
+        if name in two
+    }
+    return found
+
+
+def sd_scripts(checkout: Path, pair: list[Path], folder: Path) -> dict[str, Run]:
+    """Run sd-scripts' own merges on the same files; see the module's docstring."""
+    models = [
+        "--models",
+        *map(str, pair),
+        "--ratios",
+        *map(str, WEIGHTS),
+        "--save_precision",
+        "fp16",
+    ]
+    rows = {
+        "sd-scripts merge_lora": ("merge_lora.py", []),
+        "sd-scripts merge_lora --concat": ("merge_lora.py", ["--concat"]),
+        THEIR_SVD: ("svd_merge_lora.py", ["--new_rank", "16", "--new_conv_rank", "16"]),
+    }
+    found = {
+        "sd-scripts, start alone": whole(
+            [sys.executable, str(checkout / "networks" / "svd_merge_lora.py"), "--help"], 1
+        )
+    }
+    for at, (name, (script, words)) in enumerate(rows.items()):
+        target = folder / f"theirs{at}.safetensors"
+        program = [sys.executable, str(checkout / "networks" / script)]
+        words = [*models, *words, "--save_precision", "fp16", "--save_to", str(target)]
+        run = whole([*program, *words], 1)
+        found[name] = replace(run, relative_error=relative_error(pair, WEIGHTS, target))
     return found
 
 
