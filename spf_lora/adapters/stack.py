@@ -235,11 +235,23 @@ def refuse_other_base(known: Known, base_id: str) -> None:
         )
 
 
-def onto_parents(card: cards.Card | None) -> list[str]:
-    """Return the content ids of the adapters that were on while this one was trained."""
+def onto_members(card: cards.Card | None) -> list[Member]:
+    """Return what was on while this adapter was trained, in the order it was learned.
+
+    Raises:
+        StackError: the card says it in another way than we do.
+    """
     rows = card.recipe.get("onto", []) if card else []
-    ids = [one.get("content_id") for one in rows if isinstance(one, Mapping)] if rows else []
-    return [one for one in ids if isinstance(one, str)]
+    if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+        rows = [{"onto": rows}]
+    faults: list[str] = []
+    members = [_member(row, f"onto {at}: ", faults) for at, row in enumerate(rows, 1)]
+    if faults:
+        raise StackError(
+            "\n  ".join(("the card does not say what the adapter was trained onto:", *faults)),
+            hint="spf-lora metadata FILE --strip removes the card",
+        )
+    return [one for one in members if one]
 
 
 def stacks_with(entry: Entry, registry: Path | None = None) -> list[str]:

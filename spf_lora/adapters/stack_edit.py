@@ -20,7 +20,7 @@ from spf_lora.adapters.stack import (
     adapters_of,
     find_place,
     look,
-    onto_parents,
+    onto_members,
     read_stack,
     refuse_other_base,
     state_of,
@@ -151,7 +151,7 @@ def _with(stack: Stack, known: list[Known], new: Known, strength: float, *, orph
             hint="spf-lora metadata FILE --strip removes its card",
         )
     refuse_other_base(new, stack.base_id)
-    missing = set(onto_parents(new.card)) - {one.content_id for one in known}
+    missing = {one.content_id for one in onto_members(new.card)} - {one.content_id for one in known}
     if missing and not orphans:
         raise StackError(
             f"{new.name} was trained on top of an adapter that is not below it in the stack: "
@@ -176,7 +176,7 @@ def _refuse_parent(gone: Member, left: Stack, registry: Path | None) -> None:
     """Refuse to drop what another adapter of the stack was trained onto."""
     for member in left.members:
         _, known = state_of(member, registry)
-        if known and gone.content_id in onto_parents(known.card):
+        if known and any(one.content_id == gone.content_id for one in onto_members(known.card)):
             raise StackError(
                 f"{member.name} was trained on top of {gone.name}",
                 hint=f"drop {member.name} first, or --orphans",

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from spf_lora.adapters import sd15
+from spf_lora.adapters import sd15, stack_edit
 from spf_lora.adapters.card import Card, file_metadata
+from spf_lora.adapters.file import read_adapter, write_adapter
+from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.module import Adapter, Module
 
 # one of every kind: attention, 1x1 and 3x3 convolution, feed-forward, time, text encoder
@@ -17,6 +19,10 @@ SAMPLE_NAMES = (
     "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
     "text_encoder.text_model.encoder.layers.10.mlp.fc2",
 )
+
+KEYS_AND_VALUES = [
+    f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_{one}" for one in "kv"
+]
 
 
 def make_module(name, shape, rank, alpha, seed=0):
@@ -85,3 +91,29 @@ def delta_of():
 def make_module_of():
     """Build one module of rank 4 by name."""
     return lambda name: make_module(name, small(sd15.weight_shapes()[name]), 4, 4.0)
+
+
+@pytest.fixture
+def put(shelf, make_adapter):
+    """Write an adapter of the shelf; return its content id."""
+
+    def write(name, seed, *, base_id="base:1", onto=(), card=True):
+        rows = [{"name": "glasses", "content_id": one, "strength": 1.0} for one in onto]
+        table = {"onto": rows} if rows else {}
+        told = Card(name, f"a {name}", f"a {name}", base_id, recipe=table, parents=tuple(onto))
+        entries = file_metadata(told, rank=4, alpha=2.0, title=name) if card else {}
+        adapter = make_adapter(KEYS_AND_VALUES, seed=seed, metadata=entries)
+        write_adapter(adapter, shelf / f"{name}.safetensors", overwrite=True)
+        return content_id(read_adapter(shelf / f"{name}.safetensors"))
+
+    return write
+
+
+@pytest.fixture
+def ids(put):
+    return {name: put(name, seed) for seed, name in enumerate(("beard", "glasses", "hat"))}
+
+
+@pytest.fixture
+def portrait(shelf, ids):
+    return stack_edit.create("portrait", [("beard", 1.0), ("glasses", -0.5)], shelf)
