@@ -70,8 +70,10 @@ class Draw:
         case: index into `Result.cases`.
         seed: of the noise that all of its pictures but Iz share.
         strength: of the adapter; 0 is the base model.
-        pictures: "I0", "Ic", "I1", "Ib", "Iz", "region" (white where the attribute may act) and,
-            where it is known, "truth" -> key for `spf_lora.evaluate.gallery.read_picture`.
+        pictures: "I0", "Ic", "I1", "Ib", "Iz", "Iy" (a third seed), "region" (white where the
+            attribute may act) and, where they are known, "plain" and "truth" (the person of I0
+            drawn without and with the attribute) -> key for
+            `spf_lora.evaluate.gallery.read_picture`.
         numbers: measure -> value; "P" is this draw's pollution, "score" the judge's belief in the
             attribute on I1, "shown" 1 where it sees it, channels bare ("region") are I1 against
             I0 and "leak:region" is Ib against I0; see docs/evaluation.md.

@@ -1,0 +1,206 @@
+"""Who looks at the pictures: a judge says whether the attribute is there and what else moved.
+
+A judge never takes part in training. The world's judge has the probe, which knows everything that
+can be named about a portrait, and the renderer, which knows the truth.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from spf_lora.base.load import EMBEDDED, check_embedded
+from spf_lora.base.towers import Probe, load_probe
+from spf_lora.data.portraits import ATTRIBUTES, FACTORS, SIZE, Portrait, render, unbiased
+from spf_lora.errors import MeasureError
+from spf_lora.evaluate.channels import CHANNELS
+from spf_lora.strict import did_you_mean
+
+DILATION = 2  # pixels of 64 by which the renderer's region is widened
+_CHANGED = 12  # of 255: smallest change of a colour that counts for the region
+_TYPICAL = 24  # portraits that give the belief in real positives
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about the person in a picture of the base model.
+
+    Attributes:
+        region: white where the attribute may act.
+        plain: the person drawn without the attribute, or None where nobody knows.
+        right: the same person with it, or None.
+    """
+
+    region: Image.Image
+    plain: Image.Image | None = None
+    right: Image.Image | None = None
+
+
+class Judge(Protocol):
+    """What a run asks of those who look."""
+
+    @property
+    def name(self) -> str:
+        """Name for the report."""
+
+    @property
+    def positives(self) -> float:
+        """Belief in the attribute on real pictures that have it, where no truth is known."""
+
+    def belief(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return how surely the attribute is there, (batch,) in [0, 1]."""
+
+    def distances(
+        self, after: torch.Tensor, before: torch.Tensor, outside: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return channel -> (batch,); `asked` tells whether the attribute may have come."""
+
+    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
+        """Return the share of other choices that are read differently, (batch,) in [0, 1]."""
+
+    def truths(self, before: torch.Tensor) -> list[Truth]:
+        """Return what is right for pictures of the base model (batch, 3, h, w)."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorldJudge:
+    """The probe and the renderer of the portrait world.
+
+    Attributes:
+        attribute: a name of `ATTRIBUTES`.
+        probe: the classifier.
+        positives: belief in the attribute on renders that have it.
+    """
+
+    attribute: str
+    probe: Probe
+    positives: float
+    name: str = "world"
+
+    def belief(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the probe's probability of the attribute."""
+        return self._logits(pixels)[self.attribute].softmax(1)[:, 1]
+
+    def distances(
+        self, after: torch.Tensor, before: torch.Tensor, outside: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return every channel of `CHANNELS`.
+
+        Identity looks at the new picture with the region put back as it was, so that the attribute
+        itself is no change of the person. Attributes compares beliefs, not logits: those move with
+        the attribute even in the renderer's own edit.
+        """
+        back = torch.where(outside > 0.5, after, before)
+        found = {
+            name: row.distance(after, before, outside)
+            for name, row in CHANNELS.items()
+            if row.distance
+        }
+        found["identity"] = 1 - torch.cosine_similarity(
+            self.probe.embed(_to_probe(back)), self.probe.embed(_to_probe(before))
+        )
+        one, other = self._logits(after), self._logits(before)
+        found["attributes"] = torch.stack(
+            [
+                (one[head].softmax(1) - other[head].softmax(1)).abs().sum(1) / 2
+                for head in self._heads(asked)
+            ]
+        ).mean(0)
+        return {name: found[name].clamp(min=0) for name in CHANNELS}
+
+    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
+        """Return the share of the other heads whose class changed."""
+        one, other = self._logits(after), self._logits(before)
+        changed = [one[h].argmax(1) != other[h].argmax(1) for h in self._heads(asked)]
+        return torch.stack(changed).float().mean(0)
+
+    def truths(self, before: torch.Tensor) -> list[Truth]:
+        """Read who is in each picture, draw them with and without the attribute.
+
+        The region is where the two drawings differ, dilated.
+        """
+        read = {head: rows.argmax(1).tolist() for head, rows in self._logits(before).items()}
+        found = []
+        for index in range(len(before)):
+            portrait, worn = self._person({head: row[index] for head, row in read.items()})
+            plain = render(portrait, worn, size=before.shape[-1])
+            right = render(portrait, (*worn, self.attribute), size=before.shape[-1])
+            found.append(Truth(_difference(plain, right), plain, right))
+        return found
+
+    def _person(self, read: Mapping[str, int]) -> tuple[Portrait, tuple[str, ...]]:
+        """Return whom the probe sees, and what they wear that the attribute does not exclude."""
+        chosen = {name: list(values)[read[name]] for name, values in FACTORS.items()}
+        never = {self.attribute, *ATTRIBUTES[self.attribute].excludes}
+        worn: list[str] = []
+        for name, row in ATTRIBUTES.items():
+            if read[name] and name not in never and not set(row.excludes) & set(worn):
+                worn.append(name)
+        return Portrait(**chosen), tuple(worn)
+
+    def _logits(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits: dict[str, torch.Tensor] = self.probe(_to_probe(pixels))
+        return logits
+
+    def _heads(self, asked: bool) -> list[str]:
+        """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""
+        if not asked:
+            return list(self.probe.heads)
+        row = ATTRIBUTES[self.attribute]
+        free = {self.attribute, row.replaces, *row.hides, *row.excludes}
+        if "hair_colour" in free:
+            free.add("blonde-hair")  # a hat hides the hair that would be blonde
+        return [head for head in self.probe.heads if head not in free]
+
+
+def world_judge(attribute: str) -> WorldJudge:
+    """Return the judge of the portrait world.
+
+    Raises:
+        MeasureError: the portrait world has no such attribute.
+        BaseModelError: the probe is missing or damaged.
+    """
+    if attribute not in ATTRIBUTES:
+        raise MeasureError(
+            f"the portrait world cannot judge {attribute!r}{did_you_mean(attribute, ATTRIBUTES)}",
+            hint="--attribute names one of: " + ", ".join(sorted(ATTRIBUTES)),
+        )
+    return _world_judge(attribute)
+
+
+@lru_cache(maxsize=len(ATTRIBUTES))
+@torch.no_grad()
+def _world_judge(attribute: str) -> WorldJudge:
+    check_embedded(EMBEDDED)
+    probe = load_probe(EMBEDDED / "probe")
+    rng = random.Random("typical people")
+    people = [unbiased(rng) for _ in range(_TYPICAL)]
+    have = torch.stack([to_pixels(render(person, (attribute,))) for person in people])
+    positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
+    return WorldJudge(attribute, probe, positives)
+
+
+def _difference(plain: Image.Image, right: Image.Image) -> Image.Image:
+    """Return where two drawings differ, dilated, as a picture that is white there."""
+    one, other = (np.asarray(picture, dtype=np.int16) for picture in (plain, right))
+    mask = (np.abs(one - other).max(axis=2) > _CHANGED).astype(np.uint8) * 255
+    reach = max(1, round(DILATION * plain.width / SIZE))
+    return Image.fromarray(mask).filter(ImageFilter.MaxFilter(2 * reach + 1)).convert("RGB")
+
+
+def to_pixels(picture: Image.Image) -> torch.Tensor:
+    """Return (3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _to_probe(pixels: torch.Tensor) -> torch.Tensor:
+    if pixels.shape[-1] == SIZE:
+        return pixels
+    return torch.nn.functional.interpolate(
+        pixels, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False
+    )

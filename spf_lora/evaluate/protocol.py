@@ -1,0 +1,163 @@
+"""Which pictures are compared: prompts with and without the attribute, seeds, and the truth.
+
+Five pictures for every prompt p, seed z and strength: I0 base model on the base prompt, Ic base
+model on the full prompt (the prompt-only control), I1 adapter on the full prompt, Ib adapter on the
+base prompt, Iz as I0 from another seed. All but Iz start from the same noise.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spf_lora.data.captions import base_prompt, full_prompt
+from spf_lora.data.portraits import ATTRIBUTES, partial_caption, unbiased
+from spf_lora.errors import DataError, PromptError
+from spf_lora.recipe import Attribute
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+QUICK_STRENGTHS = (0.0, 0.5, 1.0)
+PROMPTS, SEEDS = 40, 4
+COVERAGE = 0.75  # share of a held-out person's phrases that a prompt names
+QUICK_PROMPTS, QUICK_SEEDS = 16, 2
+_FIRST_SEED, _SEEDS_A_PROMPT = 10_000, 1000
+_MAX_PROMPTS, _MAX_LETTERS = 10_000, 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt to measure on.
+
+    Attributes:
+        prompt: with the attribute.
+        base_prompt: without it.
+        seeds: one picture each.
+    """
+
+    prompt: str
+    base_prompt: str
+    seeds: tuple[int, ...]
+
+
+def other_seed(seeds: Sequence[int], index: int, away: int = 1) -> int:
+    """Return the seed of Iz: the next of the prompt's own, or one nobody else uses.
+
+    Args:
+        seeds: of one prompt.
+        index: which of them is to be compared.
+        away: 1 for the ceiling, 2 for a second sample to test the ceiling with.
+    """
+    if away < len(seeds):
+        return seeds[(index + away) % len(seeds)]
+    return seeds[0] + _SEEDS_A_PROMPT // 2 + 100 * away
+
+
+def prompt_seeds(index: int, count: int) -> tuple[int, ...]:
+    """Return the seeds of a prompt; no two prompts share one."""
+    first = _FIRST_SEED + _SEEDS_A_PROMPT * index
+    return tuple(range(first, first + count))
+
+
+def held_out_cases(
+    attribute: str, *, prompts: int = PROMPTS, seeds: int = SEEDS, coverage: float = COVERAGE
+) -> tuple[Case, ...]:
+    """Return prompts for unbiased people of the portrait world whom no training set is drawn from.
+
+    Args:
+        attribute: a name of `spf_lora.data.portraits.ATTRIBUTES`.
+        prompts: how many people.
+        seeds: pictures of each.
+        coverage: share of a person's phrases that the prompt names.
+
+    Raises:
+        DataError: the portrait world has no such attribute.
+    """
+    rng = random.Random("held-out people")
+    cases = []
+    for index in range(prompts):
+        person = unbiased(rng)
+        dice = rng.random()  # the same phrases are left out with the attribute and without
+        plain, full = (
+            partial_caption(person, worn, random.Random(dice), coverage=coverage)
+            for worn in ((), (attribute,))
+        )
+        cases.append(Case(full, plain, prompt_seeds(index, seeds)))
+    return tuple(cases)
+
+
+def cases_of(lines: Sequence[str], attribute: Attribute, *, seeds: int = SEEDS) -> tuple[Case, ...]:
+    """Return a case for every prompt; one that names the attribute already loses it for the base.
+
+    Raises:
+        PromptError: nothing is left of a prompt without the attribute.
+    """
+    cases = []
+    for index, line in enumerate(lines):
+        plain = base_prompt(line, attribute)
+        if not plain:
+            raise PromptError(
+                f"prompt {index + 1}, {line[:60]!r}, is the attribute and nothing else",
+                hint='describe what must stay as it is: "a portrait of a woman, red hair"',
+            )
+        cases.append(Case(full_prompt(plain, attribute), plain, prompt_seeds(index, seeds)))
+    return tuple(cases)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read a file of prompts, one a line; empty lines and lines that begin with # do not count.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has a line too long, or one twice.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the prompts in {path} cannot be read: {error}",
+            hint="it must be a text file in UTF-8, one prompt a line",
+        ) from error
+    rows = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
+    if not rows:
+        raise DataError(f"{path} holds no prompt", hint="write one a line, without the attribute")
+    for number, line in rows:
+        if len(line) > _MAX_LETTERS:
+            raise DataError(
+                f"line {number} of {path} has {len(line)} letters, more than {_MAX_LETTERS}",
+                hint="a text encoder reads 77 tokens, about 300 letters: shorten it",
+            )
+    lines = [line for _, line in rows]
+    if len(rows) > _MAX_PROMPTS:
+        raise DataError(f"{path} holds {len(rows)} prompts", hint=f"use at most {_MAX_PROMPTS}")
+    seen: dict[str, int] = {}
+    for number, line in rows:
+        if line in seen:
+            raise DataError(
+                f"line {number} of {path} repeats line {seen[line]}",
+                hint="prompts are what is counted: leave each in once, ask for more --seeds",
+            )
+        seen[line] = number
+    return lines
+
+
+def check_lengths(tokenizer: Any, cases: Sequence[Case]) -> None:
+    """Refuse prompts whose end, where the attribute stands, would be cut off.
+
+    Raises:
+        PromptError: one is longer than the text encoder reads.
+    """
+    from spf_lora.base.texts import cut_off
+
+    for index, case in enumerate(cases):
+        if lost := cut_off(tokenizer, case.prompt):
+            raise PromptError(
+                f"prompt {index + 1} is longer than 77 tokens with the attribute; "
+                f"this would be cut off: {lost[:80]!r}",
+                hint="shorten that line: the attribute's words come last and would be lost",
+            )
+
+
+def in_world(attribute: str) -> bool:
+    """Tell whether the portrait world can draw the attribute."""
+    return attribute in ATTRIBUTES

@@ -1,0 +1,180 @@
+"""One evaluation from beginning to end: draw, look, count."""
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from spf_lora import __version__
+from spf_lora.adapters.module import Adapter
+from spf_lora.base.load import Base
+from spf_lora.base.sample import BATCH, GUIDANCE, STEPS
+from spf_lora.data.portraits import ATTRIBUTES
+from spf_lora.errors import MeasureError
+from spf_lora.evaluate.gallery import read_picture, write_content
+from spf_lora.evaluate.judges import Judge, Truth, to_pixels, world_judge
+from spf_lora.evaluate.numbers import with_numbers, with_pollution
+from spf_lora.evaluate.pictures import Painter, Progress, Wanted, painter
+from spf_lora.evaluate.protocol import STRENGTHS, Case, check_lengths, other_seed
+from spf_lora.evaluate.result import CHANNELS, Asked, Draw, Result
+from spf_lora.evaluate.selftests import selftests
+from spf_lora.evaluate.statistics import BOOTSTRAPS, figures, sums_of
+from spf_lora.recipe import Attribute
+
+FEW_PROMPTS = 40
+_TOOLS = ("torch", "diffusers", "transformers", "numpy")
+
+
+def evaluate(
+    base: Base,
+    adapter: Adapter | None,
+    *,
+    attribute: Attribute | str,
+    cases: Sequence[Case],
+    gallery: Path,
+    strengths: Sequence[float] = STRENGTHS,
+    name: str = "",
+    judge: Judge | None = None,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch_size: int = BATCH,
+    bootstraps: int = BOOTSTRAPS,
+    on_progress: Progress | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Result:
+    """Measure what an adapter does, and what it does besides.
+
+    Args:
+        base: the model it was trained on.
+        adapter: None measures the prompt-only control alone.
+        attribute: what it should add; a name stands for an attribute of the portrait world.
+        cases: the prompts, see `spf_lora.evaluate.protocol`.
+        gallery: folder of the picture cache; `cache_folder()` is the user's.
+        strengths: of the sweep; 0 is always in it.
+        name: what tables call the adapter.
+        judge: who looks at the pictures; the portrait world's by default.
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance.
+        batch_size: pictures drawn at once.
+        bootstraps: draws of the bootstrap.
+        on_progress: told how many of the missing pictures are drawn.
+        on_stage: told what begins: "draw", "look", "count".
+
+    Raises:
+        MeasureError: there is nothing to compare, or the attribute cannot be judged.
+        PromptError: a prompt is too long.
+    """
+    began = time.perf_counter()
+    tell = on_stage or (lambda stage: None)
+    who = attribute if isinstance(attribute, str) else attribute.name
+    judge = judge or world_judge(who)
+    swept = _sweep(strengths, adapter)
+    if not cases or not all(case.seeds for case in cases):
+        raise MeasureError("there are no pictures to compare", hint="give a prompt and a seed")
+    check_lengths(base.tokenizer, cases)
+    paint = painter(
+        base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size
+    )
+    tell("draw")
+    drawn = paint.draw(all_wanted(cases, swept), on_progress)
+    tell("look")
+    rows = plan_draws(cases, swept, paint, judge)
+    seen = with_numbers(rows, judge, gallery)
+    channels = [c for c in CHANNELS if all(f"ceiling:{c}" in d.numbers for d in seen)]
+    draws = with_pollution(seen, channels)
+    tell("count")
+    sums = sums_of(draws, prompts=len(cases), strengths=swept)
+    return Result(
+        attribute=who,
+        target_text=_target_text(attribute),
+        adapter=(name or who) if adapter else "",
+        adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
+        sampler={"name": "ddim", "steps": steps, "guidance": guidance, "negative": ""},
+        strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
+        cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
+        draws=tuple(draws), numbers=figures(sums, draws=bootstraps),
+        selftests=tuple(selftests(draws, judge, gallery)),
+        remarks=tuple(_remarks(cases, draws)),
+        versions={"spf-lora": __version__, **{tool: version(tool) for tool in _TOOLS}},
+        seconds=round(time.perf_counter() - began, 2), pictures_drawn=drawn, gallery=gallery,
+    )  # fmt: skip
+
+
+def _target_text(attribute: Attribute | str) -> str:
+    if isinstance(attribute, Attribute):
+        return attribute.target_text
+    return ATTRIBUTES[attribute].target_text if attribute in ATTRIBUTES else attribute
+
+
+def _sweep(strengths: Sequence[float], adapter: Adapter | None) -> tuple[float, ...]:
+    wanted = {0.0, *map(float, strengths)} if adapter else {0.0}
+    if not all(0 <= s <= 4 for s in wanted):
+        raise MeasureError(
+            f"strengths {', '.join(f'{s:g}' for s in strengths)}: each must be from 0 to 4",
+            hint="the usual sweep is 0, 0.25, 0.5, 0.75, 1, 1.25",
+        )
+    return tuple(sorted(wanted))
+
+
+def all_wanted(cases: Sequence[Case], strengths: Sequence[float]) -> list[Wanted]:
+    """Return every picture of a run, in an order that depends on the words alone."""
+    wanted = []
+    for case in cases:
+        for index, seed in enumerate(case.seeds):
+            for away in (0, 1, 2):  # 2: a second sample, to test the ceiling with
+                other = other_seed(case.seeds, index, away) if away else seed
+                wanted.append(Wanted(case.base_prompt, other))
+            for strength in strengths:
+                wanted.append(Wanted(case.prompt, seed, strength))
+                wanted.append(Wanted(case.base_prompt, seed, strength))
+    return wanted
+
+
+def plan_draws(
+    cases: Sequence[Case], strengths: Sequence[float], paint: Painter, judge: Judge
+) -> list[Draw]:
+    """Return every draw with the keys of its pictures and no numbers yet; the base's are drawn."""
+    draws = []
+    for number, case in enumerate(cases):
+        before = [
+            read_picture(paint.folder, paint.key(Wanted(case.base_prompt, seed)))
+            for seed in case.seeds
+        ]
+        truths = judge.truths(torch.stack([to_pixels(picture) for picture in before]))
+        for index, (seed, truth) in enumerate(zip(case.seeds, truths, strict=True)):
+            fixed = {
+                "I0": Wanted(case.base_prompt, seed),
+                "Ic": Wanted(case.prompt, seed),
+                "Iz": Wanted(case.base_prompt, other_seed(case.seeds, index)),
+                "Iy": Wanted(case.base_prompt, other_seed(case.seeds, index, 2)),
+            }
+            known = _known(truth, paint)
+            for strength in strengths:
+                own = {
+                    "I1": Wanted(case.prompt, seed, strength),
+                    "Ib": Wanted(case.base_prompt, seed, strength),
+                }
+                keys = {which: paint.key(w) for which, w in (fixed | own).items()}
+                draws.append(Draw(number, seed, strength, keys | known, {}))
+    return draws
+
+
+def _known(truth: Truth, paint: Painter) -> dict[str, str]:
+    named = {"region": truth.region, "truth": truth.right, "plain": truth.plain}
+    return {name: write_content(paint.folder, p) for name, p in named.items() if p is not None}
+
+
+def _remarks(cases: Sequence[Case], draws: Sequence[Draw]) -> list[str]:
+    said = []
+    if len(cases) < FEW_PROMPTS:
+        said.append(f"{len(cases)} prompts: intervals are wide; {FEW_PROMPTS} are meant for claims")
+    if len(cases) == 1:
+        said.append("one prompt has no interval: the prompt is the unit")
+    without = sum("truth" not in draw.pictures for draw in draws)
+    if without:
+        said.append(
+            "nobody knows how the right picture would look: there is no distance to the truth"
+        )
+    return said
