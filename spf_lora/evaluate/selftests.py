@@ -13,7 +13,7 @@ from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.judges import Judge, to_pixels
 from spf_lora.evaluate.numbers import Pixels, load_pixels, numbers_of
 from spf_lora.evaluate.result import CHANNELS, Draw, SelfTest
-from spf_lora.evaluate.statistics import bootstrap_weights, harmonic, measures, sums_of
+from spf_lora.evaluate.statistics import bootstrap_weights, channels, harmonic, sums_of
 
 MOST = 64  # draws that are looked at
 _SHUFFLES, _SHUFFLE_DRAWS = 200, 200
@@ -108,8 +108,8 @@ def _shuffled(
     for _ in range(_SHUFFLES):
         swap = np.array([rng.random() < 0.5 for _ in range(prompts)])[:, None]
         values = {n: np.where(swap, v[:, ::-1], v) for n, v in sums.values.items()}
-        excess = measures(replace(sums, values=values), weights)[f"excess@{strengths[1]:g}"][1:]
-        low, high = np.percentile(excess, [2.5, 97.5])
+        moved = np.mean(list(channels(replace(sums, values=values), weights).values()), axis=0)
+        low, high = np.percentile(moved[1:, 1] - moved[1:, 0], [2.5, 97.5])
         missed += bool(low > 0 or high < 0)
     share = missed / _SHUFFLES
     return SelfTest(

@@ -89,7 +89,7 @@ def measures(sums: Sums, weights: Array) -> dict[str, Array]:
 
 def _by_strength(sums: Sums, weights: Array) -> dict[str, Array]:
     found = {"rho": _response(sums, weights)}
-    parts = {c: _ratio(sums, weights, c, f"ceiling:{c}") for c in CHANNELS if c in sums.values}
+    parts = channels(sums, weights)
     leaks = {
         f"leak:{c}": _ratio(sums, weights, f"leak:{c}", f"leak-ceiling:{c}") for c in parts
     }  # fmt: skip
@@ -100,6 +100,11 @@ def _by_strength(sums: Sums, weights: Array) -> dict[str, Array]:
     found |= parts | leaks
     found |= {name: _mean(sums, weights, key) for name, key in MEANS.items() if key in sums.values}
     return found
+
+
+def channels(sums: Sums, weights: Array) -> dict[str, Array]:
+    """Return each channel by its other-seed ceiling, (rows, strengths); P is their mean."""
+    return {c: _ratio(sums, weights, c, f"ceiling:{c}") for c in CHANNELS if c in sums.values}
 
 
 def harmonic(response: Array, pollution: Array) -> Array:

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+import torch
+from measuring import random_adapter
+
+from spf_lora.base.load import Base, load_base
+from spf_lora.evaluate.protocol import held_out_cases
+from spf_lora.evaluate.result import Result
+from spf_lora.evaluate.run import evaluate
+
+
+@pytest.fixture(scope="module")
+def still(tiny_folder: Path) -> Base:
+    """The tiny base, for tests that put back what they switch."""
+    return load_base(str(tiny_folder), device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gallery")
+
+
+@pytest.fixture(scope="session")
+def measured(tiny_folder: Path, gallery: Path) -> Result:
+    """A random adapter on the tiny base: 4 prompts, 2 seeds, 3 strengths."""
+    base = load_base(str(tiny_folder), device=torch.device("cpu"))
+    return evaluate(
+        base, random_adapter(base.unet), attribute="beard", name="noise",
+        cases=held_out_cases("beard", prompts=4, seeds=2), strengths=(0, 0.5, 1), gallery=gallery,
+        steps=2, bootstraps=200,
+    )  # fmt: skip
