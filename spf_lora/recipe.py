@@ -21,6 +21,8 @@ Scope = Literal["local", "global"]
 Preset = Literal["kv", "cross", "attention", "full"]
 OptimizerName = Literal["adamw8bit", "adamw"]
 Precision = Literal["fp32"]
+Method = Literal["ours", "plain", "l2-to-base", "prior-preservation", "dop", "dco", "masked-prior"]
+Door = Literal["padding", "target", "both"]
 
 _SLUG = Shape(r"[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, words joined by -")
 _PHRASE = Shape(r"[^\s,]+( [^\s,]+)*", "one phrase: no comma, no space at its ends, none doubled")
@@ -53,6 +55,10 @@ class AdapterSettings:
     preset: Preset = setting("attention", "layers that get an adapter")
     rank: int = setting(8, "rank of each update", low=1, high=256)
     alpha: float = setting(8.0, "the update is scaled by alpha / rank", low=0.01, high=1024)
+    subspace: int = setting(
+        0, "directions of the text that keys and values may read; 0 is all", low=0, high=256
+    )
+    door: Door = setting("padding", "whose states the subspace is chosen to read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,23 +85,38 @@ class LearnSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlignSettings:
-    """Stage 2: the adapter is held to the frozen model wherever the target is not asked for."""
+    """Stage 2: the target is learned inside the control map, nothing moves outside it."""
 
     steps: int = setting(250, "steps of stage 2; 0 leaves it out", low=0, high=1_000_000)
-    fine_grained: float = setting(0.5, "weight of the loss on queries", low=0.0, high=1000)
-    text_consistent: float = setting(5.0, "weight of the loss on attention", low=0.0, high=1000)
+    denoise: float = setting(1.0, "weight of the denoising loss inside the map", low=0, high=1000)
     outside_map: float = setting(
-        2.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
+        1.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
     )
-    empty_prompts: float = setting(
-        0.1, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
+    fine_grained: float = setting(0.0, "weight of the loss on queries", low=0.0, high=1000)
+    text_consistent: float = setting(0.0, "weight of the loss on attention", low=0.0, high=1000)
+    response: float = setting(0.0, "weight of the CLIP loss on the prediction", low=0.0, high=1000)
+    response_max_t: int = setting(300, "last time step of the CLIP loss", low=0, high=999)
+    twins: float = setting(
+        0.0, "share of samples that show the base's own picture, asked for", low=0.0, high=1.0
     )
     base_prompts: float = setting(
-        0.3, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0
+        0.0, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0
     )
+    empty_prompts: float = setting(
+        0.0, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
+    )
+    map_low: float = setting(1.2, "answer, in means, where the map begins", low=0.0, high=100)
+    map_high: float = setting(2.0, "answer, in means, where the map is 1", low=0.0, high=100)
     map_area_cap: float = setting(
         0.4, "largest share of the picture that the control map may free", low=0.01, high=1.0
     )
+    map_decay: float = setting(
+        0.8, "weight of the past in a picture's averaged answer", low=0.0, high=0.999
+    )
+    phrases: float = setting(
+        0.0, "share of the base phrases' attention taken off the map", low=0.0, high=100
+    )
+    clip: str = setting("base", "base's own CLIP, or the folder or hub id of one", shape=_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +138,13 @@ class TrainingSettings:
 
     seed: int = setting(0, "decides weights, noise, time steps and order", low=0, high=_MAX_SEED)
     base: str = setting("embedded", "base model to adapt", shape=_NAME)
+    method: Method = setting("ours", "objective; the others are rivals to compare with")
+    rival_weight: float = setting(
+        0.0, "weight of a rival's own term; 0 is its source's", low=0.0, high=1e6
+    )
+    x0_weight_cap: float = setting(
+        0.0, "large time steps count more, up to this ratio; 0 counts all alike", low=0, high=1000
+    )
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=1e-6, high=1e6)
     checkpoint_every_steps: int = setting(100, "steps between checkpoints", low=1, high=1_000_000)
     precision: Precision = setting("fp32", "number format of the computation")
@@ -175,7 +203,27 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     if faults:
         raise _all_faults(path, faults)
     sections = {name: schema(**tables[name]) for name, schema in SECTIONS.items()}
+    faults = _contradictions(sections)
+    if faults:
+        raise _all_faults(path, faults)
     return Recipe(profile=str(profile), **sections)
+
+
+def _contradictions(sections: Mapping[str, Any]) -> list[str]:
+    """Return what each section allows, but not together."""
+    attribute, align = sections["attribute"], sections["align"]
+    local = ("outside_map", "fine_grained", "text_consistent")
+    faults = [
+        f"align.{name} holds what lies outside the attribute's region, but attribute.scope is "
+        "global: set it to 0"
+        for name in local
+        if attribute.scope == "global" and getattr(align, name) > 0 and align.steps > 0
+    ]
+    if align.map_low >= align.map_high:
+        faults.append("align.map_low must be below align.map_high")
+    if align.twins + align.base_prompts + align.empty_prompts >= 1:
+        faults.append("align.twins, base_prompts and empty_prompts leave no training picture")
+    return faults
 
 
 def parse_override(text: str) -> tuple[str, Any]:

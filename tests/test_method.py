@@ -4,8 +4,15 @@ import torch
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.method import losses
 from spf_lora.method.attention import attention_map
-from spf_lora.method.control_map import difference_map
+from spf_lora.method.control_map import (
+    MapMemory,
+    answer,
+    control_map,
+    phrase_answer,
+    rescaled_distances,
+)
 from spf_lora.method.dual_path import dual_path
+from spf_lora.method.protect import choose_subspace, project_
 from spf_lora.method.tokens import token_groups
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -40,6 +47,10 @@ def test_the_dual_path_is_two_plain_forwards(tiny, inputs):
     assert torch.equal(reference.eps, plain), "the reference is bitwise the frozen model"
     assert torch.equal(response.eps, adapted)
     assert len(reference.queries) == 16
+    unwatched = dual_path(tiny.unet, **inputs, watched=False)
+    assert torch.equal(unwatched[0].eps, plain)
+    assert torch.equal(unwatched[1].eps, adapted)
+    assert not unwatched[0].queries
 
 
 def test_no_gradient_reaches_the_reference_and_every_adapter_tensor_gets_one(tiny, inputs):
@@ -69,25 +80,52 @@ def test_an_attention_map_is_what_diffusers_attends_with(tiny, inputs):
     torch.testing.assert_close(recorder.attention(LAYER).sum(-1), torch.ones(2, 64))
 
 
-def test_a_difference_map_is_zero_where_paths_agree_and_keeps_to_its_area():
+def test_an_answer_is_zero_where_paths_agree_and_has_no_scale_and_no_gradient():
     torch.manual_seed(0)
-    reference = torch.randn(3, 4, 16, 16)
-    assert difference_map(reference, reference, area_cap=0.4).abs().max() == 0
-    moved = reference + torch.randn(3, 4, 16, 16)
-    found = difference_map(moved, reference, area_cap=0.25)
-    assert found.shape == (3, 1, 16, 16)
-    assert found.min() == 0
-    assert found.max() == 1
-    assert ((found > 0).float().mean(dim=(1, 2, 3)) <= 0.25).all()
-
-
-def test_a_difference_map_does_not_depend_on_scale_and_carries_no_gradient():
-    torch.manual_seed(0)
-    reference, change = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8, requires_grad=True)
-    small = difference_map(reference + change, reference, area_cap=0.5)
-    large = difference_map(reference + 10 * change, reference, area_cap=0.5)
+    reference, change = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8, requires_grad=True)
+    assert answer(reference, reference).abs().max() == 0
+    small, large = answer(reference + change, reference), answer(reference + 10 * change, reference)
     torch.testing.assert_close(small, large, atol=1e-4, rtol=0)
+    torch.testing.assert_close(small.mean(dim=(1, 2, 3)), torch.ones(3))
     assert not small.requires_grad
+
+
+def test_a_control_map_begins_at_low_ends_at_high_and_keeps_to_its_area():
+    answers = torch.tensor([0.0, 1.0, 1.5, 2.0, 3.0] + [0.0] * 11).reshape(1, 1, 4, 4)
+    found = control_map(answers, low=1.0, high=2.0, area_cap=1.0).flatten()[:5]
+    assert found.tolist() == [0, 0, 0.5, 1, 1]
+    capped = control_map(torch.rand(2, 1, 16, 16) + 5, low=1.0, high=2.0, area_cap=0.25)
+    assert ((capped > 0).float().mean(dim=(1, 2, 3)) <= 0.26).all()
+    assert control_map(torch.zeros(1, 1, 4, 4), low=0.0, high=1.0, area_cap=1.0).max() == 0
+
+
+def test_phrases_far_from_the_target_subtract_where_they_are_attended_to():
+    attention = torch.zeros(1, 16, 5)
+    attention[0, :8, 1], attention[0, 8:, 2] = 1.0, 1.0  # upper half token 1, lower half token 2
+    distances = torch.tensor([[0.0, 1.0, 0.25, 0.0, 0.0]])
+    found = phrase_answer({"a": attention}, distances, (4, 4))[0, 0]
+    assert found[:2].mean() > 3 * found[2:].mean() > 0
+    torch.testing.assert_close(found.mean(), torch.tensor(1.0))
+    assert phrase_answer({"a": attention}, torch.zeros(1, 5), (4, 4)).abs().max() == 0
+
+
+def test_distances_are_spread_over_the_phrases():
+    found = rescaled_distances(torch.tensor([0.9, 0.85, 0.8]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.5, 1.0]))
+    assert rescaled_distances(torch.tensor([0.7])).tolist() == [1.0]
+
+
+def test_a_memory_averages_the_draws_of_each_picture():
+    memory = MapMemory(3, (2, 2), decay=0.5, device=torch.device("cpu"))
+    one, three = torch.ones(1, 1, 2, 2), 3 * torch.ones(1, 1, 2, 2)
+    rows = torch.tensor([1])
+    assert memory.recall(rows).max() == 0
+    torch.testing.assert_close(memory.update(rows, one), one)
+    torch.testing.assert_close(memory.update(rows, three), (0.5 * one + three) / 1.5)
+    assert memory.recall(torch.tensor([0])).max() == 0
+    other = MapMemory(3, (2, 2), decay=0.5, device=torch.device("cpu"))
+    other.restore(memory.tensors())
+    torch.testing.assert_close(other.recall(rows), memory.recall(rows))
 
 
 @pytest.fixture
@@ -131,8 +169,10 @@ def test_the_outside_loss_counts_only_what_is_outside():
     response = torch.ones(1, 4, 4, 4)
     half = torch.zeros(1, 1, 4, 4)
     half[..., :2] = 1
-    assert losses.outside_map(response, reference, half) == pytest.approx(0.5)
-    assert losses.outside_map(reference, reference, half) == 0
+    every = torch.ones(1)
+    assert losses.outside_map(response, reference, half, every) == pytest.approx(0.5)
+    assert losses.outside_map(reference, reference, half, every) == 0
+    assert losses.outside_map(response, reference, half, 2 * every) == pytest.approx(1.0)
 
 
 def test_the_text_loss_ignores_the_targets_own_tokens():
@@ -179,3 +219,57 @@ def test_tokens_are_matched_around_the_one_place_that_differs(base, full, pairs)
 def test_denoise_leaves_out_samples_of_weight_zero():
     eps, noise = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     assert losses.denoise(eps, noise, torch.tensor([1.0, 0.0])) == pytest.approx(0.5)
+
+
+def test_denoise_leaves_out_what_lies_outside_the_map():
+    eps, noise = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    left = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+    assert losses.denoise(eps, noise, torch.ones(1), left) == pytest.approx(0.5)
+
+
+def test_the_response_loss_is_zero_for_the_trained_picture_and_grows_as_it_turns_away():
+    target = torch.tensor([0.0, 0.0, 1.0])
+    trained = torch.tensor([[1.0, 0.0, 0.0]])
+    turned = [torch.tensor([[1.0, a, 0.0]], requires_grad=True) for a in (0.0, 0.3, 0.9)]
+    every = torch.ones(1)
+    found = [losses.response(x, trained, target, every) for x in turned]
+    assert found[0].item() == pytest.approx(0, abs=1e-6)
+    assert found[0] < found[1] < found[2]
+    found[2].backward()
+    assert turned[2].grad.abs().sum() > 0
+    assert losses.response(turned[2], trained, target, 0 * every) == 0
+
+
+def _states(n, seed, extra=None):
+    torch.manual_seed(seed)
+    states = torch.randn(n, 16) @ torch.diag(torch.linspace(2, 0.1, 16))
+    return states if extra is None else states + 3 * extra
+
+
+def test_a_subspace_reads_what_only_the_target_has():
+    alone = torch.zeros(16)
+    alone[15] = 1.0  # a direction where protected states hardly ever point
+    found = choose_subspace(
+        _states(200, 0, alone), _states(400, 1), rank=1,
+        held_out_target=_states(50, 2, alone), held_out_protected=_states(50, 3),
+    )  # fmt: skip
+    assert found.basis.shape == (16, 1)
+    assert abs(found.basis[15, 0]) > 0.95
+    assert found.selectivity > 10
+    assert found.leak < 0.2
+
+
+def test_a_projected_adapter_cannot_read_outside_its_subspace(tiny):
+    parameters = _adapted(tiny)
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(24, 3))[0]
+    before = {n: p.clone() for n, p in parameters.items()}
+    project_(parameters, basis)
+    outside = torch.randn(24)
+    outside -= basis @ (basis.T @ outside)
+    for name, parameter in parameters.items():
+        if "lora_A" in name and ("attn2.to_k" in name or "attn2.to_v" in name):
+            assert (parameter @ outside).abs().max() < 1e-5
+            torch.testing.assert_close(parameter @ basis, before[name] @ basis)
+        else:
+            assert torch.equal(parameter, before[name])

@@ -13,7 +13,10 @@ from PIL import Image
 from spf_lora.adapters.card import from_metadata
 from spf_lora.adapters.file import read_adapter
 
-SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
+SMALL = (
+    "--set", "data.count=4", "--set", "data.batch_size=2", "--set", "align.twins=0",
+    "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +79,7 @@ def test_tensorboard_logs_hold_every_term(train):
     assert train("--log-dir", "logs")[0] == 0
     events = EventAccumulator("logs")
     events.Reload()
-    assert {"loss/total", "loss/fine_grained", "control_map/mean_area"} <= set(
+    assert {"loss/total", "loss/outside_map", "control_map/mean_area"} <= set(
         events.Tags()["scalars"]
     )
     assert len(events.Scalars("loss/total")) == 4
@@ -85,7 +88,7 @@ def test_tensorboard_logs_hold_every_term(train):
 def _start(tiny_folder, *words):
     command = [
         sys.executable, "-m", "spf_lora", "train", "-a", "hat", "--base", str(tiny_folder),
-        "--steps", "60", *SMALL, "--set", "training.checkpoint_every_steps=3", *words,
+        "--steps", "24", *SMALL, "--set", "training.checkpoint_every_steps=3", *words,
     ]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
@@ -100,7 +103,7 @@ def test_a_stopped_run_resumes_to_the_same_file(tiny_folder, cli, number):
     talk = run.communicate()[1]
     assert run.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), talk
     assert left_behind() == [str(checkpoint)]
-    words = ("train", "-a", "hat", "--base", tiny_folder, "--steps", "60", *SMALL)
+    words = ("train", "-a", "hat", "--base", tiny_folder, "--steps", "24", *SMALL)
     words += ("--set", "training.checkpoint_every_steps=3")
     code, _, talk = cli(*words, "--resume")
     assert code == 0
@@ -223,7 +226,7 @@ def test_a_loss_that_explodes_stops_with_advice_and_keeps_the_checkpoint(train):
         "--set", "training.checkpoint_every_steps=1", "--steps", "60",
     )  # fmt: skip
     assert code == 1
-    assert "the loss became" in talk
+    assert "became" in talk
     assert "learning_rate" in talk
     assert left_behind() == ["adapters/.hat.checkpoint.safetensors"]
 

@@ -5,38 +5,80 @@ import pytest
 import torch
 
 from spf_lora.adapters.attach import adapter_off, attach_trainable, attached, trained_adapter
-from spf_lora.data.portraits import caption, render, unbiased
+from spf_lora.data.portraits import caption, phrases, region, render, unbiased
 from spf_lora.errors import AdapterFileError, CheckpointError, TrainingError
+from spf_lora.training.baselines import RIVALS, RivalObjective
+from spf_lora.training.batch import Mix, draw_batch
 from spf_lora.training.checkpoint import load_checkpoint, save_checkpoint
+from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import OPTIMIZERS, make_optimizer, rate_at
 from spf_lora.training.prepare import prepare
-from spf_lora.training.trainer import Plan, Trainer, Weights
+from spf_lora.training.trainer import Plan, Stage, Trainer
 
-PLAN = Plan(
-    learn_steps=3, align_steps=3, batch_size=2, learning_rate=1e-2, warmup_steps=1,
-    empty_prompts=0.2, base_prompts=0.3, max_grad_norm=1.0, seed=0,
-    weights=Weights(fine_grained=0.5, text_consistent=5.0, outside_map=2.0, map_area_cap=0.4),
+PLAN = Plan(batch_size=4, learning_rate=1e-2, warmup_steps=1, max_grad_norm=1.0, seed=0)
+MIX = Mix(twins=0.2, base_prompts=0.2, empty_prompts=0.2)
+WEIGHTS = Weights(
+    denoise=2.0, outside_map=2.0, fine_grained=0.5, text_consistent=5.0, response=0.0,
+    response_max_t=300, phrases=0.1,
 )  # fmt: skip
+ONLY_DENOISE = replace(WEIGHTS, outside_map=0, fine_grained=0, text_consistent=0, phrases=0)
+SETTINGS = MapSettings(low=1.0, high=1.5, area_cap=0.4, decay=0.8)
 
 
-def make_trainer(tiny, path, *, plan=PLAN, optimizer="adamw8bit", run_id="run"):
+@pytest.fixture(scope="module")
+def drawn(tiny_folder):
+    """The tensors of five portraits; their twins are drawn once."""
+    from PIL import Image
+
+    from spf_lora.base.load import load_base
+
     rng = random.Random(0)
     people = [unbiased(rng) for _ in range(5)]
-    data = prepare(
-        tiny,
+    return prepare(
+        load_base(str(tiny_folder), device=torch.device("cpu")),
         [render(p, ("hat",)) for p in people],
         base_prompts=[caption(p) for p in people],
         full_prompts=[caption(p, ("hat",)) for p in people],
+        phrases=[phrases(p) for p in people],
+        target_text="a hat",
+        twins=True,
+        masks=[Image.fromarray(region(p, "hat")) for p in people],
     )
-    parameters = attach_trainable(tiny.unet, preset="attention", rank=4, alpha=4.0, seed=plan.seed)
-    return Trainer(
-        unet=tiny.unet, parameters=parameters, scheduler=tiny.scheduler, data=data, plan=plan,
-        optimizer=make_optimizer(
-            optimizer, parameters.values(), learning_rate=plan.learning_rate, weight_decay=0.01,
-            betas=(0.9, 0.999),
-        ),
-        checkpoint=path, run_id=run_id,
-    )  # fmt: skip
+
+
+@pytest.fixture
+def make_trainer(drawn):
+    def make(
+        base, path, *, plan=PLAN, optimizer="adamw8bit", run_id="run", learn=3, align=3,
+        weights=WEIGHTS, settings=SETTINGS, mix=MIX, embed=None, rival=None, data=None,
+    ):  # fmt: skip
+        data = data or replace(drawn, latents=drawn.latents.clone())
+        times = time_weights(base.scheduler, 5.0)
+        parameters = attach_trainable(
+            base.unet, preset="attention", rank=4, alpha=4.0, seed=plan.seed
+        )
+        aligned = Align(
+            base.unet, data, weights=weights, settings=settings, times=times,
+            alphas=base.scheduler.alphas_cumprod, embed=embed,
+        )  # fmt: skip
+        stages = [
+            Stage("learn", learn, Learn(base.unet, data, times)),
+            Stage("align", align, aligned, mix),
+        ]
+        if rival:
+            row = RIVALS[rival]
+            objective = RivalObjective(base.unet, data, row, weight=row.weight)
+            stages = [Stage(rival, learn + align, objective, row.mix)]
+        return Trainer(
+            unet=base.unet, parameters=parameters, scheduler=base.scheduler, data=data, plan=plan,
+            stages=stages, checkpoint=path, run_id=run_id,
+            optimizer=make_optimizer(
+                optimizer, list(parameters.values()), learning_rate=plan.learning_rate,
+                weight_decay=0.01, betas=(0.9, 0.999),
+            ),
+        )  # fmt: skip
+
+    return make
 
 
 def can_learn(name):
@@ -59,16 +101,18 @@ def fresh(tiny_folder):
     return lambda: load_base(str(tiny_folder), device=torch.device("cpu"))
 
 
-def test_both_stages_run_and_report_their_terms(tiny, tmp_path):
+def test_both_stages_run_and_report_their_terms(tiny, tmp_path, make_trainer):
     steps = list(make_trainer(tiny, tmp_path / "c").run())
     assert [s.stage for s in steps] == ["learn"] * 3 + ["align"] * 3
     assert set(steps[0].terms) == {"denoise"}
     assert set(steps[-1].terms) == {"denoise", "fine_grained", "text_consistent", "outside_map"}
-    assert 0 < steps[-1].map_area <= 0.4
+    assert 0 < steps[-1].map_area <= 0.42
 
 
-def test_two_steps_move_every_tensor_of_the_adapter_and_none_of_the_base(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path / "c", plan=replace(PLAN, learn_steps=2, align_steps=0))
+def test_two_steps_move_every_tensor_of_the_adapter_and_none_of_the_base(
+    tiny, tmp_path, make_trainer
+):
+    trainer = make_trainer(tiny, tmp_path / "c", learn=2, align=0)
     frozen = {n: p.clone() for n, p in tiny.unet.named_parameters() if n not in trainer.parameters}
     before = weights_of(trainer)
     list(trainer.run())  # the first step moves only `up`: `down` has no gradient while up is 0
@@ -76,8 +120,8 @@ def test_two_steps_move_every_tensor_of_the_adapter_and_none_of_the_base(tiny, t
     assert all(torch.equal(frozen[n], tiny.unet.get_parameter(n)) for n in frozen)
 
 
-def test_one_align_step_moves_every_up_factor(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path / "c", plan=replace(PLAN, learn_steps=0, align_steps=1))
+def test_one_align_step_moves_every_up_factor(tiny, tmp_path, make_trainer):
+    trainer = make_trainer(tiny, tmp_path / "c", learn=0, align=1, mix=Mix())
     before = weights_of(trainer)
     list(trainer.run())
     moved = {n for n, p in trainer.parameters.items() if not torch.equal(before[n], p)}
@@ -85,7 +129,9 @@ def test_one_align_step_moves_every_up_factor(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(fresh, tmp_path, optimizer):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    fresh, tmp_path, optimizer, make_trainer
+):
     whole = make_trainer(fresh(), tmp_path / "a", optimizer=optimizer)
     list(whole.run())
     stopped = make_trainer(fresh(), tmp_path / "b", optimizer=optimizer)
@@ -99,7 +145,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(fresh, tmp_path, 
     assert same(weights_of(whole), weights_of(resumed))
 
 
-def test_the_seed_decides_the_adapter(fresh, tmp_path):
+def test_the_seed_decides_the_adapter(fresh, tmp_path, make_trainer):
     runs = [make_trainer(fresh(), tmp_path / "c", plan=replace(PLAN, seed=s)) for s in (1, 1, 2)]
     for run in runs:
         list(run.run())
@@ -107,23 +153,20 @@ def test_the_seed_decides_the_adapter(fresh, tmp_path):
     assert not same(weights_of(runs[0]), weights_of(runs[2]))
 
 
-def test_a_weight_of_zero_takes_a_term_out(fresh, tmp_path):
-    none = Weights(fine_grained=0, text_consistent=0, outside_map=0, map_area_cap=0.4)
-    plan = replace(PLAN, learn_steps=0, align_steps=1, weights=none)
-    step = next(make_trainer(fresh(), tmp_path / "c", plan=plan).run())
-    assert step.loss == pytest.approx(step.terms["denoise"])
-    plan = replace(plan, weights=replace(none, outside_map=3.0))
-    step = next(make_trainer(fresh(), tmp_path / "c", plan=plan).run())
-    assert step.loss == pytest.approx(step.terms["denoise"] + 3 * step.terms["outside_map"])
+def test_a_weight_of_zero_takes_a_term_out(fresh, tmp_path, make_trainer):
+    made = make_trainer(fresh(), tmp_path / "c", learn=0, align=1, weights=ONLY_DENOISE)
+    step = next(made.run())
+    assert step.loss == pytest.approx(2 * step.terms["denoise"])
+    weights = replace(ONLY_DENOISE, outside_map=3.0)
+    step = next(make_trainer(fresh(), tmp_path / "c", learn=0, align=1, weights=weights).run())
+    assert step.loss == pytest.approx(2 * step.terms["denoise"] + 3 * step.terms["outside_map"])
 
 
-def test_samples_that_ask_for_nothing_only_hold_the_adapter_still(fresh, tmp_path):
-    weights = Weights(fine_grained=1, text_consistent=1, outside_map=1, map_area_cap=0.4)
-    plan = replace(PLAN, learn_steps=0, align_steps=2, base_prompts=1.0, weights=weights)
-    trainer = make_trainer(fresh(), tmp_path / "c", plan=plan)
+def test_samples_that_ask_for_nothing_only_hold_the_adapter_still(fresh, tmp_path, make_trainer):
+    trainer = make_trainer(fresh(), tmp_path / "c", learn=0, align=2, mix=Mix(base_prompts=1.0))
     steps = list(trainer.run())
     assert [s.loss for s in steps] == [0, 0], "a fresh adapter does nothing, so nothing is wrong"
-    assert [s.map_area for s in steps] == [0, 0]
+    assert [s.map_area for s in steps] == [None, None]
     with torch.no_grad():
         for parameter in trainer.parameters.values():
             parameter.add_(0.05)
@@ -131,13 +174,103 @@ def test_samples_that_ask_for_nothing_only_hold_the_adapter_still(fresh, tmp_pat
     assert next(trainer.run()).loss > 0
 
 
-def test_every_picture_comes_once_before_any_comes_twice(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path / "c")
-    rows = torch.cat([trainer._batch(i).rows for i in range(5)]).tolist()
+def test_twins_teach_no_picture_but_must_not_move(fresh, tmp_path, make_trainer):
+    trainer = make_trainer(fresh(), tmp_path / "c", learn=0, align=1, mix=Mix(twins=1.0))
+    step = next(trainer.run())
+    assert step.terms["denoise"] == 0
+    batch = draw_batch(trainer.data, trainer.scheduler, index=0, size=4, seed=0, mix=Mix(twins=1.0))
+    assert torch.equal(batch.latents, trainer.data.twins[batch.rows])
+    assert (batch.asked == 1).all()
+    assert (batch.places == batch.rows + 5).all()
+
+
+def test_a_batch_holds_its_roles_in_their_shares_and_every_time(drawn, tiny):
+    mix = Mix(twins=0.25, base_prompts=0.25, empty_prompts=0.125)
+    seen = [draw_batch(drawn, tiny.scheduler, index=i, size=8, seed=3, mix=mix) for i in range(50)]
+    real, asked = (torch.cat([getattr(b, n) for b in seen]).mean() for n in ("real", "asked"))
+    assert real == pytest.approx(0.375, abs=0.01)
+    assert asked == pytest.approx(0.625, abs=0.01)
+    times = torch.cat([b.t for b in seen]).sort().values
+    assert times.diff().max() <= 8, "400 draws leave no wide gap"
+
+
+@pytest.mark.parametrize("scope", ["empty", "full"])
+def test_a_useless_map_stops_the_run_with_advice(fresh, tmp_path, make_trainer, scope):
+    settings = replace(SETTINGS, low=90.0, high=99.0)
+    if scope == "full":
+        settings = MapSettings(low=0.0, high=1e-9, area_cap=1.0, decay=0.0)
+    trainer = make_trainer(
+        fresh(), tmp_path / "c", learn=1, align=9, settings=settings, mix=Mix(),
+        weights=replace(ONLY_DENOISE, outside_map=0.1),
+    )  # fmt: skip
+    trainer.stages[1].objective.stuck += 47
+    with pytest.raises(TrainingError, match=f"the control map was {scope} for 50 steps") as caught:
+        list(trainer.run())
+    assert "map_" in caught.value.hint
+    assert trainer.done == 3
+
+
+def test_a_global_attribute_has_no_map(fresh, tmp_path, make_trainer):
+    settings = replace(SETTINGS, everywhere=True)
+    steps = list(make_trainer(fresh(), tmp_path / "c", settings=settings, mix=Mix()).run())
+    assert steps[-1].map_area == 1
+    assert steps[-1].terms["outside_map"] == 0
+
+
+def test_the_response_loss_judges_only_small_times(fresh, tmp_path, drawn, make_trainer):
+    data = replace(drawn, target=torch.ones(16), embeddings=torch.randn(5, 16))
+    seen = []
+
+    def embed(latents):
+        seen.append(len(latents))
+        return latents.flatten(1)[:, :16]
+
+    weights = replace(ONLY_DENOISE, response=1.0, response_max_t=999)
+    trainer = make_trainer(
+        fresh(), tmp_path / "c", learn=0, align=1, weights=weights, embed=embed, mix=Mix(),
+        data=data,
+    )  # fmt: skip
+    assert next(trainer.run()).terms["response"] > 0
+    assert seen == [4]
+    never = replace(weights, response_max_t=-1)
+    trainer = make_trainer(
+        fresh(), tmp_path / "c", learn=0, align=1, weights=never, embed=embed, data=data
+    )
+    assert next(trainer.run()).terms["response"] == 0
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_every_rival_trains_and_starts_where_its_own_term_is_silent(
+    fresh, tmp_path, make_trainer, rival
+):
+    steps = list(make_trainer(fresh(), tmp_path / "c", learn=1, align=1, rival=rival).run())
+    assert [s.stage for s in steps] == [rival] * 2
+    own = {k: v for k, v in steps[0].terms.items() if k not in ("denoise", "consistency")}
+    if rival in ("l2-to-base", "dop", "masked-prior"):
+        assert set(own.values()) == {0}, "a fresh adapter is the base"
+    if rival == "dco":
+        assert steps[0].loss == pytest.approx(0.6931, abs=1e-4)
+    assert steps[1].loss != steps[0].loss
+
+
+def test_time_weights_grow_with_time_up_to_the_cap_and_have_mean_1(tiny):
+    weights = time_weights(tiny.scheduler, 5.0)
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+    assert (weights.diff() >= 0).all()
+    assert weights[-1] == weights[-100]
+    assert (time_weights(tiny.scheduler, 0) == 1).all()
+
+
+def test_every_picture_comes_once_before_any_comes_twice(tiny, drawn):
+    batches = [
+        draw_batch(drawn, tiny.scheduler, index=i, size=2, seed=0, mix=Mix()) for i in range(5)
+    ]
+    rows = torch.cat([b.rows for b in batches]).tolist()
     assert sorted(rows[:5]) == sorted(rows[5:]) == list(range(5))
 
 
-def test_a_checkpoint_of_another_run_is_refused(fresh, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused(fresh, tmp_path, make_trainer):
     first = make_trainer(fresh(), tmp_path / "c", run_id="one recipe")
     first.save()
     with pytest.raises(CheckpointError, match="another recipe"):
@@ -164,7 +297,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert {g: same(groups[g], found[g]) for g in groups} == {"a": True, "b": True}
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_touches_the_adapter(tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_it_touches_the_adapter(
+    tiny, tmp_path, make_trainer
+):
     trainer = make_trainer(tiny, tmp_path / "c")
     run = trainer.run()
     next(run)
@@ -196,7 +331,9 @@ def _draw(base):
         return base.unet(noisy, torch.tensor([5, 500]), states).sample
 
 
-def test_an_attached_file_draws_what_was_trained_and_detaches_without_a_trace(fresh, tmp_path):
+def test_an_attached_file_draws_what_was_trained_and_detaches_without_a_trace(
+    fresh, tmp_path, make_trainer
+):
     trained = fresh()
     trainer = make_trainer(trained, tmp_path / "c")
     list(trainer.run())
@@ -214,7 +351,7 @@ def test_an_attached_file_draws_what_was_trained_and_detaches_without_a_trace(fr
         torch.testing.assert_close(_draw(other), _draw(trained), atol=1e-5, rtol=1e-5)
 
 
-def test_switching_off_and_on_keeps_what_trains(tiny, tmp_path):
+def test_switching_off_and_on_keeps_what_trains(tiny, tmp_path, make_trainer):
     trainer = make_trainer(tiny, tmp_path / "c")
     wanted = {n: p.requires_grad for n, p in tiny.unet.named_parameters()}
     with adapter_off(tiny.unet):

@@ -31,3 +31,11 @@ def encode(base: Any, prompts: Sequence[str]) -> torch.Tensor:
     ids = token_ids(base.tokenizer, prompts).to(base.device)
     states: torch.Tensor = base.text_encoder(input_ids=ids).last_hidden_state
     return states
+
+
+@torch.no_grad()
+def encode_pooled(base: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Return the state of each prompt's end token, (batch, width): the prompt in one vector."""
+    ids = token_ids(base.tokenizer, prompts).to(base.device)
+    pooled: torch.Tensor = base.text_encoder(input_ids=ids).pooler_output
+    return pooled

@@ -108,7 +108,7 @@ def _train(
         out.say(f"resuming after step {trainer.resume()}")
     out.say(
         f"training {settings.attribute.name}: {len(examples)} pictures, "
-        f"{trainer.plan.learn_steps} steps to learn it, {trainer.plan.align_steps} to align it"
+        + ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
     )
     _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
     adapter = finished_adapter(settings, base, examples)
@@ -140,7 +140,7 @@ def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
                 break
             if step.index % every == 0 or step.index == step.steps:
                 trainer.save()
-    if trainer.done < trainer.plan.steps:
+    if trainer.done < trainer.steps:
         out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
         raise KeyboardInterrupt
 

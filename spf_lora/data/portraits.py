@@ -309,11 +309,20 @@ def caption_targets(attributes: Sequence[str]) -> list[str]:
 
 def training_set(
     attribute: str, *, count: int, seed: int, coverage: float = 0.5, bias: float = 0.8
-) -> list[tuple[Image.Image, str]]:
-    """Draw a biased fine-tuning set: (picture with the attribute, partial caption naming it)."""
+) -> list[tuple[Image.Image, str, Image.Image]]:
+    """Draw a biased fine-tuning set.
+
+    Returns:
+        (picture with the attribute, partial caption naming it, mask of where it is) per person;
+        only a rival is told the mask.
+    """
     rng = random.Random(seed)
     people = [biased(rng, attribute, bias=bias) for _ in range(count)]
     return [
-        (render(p, (attribute,)), partial_caption(p, (attribute,), rng, coverage=coverage))
+        (
+            render(p, (attribute,)),
+            partial_caption(p, (attribute,), rng, coverage=coverage),
+            Image.fromarray(region(p, attribute)),
+        )
         for p in people
     ]

@@ -1,33 +1,139 @@
 """Where in the picture the target text answers: 1 there, 0 where nothing should move.
 
-This is the difference term of SPF-Portrait's semantic-aware fine control map (arXiv 2504.00396);
-the normalisation and the cap on its area are ours (docs/method.md).
+SPF-Portrait's semantic-aware fine control map (arXiv 2504.00396) is a difference of the two paths'
+predictions less the attention of the base phrases. The normalisation of both terms, the memory over
+noise draws, the threshold and the cap on the area are ours (docs/method.md). Nothing here carries
+gradient, or the adapter could widen the map to escape the losses.
 """
 
+from collections.abc import Mapping
+
 import torch
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 
 @torch.no_grad()
-def difference_map(
-    response: torch.Tensor, reference: torch.Tensor, *, area_cap: float
-) -> torch.Tensor:
-    """Return |eps_response - eps_reference|, smoothed, scaled per sample, capped in area.
-
-    Without gradient, or the adapter could widen the map to escape the losses.
+def answer(response: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return how much more than elsewhere the paths differ at each place.
 
     Args:
         response: predicted noise with the adapter on the full prompt, (batch, channels, h, w).
         reference: predicted noise of the frozen model on the base prompt, same shape.
+
+    Returns:
+        (batch, 1, h, w): |eps_response - eps_reference|, smoothed over 3x3, divided by its own
+        mean, so a sample's mean is 1 whatever its scale; all 0 where the paths agree exactly.
+    """
+    distance = (response - reference).abs().mean(dim=1, keepdim=True)  # (batch, 1, h, w)
+    return _relative(avg_pool2d(distance, 3, stride=1, padding=1, count_include_pad=False))
+
+
+def _relative(raw: torch.Tensor) -> torch.Tensor:
+    return raw / raw.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+
+
+@torch.no_grad()
+def phrase_answer(
+    attention: Mapping[str, torch.Tensor], phrases: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Return sum_p D(target, p) A(p) (arXiv 2504.00396), divided by its own mean.
+
+    Args:
+        attention: layer -> head-mean attention of the reference, (batch, pixels, tokens).
+        phrases: (batch, tokens), the distance D of the phrase that a token belongs to; 0 on tokens
+            of no phrase.
+        size: of the result.
+
+    Returns:
+        (batch, 1, h, w), mean over layers; all 0 where no phrase has a distance.
+    """
+    h, w = size
+    total = torch.zeros(len(phrases), 1, h, w, device=phrases.device)
+    for probabilities in attention.values():
+        pixels = probabilities.shape[1]
+        rows = max(1, round((pixels * h / w) ** 0.5))
+        flat = probabilities.float() @ phrases[..., None].to(probabilities.device)
+        layer = flat.reshape(-1, 1, rows, pixels // rows)  # (batch, 1, rows, columns)
+        total += interpolate(layer, size=size, mode="bilinear", align_corners=False)
+    return _relative(total)
+
+
+def rescaled_distances(similarity: torch.Tensor) -> torch.Tensor:
+    """Return D in [0, 1] from text cosines: the farthest phrase 1, the nearest 0.
+
+    CLIP squeezes the cosines of texts into a narrow band, so they are spread over one prompt's
+    phrases (ours).
+
+    Args:
+        similarity: cosines of the target text and each phrase, (phrases,).
+    """
+    if len(similarity) < 2:
+        return torch.ones_like(similarity)
+    low, high = similarity.min(), similarity.max()
+    return (high - similarity) / (high - low).clamp(min=1e-6)
+
+
+@torch.no_grad()
+def control_map(answers: torch.Tensor, *, low: float, high: float, area_cap: float) -> torch.Tensor:
+    """Turn answers into the map: 0 below `low`, 1 above `high`, no more than the cap above 0.
+
+    Args:
+        answers: how much more than on average a place answers, (batch, 1, h, w).
+        low: answer where the map begins, in means of the sample.
+        high: answer where the map is 1; above `low`.
         area_cap: largest share of the picture where the map is above 0, in (0, 1].
 
     Returns:
-        (batch, 1, h, w) in [0, 1]: 1 on half of the capped area, falling to 0 over the other
-        half; all 0 where the paths agree exactly.
+        (batch, 1, h, w) in [0, 1].
     """
-    distance = (response - reference).abs().mean(dim=1, keepdim=True)  # (batch, 1, h, w)
-    smooth = avg_pool2d(distance, 3, stride=1, padding=1, count_include_pad=False)
-    flat = smooth.flatten(1)
-    low = flat.quantile(1 - area_cap, dim=1)[:, None, None, None]
-    high = flat.quantile(1 - area_cap / 2, dim=1)[:, None, None, None]
-    return ((smooth - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    flat = answers.flatten(1)
+    floor = flat.quantile(1 - area_cap, dim=1).clamp(min=low)[:, None, None, None]
+    soft = ((answers - floor) / (high - low)).clamp(0, 1)
+    return soft * (answers > 0)
+
+
+class MapMemory:
+    """Each picture's answer, averaged over the noise draws that it has been seen with (ours).
+
+    One draw of noise is a poor witness; the place of a beard in a picture does not change.
+
+    Args:
+        rows: pictures.
+        size: (h, w) of the latents.
+        decay: weight of the past in [0, 1); 0 forgets at once.
+        device: where to keep it.
+    """
+
+    def __init__(
+        self, rows: int, size: tuple[int, int], *, decay: float, device: torch.device
+    ) -> None:
+        self.decay = decay
+        self.sums = torch.zeros(rows, 1, *size, device=device)
+        self.counts = torch.zeros(rows, device=device)
+
+    @torch.no_grad()
+    def update(self, rows: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Take in new answers of pictures and return their averages, (batch, 1, h, w).
+
+        Args:
+            rows: (batch,) indices; one that comes twice is taken in twice.
+            answers: (batch, 1, h, w).
+        """
+        for row, new in zip(rows.tolist(), answers, strict=True):
+            self.sums[row] = self.decay * self.sums[row] + new
+            self.counts[row] = self.decay * self.counts[row] + 1
+        return self.recall(rows)
+
+    def recall(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the averages of pictures, (batch, 1, h, w); 0 for one never seen."""
+        counts = self.counts[rows].clamp(min=1e-12)
+        return self.sums[rows] / counts[:, None, None, None]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the state for a checkpoint; the tensors are the memory's own."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        self.sums.copy_(tensors["sums"])
+        self.counts.copy_(tensors["counts"])

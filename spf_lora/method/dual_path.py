@@ -28,7 +28,11 @@ class Path:
     attention: dict[str, torch.Tensor]
 
 
-def _run(unet: Any, noisy: torch.Tensor, t: torch.Tensor, states: torch.Tensor) -> Path:
+def _run(
+    unet: Any, noisy: torch.Tensor, t: torch.Tensor, states: torch.Tensor, watched: bool
+) -> Path:
+    if not watched:
+        return Path(unet(noisy, t, states, return_dict=False)[0], {}, {})
     with recording(unet) as recorder:
         eps = unet(noisy, t, states, return_dict=False)[0]
     attention = {layer: recorder.attention(layer) for layer in recorder.queries}
@@ -42,6 +46,7 @@ def dual_path(
     *,
     base_states: torch.Tensor,
     full_states: torch.Tensor,
+    watched: bool = True,
 ) -> tuple[Path, Path]:
     """Run both paths on the same noisy latents; the reference first and without gradient.
 
@@ -51,10 +56,11 @@ def dual_path(
         t: time steps, (batch,).
         base_states: text states of the base prompts, (batch, 77, width).
         full_states: text states of the full prompts, (batch, 77, width).
+        watched: whether queries and attention are wanted; without them the paths cost less.
 
     Returns:
         The reference (adapter off, base prompt) and the response (adapter on, full prompt).
     """
     with torch.no_grad(), adapter_off(unet):
-        reference = _run(unet, noisy, t, base_states)
-    return reference, _run(unet, noisy, t, full_states)
+        reference = _run(unet, noisy, t, base_states, watched)
+    return reference, _run(unet, noisy, t, full_states, watched)

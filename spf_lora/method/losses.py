@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
 
 def _keep(control_map: torch.Tensor, pixels: int) -> torch.Tensor:
@@ -15,18 +15,24 @@ def _keep(control_map: torch.Tensor, pixels: int) -> torch.Tensor:
     return (1 - small).flatten(1)[..., None]
 
 
-def denoise(eps: torch.Tensor, noise: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def denoise(
+    eps: torch.Tensor, noise: torch.Tensor, weight: torch.Tensor, where: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean squared error of the predicted noise (Ho et al., arXiv 2006.11239, eq. 14).
 
     Args:
         eps: prediction, (batch, channels, h, w).
         noise: what was added, same shape.
         weight: (batch,) share of each sample.
+        where: (batch, 1, h, w) in [0, 1], what of the picture is learned; all of it if None.
 
     Returns:
         Scalar.
     """
-    return ((eps - noise).square().mean(dim=(1, 2, 3)) * weight).mean()
+    error = (eps - noise).square()
+    if where is not None:
+        error = error * where
+    return (error.mean(dim=(1, 2, 3)) * weight).mean()
 
 
 def fine_grained(
@@ -83,7 +89,10 @@ def text_consistent(
 
 
 def outside_map(
-    response: torch.Tensor, reference: torch.Tensor, control_map: torch.Tensor
+    response: torch.Tensor,
+    reference: torch.Tensor,
+    control_map: torch.Tensor,
+    weight: torch.Tensor,
 ) -> torch.Tensor:
     """Squared difference of the predicted noise outside the map (ours).
 
@@ -91,8 +100,29 @@ def outside_map(
         response: (batch, channels, h, w), with gradient.
         reference: same shape.
         control_map: (batch, 1, h, w) in [0, 1].
+        weight: (batch,) share of each sample.
 
     Returns:
         Scalar.
     """
-    return ((response - reference).square() * (1 - control_map)).mean()
+    return denoise(response, reference, weight, 1 - control_map)
+
+
+def response(
+    predicted: torch.Tensor, trained: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Paper's enhanced loss: the predicted picture says the target as the real one does.
+
+    1 - cos(image(x0_hat) - text(target), image(x_train) - text(target)), arXiv 2504.00396.
+
+    Args:
+        predicted: CLIP embeddings of the one-step predictions, with gradient, (batch, dim).
+        trained: CLIP embeddings of the training pictures, (batch, dim).
+        target: CLIP embedding of the target text, (dim,).
+        weight: (batch,) share of each sample.
+
+    Returns:
+        Scalar, the weighted mean over the batch; 0 where all weights are 0.
+    """
+    cosine = cosine_similarity(predicted - target, trained - target, dim=-1)  # (batch,)
+    return ((1 - cosine) * weight).mean()

@@ -5,25 +5,36 @@ Only these functions see a recipe; everything below takes plain arguments.
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from spf_lora import __version__
 from spf_lora.adapters.attach import attach_trainable, trained_adapter
 from spf_lora.adapters.card import Card, file_metadata
 from spf_lora.adapters.file import Adapter
+from spf_lora.base.clip import ClipModel, load_clip
 from spf_lora.base.load import Base
-from spf_lora.data.captions import base_prompt, full_prompt
+from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
 from spf_lora.data.folder import Example, dataset_digest, read_folder
 from spf_lora.data.portraits import caption, training_set, unbiased
-from spf_lora.errors import RecipeError
-from spf_lora.recipe import Recipe, recipe_hash, recipe_to_dict
+from spf_lora.errors import DataError, RecipeError
+from spf_lora.method.protect import project_
+from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash, recipe_to_dict
+from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
+from spf_lora.training.batch import Mix
+from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
-from spf_lora.training.prepare import prepare
-from spf_lora.training.trainer import Plan, Trainer, Weights
+from spf_lora.training.prepare import Prepared, prepare
+from spf_lora.training.protected import subspace_of_prompts
+from spf_lora.training.trainer import Plan, Stage, Trainer
 
 _LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
+_LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
 
 
@@ -39,39 +50,32 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
         recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
         coverage=recipe.data.coverage, bias=recipe.data.bias,
     )  # fmt: skip
-    return [Example(picture, text, f"portrait {i}") for i, (picture, text) in enumerate(drawn)]
-
-
-def _plan(recipe: Recipe) -> Plan:
-    return Plan(
-        learn_steps=recipe.learn.steps,
-        align_steps=recipe.align.steps,
-        batch_size=recipe.data.batch_size,
-        learning_rate=recipe.optimizer.learning_rate,
-        warmup_steps=recipe.optimizer.warmup_steps,
-        empty_prompts=recipe.align.empty_prompts,
-        base_prompts=recipe.align.base_prompts,
-        max_grad_norm=recipe.training.max_grad_norm,
-        seed=recipe.training.seed,
-        weights=Weights(
-            fine_grained=recipe.align.fine_grained,
-            text_consistent=recipe.align.text_consistent,
-            outside_map=recipe.align.outside_map,
-            map_area_cap=recipe.align.map_area_cap,
-        ),
-    )
+    return [
+        Example(picture, text, f"portrait {i}", mask)
+        for i, (picture, text, mask) in enumerate(drawn)
+    ]
 
 
 def build_trainer(
     recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path
 ) -> Trainer:
     """Encode the examples, attach the adapter to the base's U-Net and return its trainer."""
+    rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
+    mix = rival.mix if rival else _mix(recipe)
+    clip = None
+    if rival is None and recipe.align.response > 0:
+        clip = load_clip(base, recipe.align.clip)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in examples]
     data = prepare(
         base,
         [e.image for e in examples],
         base_prompts=prompts,
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in examples],
+        phrases=[base_phrases(p, recipe.attribute) for p in prompts],
+        target_text=recipe.attribute.target_text,
+        twins=mix.needs_twins,
+        masks=_masks(rival, examples),
+        clip=clip,
     )
     parameters = attach_trainable(
         base.unet, preset=recipe.adapter.preset, rank=recipe.adapter.rank,
@@ -82,11 +86,110 @@ def build_trainer(
         learning_rate=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
+    keep = _subspace(recipe, base, prompts, examples, parameters)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
-        data=data, plan=_plan(recipe), checkpoint=checkpoint,
-        run_id=run_id(recipe, base, examples),
+        data=data, stages=_stages(recipe, base, data, rival, clip, mix), plan=_plan(recipe),
+        checkpoint=checkpoint, run_id=run_id(recipe, base, examples), after_step=keep,
     )  # fmt: skip
+
+
+def _plan(recipe: Recipe) -> Plan:
+    return Plan(
+        batch_size=recipe.data.batch_size,
+        learning_rate=recipe.optimizer.learning_rate,
+        warmup_steps=recipe.optimizer.warmup_steps,
+        max_grad_norm=recipe.training.max_grad_norm,
+        seed=recipe.training.seed,
+    )
+
+
+def _mix(recipe: Recipe) -> Mix:
+    if recipe.align.steps == 0:
+        return Mix()
+    return Mix(recipe.align.twins, recipe.align.base_prompts, recipe.align.empty_prompts)
+
+
+def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image] | None:
+    if rival is None or not rival.masks:
+        return None
+    masks = [e.mask for e in examples if e.mask is not None]
+    if len(masks) < len(examples):
+        raise DataError(
+            f"{len(examples) - len(masks)} of {len(examples)} pictures have no mask, and "
+            "training.method masked-prior needs one for each",
+            hint="add masks to the data, or choose another method",
+        )
+    return masks
+
+
+def _stages(
+    recipe: Recipe, base: Base, data: Prepared, rival: Rival | None, clip: ClipModel | None,
+    mix: Mix,
+) -> list[Stage]:  # fmt: skip
+    align = recipe.align
+    if rival is not None:
+        objective = RivalObjective(
+            base.unet, data, rival, weight=recipe.training.rival_weight or rival.weight
+        )
+        return [
+            Stage(recipe.training.method, recipe.learn.steps + align.steps, objective, rival.mix)
+        ]
+    times = time_weights(base.scheduler, recipe.training.x0_weight_cap)
+    weights = Weights(
+        denoise=align.denoise, outside_map=align.outside_map, fine_grained=align.fine_grained,
+        text_consistent=align.text_consistent, response=align.response,
+        response_max_t=align.response_max_t, phrases=align.phrases,
+    )  # fmt: skip
+    settings = MapSettings(
+        low=align.map_low, high=align.map_high, area_cap=align.map_area_cap,
+        decay=align.map_decay, everywhere=recipe.attribute.scope == "global",
+    )  # fmt: skip
+    aligned = Align(
+        base.unet, data, weights=weights, settings=settings, times=times,
+        alphas=base.scheduler.alphas_cumprod, embed=_embedder(base, clip),
+    )  # fmt: skip
+    learn = Stage("learn", recipe.learn.steps, Learn(base.unet, data, times))
+    return [learn, Stage("align", align.steps, aligned, mix)]
+
+
+def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return scaled latents -> CLIP embeddings; large latents are halved before decoding."""
+    if clip is None:
+        return None
+
+    def embed(latents: torch.Tensor) -> torch.Tensor:
+        if latents.shape[-1] > _LARGEST_DECODED:
+            latents = avg_pool2d(latents, 2)  # decoding 512 px with gradient holds 6 GB
+        pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
+        return clip.embed_image(pixels.clamp(-1, 1))
+
+    return embed
+
+
+def _subspace(
+    recipe: Recipe, base: Base, prompts: Sequence[str], examples: Sequence[Example],
+    parameters: Mapping[str, torch.nn.Parameter],
+) -> Callable[[], None]:  # fmt: skip
+    """Choose what keys and values may read, and return what keeps them to it."""
+    if recipe.adapter.subspace == 0:
+        return lambda: None
+    chosen = subspace_of_prompts(
+        base, prompts, [full_prompt(p, recipe.attribute) for p in prompts],
+        others=_other_prompts(recipe, prompts), door=recipe.adapter.door,
+        rank=recipe.adapter.subspace,
+    )  # fmt: skip
+    return lambda: project_(parameters, chosen.basis)
+
+
+def _other_prompts(recipe: Recipe, prompts: Sequence[str]) -> list[str]:
+    """Return prompts that ask for other attributes: the other recipes' target texts."""
+    others = []
+    for path in list_recipes().values():
+        other = load_recipe(path).attribute
+        if other.name != recipe.attribute.name:
+            others += [full_prompt(p, other) for p in prompts[::4]]
+    return [p for p in others if not has_target(p, recipe.attribute)]
 
 
 def run_id(recipe: Recipe, base: Base, examples: Sequence[Example]) -> str:

@@ -5,36 +5,42 @@ resumed gives the same adapter, bit for bit, as one that was not.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from spf_lora.errors import CheckpointError, TrainingError
-from spf_lora.method import losses
-from spf_lora.method.control_map import difference_map
-from spf_lora.method.dual_path import dual_path
+from spf_lora.training.batch import NOTHING_ELSE, Mix, draw_batch
 from spf_lora.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
+from spf_lora.training.objectives import Objective
 from spf_lora.training.optim import rate_at, set_rate
 from spf_lora.training.prepare import Prepared
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Weights of the align stage's terms, each >= 0; 0 leaves the term out."""
+class Stage:
+    """A part of the run.
 
-    fine_grained: float
-    text_consistent: float
-    outside_map: float
-    map_area_cap: float
+    Attributes:
+        name: learn, align, or a rival's.
+        steps: how many, from where the stage before ended.
+        objective: what is minimised.
+        mix: what the batches hold.
+    """
+
+    name: str
+    steps: int
+    objective: Objective
+    mix: Mix = NOTHING_ELSE
 
 
 @dataclass(frozen=True)
@@ -42,35 +48,18 @@ class Plan:
     """What the loop needs to know.
 
     Attributes:
-        learn_steps: of stage 1.
-        align_steps: of stage 2.
         batch_size: pictures a step.
         learning_rate: its peak.
         warmup_steps: of linear warm-up.
-        empty_prompts: share of stage 2's samples without a prompt; they hold the adapter to the
-            frozen model's answer to no prompt, which guidance subtracts.
-        base_prompts: share of stage 2's samples whose response gets the base prompt, so that the
-            adapter learns to do nothing where it is not asked.
         max_grad_norm: gradients are clipped to it.
         seed: of order, noise and time steps.
-        weights: of stage 2's terms.
     """
 
-    learn_steps: int
-    align_steps: int
     batch_size: int
     learning_rate: float
     warmup_steps: int
-    empty_prompts: float
-    base_prompts: float
     max_grad_norm: float
     seed: int
-    weights: Weights
-
-    @property
-    def steps(self) -> int:
-        """Of both stages."""
-        return self.learn_steps + self.align_steps
 
 
 @dataclass(frozen=True)
@@ -86,17 +75,6 @@ class Step:
     map_area: float | None
 
 
-@dataclass(frozen=True)
-class _Batch:
-    latents: torch.Tensor
-    noise: torch.Tensor
-    noisy: torch.Tensor
-    t: torch.Tensor
-    rows: torch.Tensor
-    dropped: torch.Tensor
-    unasked: torch.Tensor
-
-
 class Trainer:
     """Trains the adapter on `unet`; iterate over `run()`.
 
@@ -106,9 +84,11 @@ class Trainer:
         optimizer: over those parameters.
         scheduler: adds noise.
         data: what is learned.
+        stages: what is minimised, in order.
         plan: how.
         checkpoint: where to save, and what to resume from.
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
+        after_step: called after each optimizer step, to put the parameters where they may be.
     """
 
     def __init__(
@@ -119,14 +99,30 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         scheduler: Any,
         data: Prepared,
+        stages: Sequence[Stage],
         plan: Plan,
         checkpoint: Path,
         run_id: str,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
         self.scheduler, self.data, self.plan = scheduler, data, plan
+        self.stages, self.after_step = tuple(stages), after_step
         self.checkpoint, self.run_id = checkpoint, run_id
         self.done = 0
+        self.after_step()
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def _stage(self, index: int) -> Stage:
+        for stage in self.stages:
+            if index < stage.steps:
+                return stage
+            index -= stage.steps
+        raise IndexError(index)
 
     def resume(self) -> int:
         """Go on from the checkpoint; return the number of steps already done.
@@ -145,6 +141,9 @@ class Trainer:
             for name, parameter in self.parameters.items():
                 parameter.copy_(groups["adapter"][name])
         restore_optimizer(self.optimizer, groups.get("optimizer", {}), facts["scalars"])
+        for stage in self.stages:
+            if memory := groups.get(stage.name):
+                stage.objective.restore(memory)
         self.done = int(facts["step"])
         return self.done
 
@@ -152,7 +151,12 @@ class Trainer:
         """Write the checkpoint, whole or not at all."""
         tensors, scalars = optimizer_tensors(self.optimizer)
         facts = {"run_id": self.run_id, "step": self.done, "scalars": scalars}
-        save_checkpoint(self.checkpoint, {"adapter": self.parameters, "optimizer": tensors}, facts)
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
+            "adapter": self.parameters,
+            "optimizer": tensors,
+        }
+        groups |= {stage.name: stage.objective.tensors() for stage in self.stages}
+        save_checkpoint(self.checkpoint, groups, facts)
 
     def run(self) -> Iterator[Step]:
         """Train to the end, one `Step` at a time.
@@ -160,87 +164,33 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the adapter is as it was before that step.
         """
-        for index in range(self.done, self.plan.steps):
+        for index in range(self.done, self.steps):
             begun = time.perf_counter()
-            learn = index < self.plan.learn_steps
-            batch = self._batch(index)
-            loss, terms, area = self._learn(batch) if learn else self._align(batch)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss.item()} at step {index + 1}",
-                    hint="lower optimizer.learning_rate; the last good checkpoint is kept: "
-                    f"{self.checkpoint}",
-                )
+            stage = self._stage(index)
+            batch = draw_batch(
+                self.data, self.scheduler, index=index, size=self.plan.batch_size,
+                seed=self.plan.seed, mix=stage.mix,
+            )  # fmt: skip
+            outcome = stage.objective(batch)
+            self._check(outcome.loss, "loss", index)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.max_grad_norm)
-            factor = rate_at(index, steps=self.plan.steps, warmup_steps=self.plan.warmup_steps)
+            outcome.loss.backward()  # type: ignore[no-untyped-call]
+            norm = clip_grad_norm_(self.parameters.values(), self.plan.max_grad_norm)
+            self._check(norm, "gradient's norm", index)
+            factor = rate_at(index, steps=self.steps, warmup_steps=self.plan.warmup_steps)
             set_rate(self.optimizer, self.plan.learning_rate * factor)
             self.optimizer.step()
+            self.after_step()
             self.done = index + 1
             yield Step(
-                "learn" if learn else "align", self.done, self.plan.steps, loss.item(), terms,
-                time.perf_counter() - begun, area,
+                stage.name, self.done, self.steps, outcome.loss.item(), outcome.terms,
+                time.perf_counter() - begun, outcome.map_area,
             )  # fmt: skip
 
-    def _batch(self, index: int) -> _Batch:
-        """Draw what step `index` sees; every picture comes once before any comes twice."""
-        n, size, seed = len(self.data), self.plan.batch_size, self.plan.seed
-        first = index * size
-        rows = [
-            int(np.random.default_rng((seed, at // n)).permutation(n)[at % n])
-            for at in range(first, first + size)
-        ]
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        device = self.data.latents.device
-        chosen = torch.tensor(rows, device=device)
-        latents = self.data.latents[chosen]
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        train_steps = self.scheduler.config.num_train_timesteps
-        t = torch.randint(0, train_steps, (size,), generator=generator).to(device)
-        dropped = torch.rand(size, generator=generator).to(device) < self.plan.empty_prompts
-        unasked = torch.rand(size, generator=generator).to(device) < self.plan.base_prompts
-        noisy = self.scheduler.add_noise(latents, noise, t)
-        return _Batch(latents, noise, noisy, t, chosen, dropped, unasked)
-
-    def _states(self, states: torch.Tensor, batch: _Batch) -> torch.Tensor:
-        rows = states[batch.rows]
-        return torch.where(batch.dropped[:, None, None], self.data.empty_state, rows)
-
-    def _learn(self, batch: _Batch) -> tuple[torch.Tensor, dict[str, float], None]:
-        states = self.data.full_states[batch.rows]
-        eps = self.unet(batch.noisy, batch.t, states, return_dict=False)[0]
-        loss = losses.denoise(eps, batch.noise, torch.ones_like(batch.t, dtype=eps.dtype))
-        return loss, {"denoise": loss.item()}, None
-
-    def _align(self, batch: _Batch) -> tuple[torch.Tensor, dict[str, float], float]:
-        weights = self.plan.weights
-        base_states = self._states(self.data.base_states, batch)
-        full_states = self._states(self.data.full_states, batch)
-        unasked = batch.unasked[:, None, None]
-        base_groups = self.data.base_groups[batch.rows]
-        reference, response = dual_path(
-            self.unet, batch.noisy, batch.t, base_states=base_states,
-            full_states=torch.where(unasked, base_states, full_states),
-        )  # fmt: skip
-        asked = (~batch.dropped & ~batch.unasked).to(response.eps.dtype)
-        control = difference_map(response.eps, reference.eps, area_cap=weights.map_area_cap)
-        control = control * asked[:, None, None, None]  # not asked: nothing may move
-        terms = {
-            "denoise": losses.denoise(response.eps, batch.noise, asked),
-            "fine_grained": losses.fine_grained(response.queries, reference.queries, control),
-            "text_consistent": losses.text_consistent(
-                response.attention, reference.attention,
-                torch.where(unasked, base_groups, self.data.full_groups[batch.rows]),
-                base_groups, control,
-            ),
-            "outside_map": losses.outside_map(response.eps, reference.eps, control),
-        }  # fmt: skip
-        weighted = [
-            terms["denoise"],
-            weights.fine_grained * terms["fine_grained"],
-            weights.text_consistent * terms["text_consistent"],
-            weights.outside_map * terms["outside_map"],
-        ]
-        area = control[asked > 0].mean().item() if asked.any() else 0.0
-        return torch.stack(weighted).sum(), {k: v.item() for k, v in terms.items()}, area
+    def _check(self, value: torch.Tensor, name: str, index: int) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value.item()} at step {index + 1}",
+                hint="lower optimizer.learning_rate; the last good checkpoint is kept: "
+                f"{self.checkpoint}",
+            )

@@ -1,0 +1,142 @@
+"""The rivals, trained by the same loop on the same data: each a row with its source.
+
+What the sources leave open and we had to choose stands in each row's docstring; `weight` is the
+recipe's `training.rival_weight`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from spf_lora.adapters.attach import adapter_off
+from spf_lora.method import losses
+from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix
+from spf_lora.training.objectives import Outcome
+from spf_lora.training.prepare import Prepared
+
+Terms = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A training method that is not ours.
+
+    Attributes:
+        source: where it is described.
+        terms: unet, data, batch -> the weighted terms, summed to the loss.
+        forwards: of the U-Net in a step of one sample; its backward pass counts as one.
+        weight: of its own term, unless the recipe says otherwise.
+        mix: what it sees besides the training pictures.
+        masks: whether it needs to be told where the attribute is.
+    """
+
+    source: str
+    terms: Callable[[Any, Prepared, Batch, float], Terms]
+    forwards: int
+    weight: float = 1.0
+    mix: Mix = NOTHING_ELSE
+    masks: bool = False
+
+
+def _eps(unet: Any, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+    eps: torch.Tensor = unet(batch.noisy, batch.t, states, return_dict=False)[0]
+    return eps
+
+
+def _frozen(unet: Any, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad(), adapter_off(unet):
+        return _eps(unet, batch, states)
+
+
+def _error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return losses.denoise(a, b, torch.ones(len(a), device=a.device))
+
+
+def _plain(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """Denoising alone."""
+    return {"denoise": _error(_eps(unet, batch, batch.full_states), batch.noise)}
+
+
+def _l2(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """Denoising, and the prediction is pulled to the frozen model's on the same full prompt."""
+    wanted = _frozen(unet, batch, batch.full_states)
+    eps = _eps(unet, batch, batch.full_states)
+    return {"denoise": _error(eps, batch.noise), "base": weight * _error(eps, wanted)}
+
+
+def _prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """Denoising of the pictures, and of the base's own pictures under their base prompts."""
+    error = _eps(unet, batch, batch.full_states) - batch.noise
+    each = error.square().mean(dim=(1, 2, 3))
+    own = 1 - batch.real
+    return {
+        "denoise": (each * batch.real).sum() / batch.real.sum().clamp(min=1),
+        "prior": weight * (each * own).sum() / own.sum().clamp(min=1),
+    }
+
+
+def _dop(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """Denoising, and on the base prompt the adapter answers as the frozen model does."""
+    wanted = _frozen(unet, batch, batch.base_states)
+    return {
+        "denoise": _error(_eps(unet, batch, batch.full_states), batch.noise),
+        "preserve": weight * _error(_eps(unet, batch, batch.base_states), wanted),
+    }
+
+
+def _dco(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """-log sigmoid(-beta (error - the frozen model's error)), beta the weight."""
+    frozen = _frozen(unet, batch, batch.full_states)
+    before = (frozen - batch.noise).square().mean(dim=(1, 2, 3))
+    now = (_eps(unet, batch, batch.full_states) - batch.noise).square().mean(dim=(1, 2, 3))
+    return {"consistency": -logsigmoid(-weight * (now - before)).mean()}
+
+
+def _masked_prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
+    """Denoising inside the mask; outside it the frozen model's answer to the same prompt."""
+    assert data.masks is not None
+    mask = data.masks[batch.rows]
+    wanted = _frozen(unet, batch, batch.full_states)
+    eps = _eps(unet, batch, batch.full_states)
+    every = torch.ones(len(eps), device=eps.device)
+    return {
+        "denoise": losses.denoise(eps, batch.noise, every, mask),
+        "prior": weight * losses.denoise(eps, wanted, every, 1 - mask),
+    }
+
+
+RIVALS: dict[str, Rival] = {
+    "plain": Rival("diffusers, train_text_to_image_lora.py (arXiv 2106.09685)", _plain, 2),
+    "l2-to-base": Rival("L2 to the frozen model's prediction, e.g. arXiv 2303.13508", _l2, 3),
+    "prior-preservation": Rival(
+        "DreamBooth, arXiv 2208.12242, eq. 2", _prior, 2, mix=Mix(base_prompts=0.5)
+    ),
+    "dop": Rival("ai-toolkit, differential output preservation", _dop, 5),
+    "dco": Rival("Direct Consistency Optimization, arXiv 2402.12004, eq. 8", _dco, 3, weight=1000),
+    "masked-prior": Rival(
+        "OneTrainer, masked training with prior preservation", _masked_prior, 3, masks=True
+    ),
+}
+
+
+class RivalObjective:
+    """A row of `RIVALS` as the trainer's objective."""
+
+    def __init__(self, unet: Any, data: Prepared, rival: Rival, *, weight: float) -> None:
+        self.unet, self.data, self.rival, self.weight = unet, data, rival, weight
+
+    def __call__(self, batch: Batch) -> Outcome:
+        """Return the row's terms and their sum."""
+        terms = self.rival.terms(self.unet, self.data, batch, self.weight)
+        loss = torch.stack(list(terms.values())).sum()
+        return Outcome(loss, {name: term.item() for name, term in terms.items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return nothing: no rival remembers anything."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put nothing back."""

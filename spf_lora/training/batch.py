@@ -1,0 +1,119 @@
+"""What each step sees: which pictures, in which role, at which time, under which noise.
+
+Everything follows from the seed and the step's number alone, so a resumed run draws the same.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spf_lora.training.prepare import Prepared
+
+_GOLDEN, _SILVER = 0.6180339887498949, 0.41421356237309515
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of a batch's samples that are no training picture; the rest are.
+
+    Attributes:
+        twins: the base's own picture of a base prompt, under the full prompt: the place where
+            nothing but the attribute may appear.
+        base_prompts: the same under the base prompt, where the adapter must do nothing.
+        empty_prompts: the same under no prompt, which classifier-free guidance subtracts.
+    """
+
+    twins: float = 0.0
+    base_prompts: float = 0.0
+    empty_prompts: float = 0.0
+
+    @property
+    def needs_twins(self) -> bool:
+        """Whether any sample is one of the base's own pictures."""
+        return self.twins + self.base_prompts + self.empty_prompts > 0
+
+
+NOTHING_ELSE = Mix()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples.
+
+    Attributes:
+        latents: clean, (batch, channels, h, w).
+        noise: what was added, same shape.
+        noisy: the sum at time t, same shape.
+        t: time steps, (batch,).
+        rows: which picture, (batch,).
+        places: which picture for the map memory; a twin has a place of its own, (batch,).
+        base_states: states of the base prompts, empty ones where the role says so.
+        full_states: what the adapter is asked, (batch, 77, width).
+        base_groups: token groups of the base prompts, (batch, 77, 77).
+        full_groups: token groups of what the adapter is asked.
+        real: (batch,) 1 for a training picture.
+        asked: (batch,) 1 where the target is asked for.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    noisy: torch.Tensor
+    t: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    base_states: torch.Tensor
+    full_states: torch.Tensor
+    base_groups: torch.Tensor
+    full_groups: torch.Tensor
+    real: torch.Tensor
+    asked: torch.Tensor
+
+
+def _sequence(first: int, size: int, step: float, seed: int) -> np.ndarray:
+    """Return `size` terms of a Weyl sequence in [0, 1), which fills the unit evenly."""
+    start = np.random.default_rng(seed).random()
+    terms: np.ndarray = (start + step * np.arange(first, first + size)) % 1.0
+    return terms
+
+
+def draw_batch(
+    data: Prepared, scheduler: Any, *, index: int, size: int, seed: int, mix: Mix
+) -> Batch:
+    """Draw what step `index` sees; every picture comes once before any comes twice."""
+    n, first = len(data), index * size
+    device = data.latents.device
+    rows = [
+        int(np.random.default_rng((seed, at // n)).permutation(n)[at % n])
+        for at in range(first, first + size)
+    ]
+    chosen = torch.tensor(rows, device=device)
+    role = torch.from_numpy(_sequence(first, size, _SILVER, seed + 1)).to(device)
+    empty = role < mix.empty_prompts
+    unasked = role < mix.empty_prompts + mix.base_prompts  # empty ones too
+    own = role < mix.empty_prompts + mix.base_prompts + mix.twins
+    latents = data.latents[chosen]
+    if data.twins is not None:
+        latents = torch.where(own[:, None, None, None], data.twins[chosen], latents)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    steps = scheduler.config.num_train_timesteps
+    t = torch.from_numpy(_sequence(first, size, _GOLDEN, seed) * steps).long().to(device)
+    base_states = torch.where(empty[:, None, None], data.empty_state, data.base_states[chosen])
+    full_states = torch.where(unasked[:, None, None], base_states, data.full_states[chosen])
+    base_groups = data.base_groups[chosen]
+    return Batch(
+        latents=latents,
+        noise=noise,
+        noisy=scheduler.add_noise(latents, noise, t),
+        t=t,
+        rows=chosen,
+        places=chosen + n * own,
+        base_states=base_states,
+        full_states=full_states,
+        base_groups=base_groups,
+        full_groups=torch.where(unasked[:, None, None], base_groups, data.full_groups[chosen]),
+        real=(~own).to(latents.dtype),
+        asked=(~unasked).to(latents.dtype),
+    )

@@ -1,0 +1,232 @@
+"""What a step minimises: plain fine-tuning while learning, the dual path while aligning.
+
+An objective is called with a batch and returns an `Outcome`. Everything it remembers between steps
+is in `tensors()`, so that a checkpoint holds it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from spf_lora.errors import TrainingError
+from spf_lora.method import losses
+from spf_lora.method.control_map import MapMemory, answer, control_map, phrase_answer
+from spf_lora.method.dual_path import Path, dual_path
+from spf_lora.training.batch import Batch
+from spf_lora.training.prepare import Prepared
+
+_PATIENCE = 50  # steps with an empty or full map before the run stops
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A step's loss with gradient, its terms before weighting, and the map's mean area."""
+
+    loss: torch.Tensor
+    terms: dict[str, float]
+    map_area: float | None = None
+
+
+class Objective(Protocol):
+    """What the trainer minimises."""
+
+    def __call__(self, batch: Batch) -> Outcome:
+        """Return the loss of a batch."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what it remembers."""
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tensors` gave."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the align stage's terms, each >= 0; 0 leaves the term out.
+
+    `response_max_t` is the last time step with a response loss: one-step predictions are too
+    wrong beyond. `phrases` is the base phrases' share in the control map.
+    """
+
+    denoise: float
+    outside_map: float
+    fine_grained: float
+    text_consistent: float
+    response: float
+    response_max_t: int
+    phrases: float
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How answers become the control map; see `control_map`. `everywhere` opens all of it."""
+
+    low: float
+    high: float
+    area_cap: float
+    decay: float
+    everywhere: bool = False
+
+
+def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
+    """Return (steps,) weights that turn an error of noise into one of the picture, mean 1.
+
+    The one-step picture's error is the noise's times (1 - a) / a; large times, where an attribute's
+    shape is decided, count for more. Capped, since it has no bound (min-SNR, arXiv 2303.09556, caps
+    the same ratio for the same reason). All 1 for a cap of 0.
+    """
+    kept = scheduler.alphas_cumprod.double()
+    if cap == 0:
+        return torch.ones(len(kept))
+    ratio = ((1 - kept) / kept).clamp(max=cap)
+    weights: torch.Tensor = (ratio / ratio.mean()).float()
+    return weights
+
+
+class Learn:
+    """Stage 1: ordinary fine-tuning on picture and full prompt."""
+
+    def __init__(self, unet: Any, data: Prepared, weights: torch.Tensor) -> None:
+        self.unet, self.data, self.times = unet, data, weights.to(data.latents.device)
+
+    def __call__(self, batch: Batch) -> Outcome:
+        """Return the denoising loss; where the pictures have masks, inside them."""
+        eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
+        where = None if self.data.masks is None else self.data.masks[batch.rows]
+        loss = losses.denoise(eps, batch.noise, self.times[batch.t], where)
+        return Outcome(loss, {"denoise": loss.item()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return nothing: this stage remembers nothing."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put nothing back."""
+
+
+class Align:
+    """Stage 2: the target is learned inside the control map, and nothing moves outside it.
+
+    Args:
+        unet: carries the adapter.
+        data: what is learned.
+        weights: of the terms.
+        settings: of the map.
+        times: weight of each time step, (steps,); see `time_weights`.
+        embed: scaled latents of predictions -> CLIP embeddings with gradient; None without a
+            response loss.
+        alphas: the scheduler's cumulated alphas, (steps,).
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        data: Prepared,
+        *,
+        weights: Weights,
+        settings: MapSettings,
+        times: torch.Tensor,
+        alphas: torch.Tensor,
+        embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        device = data.latents.device
+        self.unet, self.data, self.weights, self.settings = unet, data, weights, settings
+        self.times, self.alphas, self.embed = times.to(device), alphas.to(device), embed
+        size = (data.latents.shape[2], data.latents.shape[3])
+        self.memory = MapMemory(2 * len(data), size, decay=settings.decay, device=device)
+        self.stuck = torch.zeros(1)  # steps in a row with an empty or full map
+
+    def __call__(self, batch: Batch) -> Outcome:
+        """Return the weighted terms of method.md.
+
+        Raises:
+            TrainingError: the control map was empty or full for 50 steps.
+        """
+        weights = self.weights
+        watched = weights.fine_grained > 0 or weights.text_consistent > 0 or weights.phrases > 0
+        reference, response = dual_path(
+            self.unet, batch.noisy, batch.t, base_states=batch.base_states,
+            full_states=batch.full_states, watched=watched,
+        )  # fmt: skip
+        control = self._map(batch, reference, response)
+        times = self.times[batch.t]
+        terms = {
+            "denoise": losses.denoise(response.eps, batch.noise, times * batch.real, control),
+            "outside_map": losses.outside_map(response.eps, reference.eps, control, times),
+        }
+        if weights.fine_grained:
+            terms["fine_grained"] = losses.fine_grained(
+                response.queries, reference.queries, control
+            )
+        if weights.text_consistent:
+            terms["text_consistent"] = losses.text_consistent(
+                response.attention, reference.attention, batch.full_groups, batch.base_groups,
+                control,
+            )  # fmt: skip
+        if weights.response and self.embed is not None:
+            terms["response"] = self._response(batch, response.eps)
+        loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        asked = batch.asked > 0
+        area = control[asked].mean().item() if asked.any() else None
+        self._watch(area)
+        return Outcome(loss, {name: term.item() for name, term in terms.items()}, area)
+
+    def _map(self, batch: Batch, reference: Path, response: Path) -> torch.Tensor:
+        asked = batch.asked > 0
+        control = torch.zeros_like(batch.latents[:, :1])  # not asked: nothing may move
+        if self.settings.everywhere:
+            control[asked] = 1.0
+            return control
+        if not asked.any():
+            return control
+        answers = answer(response.eps, reference.eps)
+        if self.weights.phrases:
+            size = (answers.shape[2], answers.shape[3])
+            phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
+            answers = (answers - self.weights.phrases * phrases).clamp(min=0)
+        averaged = self.memory.update(batch.places[asked], answers[asked])
+        control[asked] = control_map(
+            averaged, low=self.settings.low, high=self.settings.high,
+            area_cap=self.settings.area_cap,
+        )  # fmt: skip
+        return control
+
+    def _watch(self, area: float | None) -> None:
+        if self.settings.everywhere or area is None:
+            return
+        wrong = "empty" if area == 0 else "full" if area > 0.95 else ""
+        self.stuck = self.stuck + 1 if wrong else self.stuck * 0
+        if self.stuck >= _PATIENCE:
+            raise TrainingError(
+                f"the control map was {wrong} for {_PATIENCE} steps",
+                hint="raise learn.steps or lower align.map_low: the prompt is not answered yet"
+                if wrong == "empty"
+                else 'lower align.map_area_cap, or set attribute.scope = "global" if it is meant '
+                "to change the whole picture",
+            )
+
+    def _response(self, batch: Batch, eps: torch.Tensor) -> torch.Tensor:
+        """Judge one-step pictures by the base's own CLIP, at small times only."""
+        assert self.embed is not None
+        assert self.data.target is not None
+        assert self.data.embeddings is not None
+        chosen = (batch.real > 0) & (batch.t <= self.weights.response_max_t)
+        if not chosen.any():
+            return eps.sum() * 0.0
+        kept = self.alphas[batch.t][chosen][:, None, None, None].to(eps)
+        clean = (batch.noisy[chosen] - (1 - kept).sqrt() * eps[chosen]) / kept.sqrt()
+        share = torch.full((int(chosen.sum()),), 1.0, device=eps.device)
+        return losses.response(
+            self.embed(clean), self.data.embeddings[batch.rows[chosen]], self.data.target, share
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the map memory and the count of steps with a useless map."""
+        return {**self.memory.tensors(), "stuck": self.stuck}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        self.memory.restore(tensors)
+        self.stuck = tensors["stuck"].clone()
