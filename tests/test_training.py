@@ -51,8 +51,10 @@ def make_trainer(drawn):
     def make(
         base, path, *, plan=PLAN, optimizer="adamw8bit", run_id="run", learn=3, align=3,
         weights=WEIGHTS, settings=SETTINGS, mix=MIX, embed=None, rival=None, data=None,
+        masked=False,
     ):  # fmt: skip
-        data = data or replace(drawn, latents=drawn.latents.clone())
+        masks = drawn.masks if masked else None
+        data = data or replace(drawn, latents=drawn.latents.clone(), masks=masks)
         times = time_weights(base.scheduler, 5.0)
         parameters = attach_trainable(
             base.unet, preset="attention", rank=4, alpha=4.0, seed=plan.seed
@@ -218,7 +220,7 @@ def test_a_global_attribute_has_no_map(fresh, tmp_path, make_trainer):
 
 
 def test_the_response_loss_judges_only_small_times(fresh, tmp_path, drawn, make_trainer):
-    data = replace(drawn, target=torch.ones(16), embeddings=torch.randn(5, 16))
+    data = replace(drawn, masks=None, target=torch.ones(16), embeddings=torch.randn(5, 16))
     seen = []
 
     def embed(latents):
@@ -244,7 +246,9 @@ def test_the_response_loss_judges_only_small_times(fresh, tmp_path, drawn, make_
 def test_every_rival_trains_and_starts_where_its_own_term_is_silent(
     fresh, tmp_path, make_trainer, rival
 ):
-    steps = list(make_trainer(fresh(), tmp_path / "c", learn=1, align=1, rival=rival).run())
+    steps = list(
+        make_trainer(fresh(), tmp_path / "c", learn=1, align=1, rival=rival, masked=True).run()
+    )
     assert [s.stage for s in steps] == [rival] * 2
     own = {k: v for k, v in steps[0].terms.items() if k not in ("denoise", "consistency")}
     if rival in ("l2-to-base", "dop", "masked-prior"):
@@ -381,3 +385,10 @@ def test_an_adapter_of_another_architecture_is_refused_and_leaves_the_base_alone
         attached(tiny.unet, [(Adapter({"unet.nowhere": alien}, {}), 1.0)]),
     ):
         pass
+
+
+def test_a_mask_that_somebody_drew_is_the_map(fresh, tmp_path, make_trainer, drawn):
+    trainer = make_trainer(fresh(), tmp_path / "c", learn=0, align=1, mix=Mix(), masked=True)
+    step = next(trainer.run())
+    batch = draw_batch(drawn, trainer.scheduler, index=0, size=4, seed=0, mix=Mix())
+    assert step.map_area == pytest.approx(drawn.masks[batch.rows].mean().item())

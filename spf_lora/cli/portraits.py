@@ -45,9 +45,7 @@ def export(
         coverage=recipe.data.coverage,
         bias=recipe.data.bias,
     )
-    export_folder(
-        [Example(image, text, "", mask) for image, text, mask in drawn], folder, overwrite=force
-    )
+    export_folder([Example(image, text, "") for image, text, _ in drawn], folder, overwrite=force)
     out.say(f"{len(drawn)} portraits with captions; train on them:")
     out.say(f"  spf-lora train --attribute {attribute} --data {folder}")
     out.show(str(folder))

@@ -50,8 +50,10 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
         recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
         coverage=recipe.data.coverage, bias=recipe.data.bias,
     )  # fmt: skip
+    rival = RIVALS.get(recipe.training.method)
+    told = rival is not None and rival.masks  # nobody else is told where the attribute is
     return [
-        Example(picture, text, f"portrait {i}", mask)
+        Example(picture, text, f"portrait {i}", mask if told else None)
         for i, (picture, text, mask) in enumerate(drawn)
     ]
 
@@ -111,16 +113,17 @@ def _mix(recipe: Recipe) -> Mix:
 
 
 def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image] | None:
-    if rival is None or not rival.masks:
-        return None
-    masks = [e.mask for e in examples if e.mask is not None]
-    if len(masks) < len(examples):
+    """Return a mask per picture, white where it has none; None if nobody drew any."""
+    drawn = sum(e.mask is not None for e in examples)
+    if rival is not None and rival.masks and drawn < len(examples):
         raise DataError(
-            f"{len(examples) - len(masks)} of {len(examples)} pictures have no mask, and "
+            f"{len(examples) - drawn} of {len(examples)} pictures have no mask, and "
             "training.method masked-prior needs one for each",
             hint="add masks to the data, or choose another method",
         )
-    return masks
+    if not drawn or (rival is not None and not rival.masks):
+        return None
+    return [e.mask or Image.new("L", e.image.size, 255) for e in examples]
 
 
 def _stages(
