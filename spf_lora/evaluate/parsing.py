@@ -97,12 +97,7 @@ class Parser:
         Raises:
             ScorerError: nobody has said where this attribute may act.
         """
-        if attribute not in PARTS:
-            raise ScorerError(
-                f"no parts of a face are known for {attribute!r}{did_you_mean(attribute, PARTS)}",
-                hint="give a folder of mask pictures instead: white where it may act",
-            )
-        parts = PARTS[attribute]
+        parts = parts_of(attribute)
         mask = self.mask(before, parts.there)
         if parts.below is not None:
             for index, label in enumerate(before):
@@ -111,6 +106,20 @@ class Parser:
                     mask[index, : int(level.imag)] = False
         mask = mask | self.mask(after, parts.new)
         return dilate(mask[:, None].float(), round(before.shape[-1] / 32))
+
+
+def parts_of(attribute: str) -> Parts:
+    """Return where an attribute may act.
+
+    Raises:
+        ScorerError: nobody has said so.
+    """
+    if attribute not in PARTS:
+        raise ScorerError(
+            f"no parts of a face are known for {attribute!r}{did_you_mean(attribute, PARTS)}",
+            hint="give a folder of mask pictures instead: white where it may act",
+        )
+    return PARTS[attribute]
 
 
 def middle(mask: torch.Tensor) -> complex | None:
