@@ -1,5 +1,6 @@
 """One self-contained report.html: no script, no font, no file and no address outside itself."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -27,8 +28,9 @@ MEASURES = (
     ("flips", "flips", "share of other attributes that changed their value"),
     ("H", "balance", "harmonic mean of response and 1 - pollution"),
     ("sps", "SPS", "pollution at a response of 0.8, over all strengths"),
-    ("auc", "area", "mean pollution over responses of 0.2 to 0.9"),
+    ("auc", "area", "mean pollution over responses of 0.2 to 0.9; 1 where one is not reached"),
     ("truth:pixels", "to the truth", "pixel distance to the right picture"),
+    ("truth:pixels:I0", "truth, untouched", "the same of the base's own picture (I0)"),
     ("truth:agreement", "agreement", "share of other attributes as on the right picture"),
 )
 _HIGH = "response, seen, balance and agreement"  # of which more is better
@@ -162,7 +164,9 @@ def _cell(figure: Figure | None) -> str:
         return "&ndash;"
     if figure.value is None:
         return f"{_text(figure.text())} <small>n = {figure.n}</small>"
-    value, _, interval = figure.text().partition(" ")
+    # "-0.00" is a zero that would only make readers wonder.
+    text = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(2 if abs(figure.value) >= 0.1 else 3))
+    value, _, interval = text.partition(" ")
     return f"<b>{value}</b> <small>{_text(interval)} n = {figure.n}</small>"
 
 
