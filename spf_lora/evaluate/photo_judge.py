@@ -17,6 +17,7 @@ from torch.nn import functional
 from spf_lora.evaluate.channels import CHANNELS
 from spf_lora.evaluate.clip_scores import ClipJudge
 from spf_lora.evaluate.faces import SIDE, FaceNet, align, load_face_net
+from spf_lora.evaluate.judges import Judge, Truth
 from spf_lora.evaluate.lpips import Lpips
 from spf_lora.evaluate.masks import read_masks
 from spf_lora.evaluate.parsing import Parser, consistency, parts_of
@@ -89,14 +90,16 @@ class PhotographJudge:
         parts, was = self.parser.labels(after), self.parser.labels(before)
         if asked and self.mask is None:
             outside = outside * (1 - self.parser.region(self.attribute, was, parts))
-        back = torch.where(outside > 0.5, after, before)
+        kept = outside > 0.5
+        back = torch.where(kept, after, before)
+        its_parts = torch.where(kept[:, 0], parts, was)
         seen = outside.clone()
         seen[outside.sum((1, 2, 3)) == 0] = 1  # nowhere to look: then everywhere
         colour = CHANNELS["colour"].distance
         assert colour is not None
         found = {
             "region": self.lpips.distance(after, before, seen),
-            "identity": 1 - self._likeness(back, before),
+            "identity": 1 - self._likeness(back, before, its_parts, was),
             "attributes": self._gaps(after, before, asked).abs().mean(1),
             "layout": 1 - consistency(was, parts, seen),
             "colour": colour(after, before, seen),
@@ -108,12 +111,16 @@ class PhotographJudge:
         one, other = (self._choices(pixels, asked) for pixels in (after, before))
         return ((one > 0) != (other > 0)).float().mean(1).cpu()
 
-    def truth(self, portrait: object, size: int) -> tuple[None, Image.Image]:
-        """Return that no right picture is known, and the mask; black where each has its own."""
-        if self.mask is None:
-            return None, Image.new("RGB", (size, size))
-        white = read_masks(self.mask, ["all"], size)[0, 0].numpy() * 255
-        return None, Image.fromarray(white.astype("uint8")).convert("RGB")
+    def truths(self, before: torch.Tensor) -> list[Truth]:
+        """Return where the attribute may act; how the right picture looks nobody knows."""
+        if self.mask is not None:
+            side = before.shape[-1]
+            regions = read_masks(self.mask, ["all"], side).expand(len(before), -1, -1, -1)
+        else:
+            labels = self.parser.labels(before.to(self.device))
+            regions = self.parser.region(self.attribute, labels, labels)
+        white = (regions[:, 0].cpu().numpy() * 255).astype("uint8")
+        return [Truth(Image.fromarray(mask).convert("RGB")) for mask in white]
 
     def _logits(self, pixels: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         scale = self.clip.model.logit_scale.exp()
@@ -130,12 +137,14 @@ class PhotographJudge:
     def _gaps(self, after: torch.Tensor, before: torch.Tensor, asked: bool) -> torch.Tensor:
         return self._choices(after, asked) - self._choices(before, asked)
 
-    def _likeness(self, after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    def _likeness(
+        self, after: torch.Tensor, before: torch.Tensor, parts: torch.Tensor, was: torch.Tensor
+    ) -> torch.Tensor:
         """Return the cosine of each pair's faces; a pair without a face is compared whole."""
         pairs = []
-        for now, then in zip(after, before, strict=True):
-            places = [self.parser.landmarks(self.parser.labels(p[None])[0]) for p in (then, now)]
-            first, second = places[0], places[1] or places[0]
+        for now, then, new, old in zip(after, before, parts, was, strict=True):
+            first = self.parser.landmarks(old)
+            second = self.parser.landmarks(new) or first
             if first is None or second is None:
                 whole = torch.stack([then, now])
                 size = (SIDE, SIDE)
@@ -155,7 +164,7 @@ def photograph_judge(
     sources: Mapping[str, str] | None = None,
     device: torch.device | None = None,
     mask: Path | None = None,
-) -> PhotographJudge:
+) -> Judge:
     """Load the judge of photographs.
 
     Args:

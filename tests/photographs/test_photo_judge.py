@@ -5,9 +5,14 @@ from PIL import Image
 from test_faces import face_labels
 from tiny_scorers import PART_NAMES
 
+from spf_lora.base.load import load_base
 from spf_lora.errors import ScorerError
+from spf_lora.evaluate.page import make_page
 from spf_lora.evaluate.parsing import Parser
 from spf_lora.evaluate.photo_judge import CHOICES, photograph_judge
+from spf_lora.evaluate.protocol import held_out_cases
+from spf_lora.evaluate.result import CHANNELS
+from spf_lora.evaluate.run import evaluate
 
 SIDE = 96
 
@@ -79,11 +84,11 @@ def test_a_mask_file_stands_for_the_parts_of_the_face(scorer_folders, pictures, 
     judge = photograph_judge(
         "freckles", "freckles", text_encoder=None, sources=scorer_folders, mask=tmp_path
     )
-    truth, region = judge.truth(None, 64)
-    assert truth is None
-    assert numpy.asarray(region)[..., 0].mean() == 127.5
-    assert numpy.asarray(region)[:32].max() == 0
     before, after, _ = pictures
+    for truth in judge.truths(before):
+        assert truth.right is None
+        assert numpy.asarray(truth.region)[48:].min() == 255
+        assert numpy.asarray(truth.region)[:48].max() == 0
     after = torch.cat([before[:, :, :48], after[:, :, 48:]], dim=2)
     outside = torch.ones(2, 1, SIDE, SIDE)
     outside[:, :, 48:] = 0
@@ -100,10 +105,12 @@ def test_a_judge_needs_to_know_where_the_attribute_may_act(scorer_folders, tmp_p
         )
 
 
-def test_without_a_mask_the_report_shows_no_region(judge):
-    truth, region = judge.truth(None, 8)
-    assert truth is None
-    assert region.getextrema() == ((0, 0),) * 3
+def test_without_a_mask_the_region_is_read_from_each_picture(judge, pictures, monkeypatch):
+    faces = torch.stack([face_labels(SIDE, 5, 10), face_labels(SIDE, 30, 10)])
+    monkeypatch.setattr(Parser, "labels", lambda *_: faces)
+    first, second = (numpy.asarray(truth.region)[70, :, 0] for truth in judge.truths(pictures[0]))
+    assert first[10] == second[80] == 255
+    assert first[80] == second[10] == 0
 
 
 def test_a_region_that_covers_everything_leaves_no_gap_in_the_numbers(judge, pictures, monkeypatch):
@@ -112,3 +119,21 @@ def test_a_region_that_covers_everything_leaves_no_gap_in_the_numbers(judge, pic
     before, after, outside = pictures
     found = judge.distances(after, before, outside, asked=True)
     assert all(distance.isfinite().all() for distance in found.values())
+
+
+@pytest.mark.slow
+def test_a_whole_evaluation_can_be_judged_by_it(scorer_folders, tmp_path):
+    base = load_base("embedded", device=torch.device("cpu"))
+    judge = photograph_judge(
+        "beard", "a beard", text_encoder=base.text_encoder, sources=scorer_folders
+    )
+    cases = held_out_cases("beard", prompts=2, seeds=1)
+    result = evaluate(
+        base, None, attribute="beard", cases=cases, gallery=tmp_path, judge=judge, steps=3,
+        bootstraps=20,
+    )  # fmt: skip
+    assert result.judge == "photographs"
+    for channel in CHANNELS:
+        assert result.figure(channel, 0).value is not None
+    assert result.figure("P", 0).value > 0
+    assert "photographs" in make_page([result])
