@@ -7,6 +7,7 @@ import typer
 
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Json, Registry, existing, printable, table
+from spf_lora.cli.stack_report import report
 
 if TYPE_CHECKING:
     from spf_lora.adapters.stack import Stack
@@ -192,6 +193,9 @@ def export(
     error = "exact" if plan.exact else f"relative error {done.relative_error:.4%}"
     out.say(f"{len(members)} adapters in {len(plan.modules)} modules, {error}")
     out.show(str(target))
+
+
+app.command()(report)
 
 
 def _told(stack: "Stack") -> None:

@@ -1,0 +1,273 @@
+"""What learning one attribute after another does to those learned before.
+
+Every number comes from the same people and noise, drawn with the base model, with each adapter
+alone, and with the first one, two, three ... adapters of the stack on. docs/incremental.md says
+what the numbers mean.
+"""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spf_lora.adapters.combine import combined
+from spf_lora.adapters.module import Adapter
+from spf_lora.adapters.overlap import overlaps
+from spf_lora.base.load import Base
+from spf_lora.base.sample import GUIDANCE
+from spf_lora.data.captions import join_phrases, split_phrases
+from spf_lora.data.portraits import ATTRIBUTES, FACTORS
+from spf_lora.errors import MeasureError
+from spf_lora.evaluate.gallery import read_picture
+from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
+from spf_lora.evaluate.judges import to_pixels, world_judge
+from spf_lora.evaluate.pictures import Painter, Wanted, painter
+from spf_lora.evaluate.protocol import Case, held_out_cases
+from spf_lora.evaluate.result import Draw, Figure, Result
+from spf_lora.evaluate.run import evaluate
+
+STEPS, PROMPTS, SEEDS = 15, 16, 2
+QUICK_PROMPTS, QUICK_SEEDS = 6, 1
+_BOOTSTRAPS = 500
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """One adapter of a stack.
+
+    Attributes:
+        name: what tables call it.
+        attribute: what it teaches, an attribute of the portrait world.
+        adapter: at strength 1.
+        strength: that it has in the stack.
+    """
+
+    name: str
+    attribute: str
+    adapter: Adapter
+    strength: float = 1.0
+
+
+def measure_incremental(
+    base: Base,
+    learned: Sequence[Learned],
+    *,
+    gallery: Path,
+    prompts: int = PROMPTS,
+    seeds: int = SEEDS,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    orders: int = 1,
+    name: str = "",
+    tell: Tell = lambda text: None,
+) -> Incremental:
+    """Measure a stack: after every step, each adapter alone, and all asked for together.
+
+    Args:
+        base: the model the adapters were trained on.
+        learned: the adapters in the order they were learned.
+        gallery: folder of the picture cache.
+        prompts: people.
+        seeds: pictures of each.
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance.
+        orders: how many orders to add the same adapters in; the first is the one given.
+        name: what the result is called.
+        tell: told what is measured next.
+
+    Raises:
+        MeasureError: there is no adapter, an attribute is there twice or cannot be judged.
+    """
+    began = time.perf_counter()
+    _check(learned)
+    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, tell)
+    every = frozenset(range(len(learned)))
+    measured = [_order(cells, row) for row in chosen_orders(len(learned), orders)]
+    alone = [cells.get(frozenset([i]), i) for i in range(len(learned))]
+    final = [cells.get(every, i) for i in range(len(learned))]
+    tell("measuring what is asked for together")
+    met = overlaps([combined([(one.adapter, one.strength)]) for one in learned])
+    return Incremental(
+        name=name,
+        base_id=base.id,
+        adapters=tuple(one.name for one in learned),
+        attributes=tuple(one.attribute for one in learned),
+        strengths=tuple(one.strength for one in learned),
+        prompts=prompts,
+        seeds=seeds,
+        sampler={"name": "ddim", "steps": steps, "guidance": guidance},
+        control=tuple(one.figure("rho", 0.0) for one in alone),
+        alone=tuple(one.figure("rho", 1.0) for one in alone),
+        alone_pollution=tuple(one.figure("P", 1.0) for one in alone),
+        orders=tuple(measured),
+        together=tuple(_together(cells, final, group) for group in groups(learned)),
+        cross_talk=tuple(
+            tuple(_cross_talk(cells, final, i, j) for j in range(len(learned)))
+            for i in range(len(learned))
+        ),
+        overlap=tuple(
+            tuple({"cosine": o.cosine, "reads": o.reads, "writes": o.writes} for o in row)
+            for row in met
+        ),
+        seconds=round(time.perf_counter() - began, 1),
+    )
+
+
+def chosen_orders(count: int, orders: int) -> list[tuple[int, ...]]:
+    """Return different orders of `count` things: as given, reversed, then shuffled by a seed."""
+    given = tuple(range(count))
+    found = [given, given[::-1]]
+    rng = random.Random(0)
+    every = list(itertools.permutations(given)) if count <= 6 else []
+    rng.shuffle(every)
+    found += every or [tuple(rng.sample(given, count)) for _ in range(4 * orders)]
+    return list(dict.fromkeys(found))[:orders]
+
+
+def groups(learned: Sequence[Learned]) -> list[tuple[int, ...]]:
+    """Return what can be asked for together: each pair, and the most that goes together."""
+
+    def fits(one: int, others: Sequence[int]) -> bool:
+        row = ATTRIBUTES[learned[one].attribute]
+        taken = [ATTRIBUTES[learned[other].attribute] for other in others]
+        apart = {learned[other].attribute for other in others} & set(row.excludes)
+        spoilt = any(row.replaces and row.replaces in other.hides for other in taken)
+        spoils = any(other.replaces and other.replaces in row.hides for other in taken)
+        return not apart and not spoilt and not spoils
+
+    pairs = [p for p in itertools.combinations(range(len(learned)), 2) if fits(p[1], [p[0]])]
+    most: list[int] = []
+    for index in range(len(learned)):
+        if fits(index, most):
+            most.append(index)
+    return [*pairs, tuple(most)] if len(most) > 2 else list(pairs)
+
+
+def asking_for(prompt: str, attributes: Sequence[str]) -> str:
+    """Return a prompt of the portrait world that asks for attributes too."""
+    phrases = split_phrases(prompt)
+    for row in (ATTRIBUTES[name] for name in attributes):
+        replaced = {text for text, _ in FACTORS[row.replaces].values()} if row.replaces else set()
+        at = next((i for i, phrase in enumerate(phrases) if phrase in replaced), len(phrases))
+        phrases[at : at + 1] = [row.target_text]
+    return join_phrases(phrases)
+
+
+class _Cells:
+    """Evaluations of one attribute with some adapters on; each is made once."""
+
+    def __init__(
+        self, base: Base, learned: Sequence[Learned], gallery: Path, prompts: int, seeds: int,
+        steps: int, guidance: float, tell: Tell,
+    ) -> None:  # fmt: skip
+        self.base, self.learned, self.gallery, self.tell = base, learned, gallery, tell
+        self.steps, self.guidance = steps, guidance
+        self.cases: list[tuple[Case, ...]] = [
+            held_out_cases(one.attribute, prompts=prompts, seeds=seeds) for one in learned
+        ]
+        self.found: dict[tuple[frozenset[int], int], Result] = {}
+        self.stacks: dict[frozenset[int], Adapter] = {}
+
+    def stack(self, on: frozenset[int]) -> Adapter:
+        if on not in self.stacks:
+            parts = [self.learned[i] for i in sorted(on)]
+            self.stacks[on] = combined([(one.adapter, one.strength) for one in parts])
+        return self.stacks[on]
+
+    def get(self, on: frozenset[int], asked: int) -> Result:
+        if (on, asked) not in self.found:
+            names = ", ".join(self.learned[i].name for i in sorted(on))
+            attribute = self.learned[asked].attribute
+            self.tell(f"measuring {attribute} with {names} on")
+            self.found[on, asked] = evaluate(
+                self.base, self.stack(on), attribute=attribute, cases=self.cases[asked],
+                gallery=self.gallery, strengths=(0.0, 1.0), steps=self.steps,
+                guidance=self.guidance, bootstraps=_BOOTSTRAPS,
+            )  # fmt: skip
+        return self.found[on, asked]
+
+    def painter(self, on: frozenset[int]) -> Painter:
+        return painter(
+            self.base, self.stack(on), folder=self.gallery, steps=self.steps,
+            guidance=self.guidance,
+        )  # fmt: skip
+
+
+def _check(learned: Sequence[Learned]) -> None:
+    if not learned:
+        raise MeasureError("there is no adapter to measure", hint="name a stack that has some")
+    taught = [one.attribute for one in learned]
+    for attribute in taught:
+        world_judge(attribute)
+        if taught.count(attribute) > 1:
+            raise MeasureError(
+                f"{attribute} is taught by more than one adapter of the stack",
+                hint="measure them one by one: spf-lora evaluate",
+            )
+
+
+def _order(cells: _Cells, row: tuple[int, ...]) -> Order:
+    """Measure one order: element [i][n] is the i-th learned after step n, None before it came."""
+    count = len(row)
+    prefixes = [frozenset(row[: n + 1]) for n in range(count)]
+
+    def matrix(measure: str) -> tuple[tuple[Figure | None, ...], ...]:
+        return tuple(
+            tuple(
+                cells.get(prefixes[n], row[i]).figure(measure, 1.0) if n >= i else None
+                for n in range(count)
+            )
+            for i in range(count)
+        )
+
+    return Order(
+        names=tuple(cells.learned[i].name for i in row),
+        response=matrix("rho"),
+        pollution=matrix("P"),
+        leakage=tuple(cells.get(on, row[n]).figure("BL", 1.0) for n, on in enumerate(prefixes)),
+    )
+
+
+def _mean(draws: Sequence[Draw], number: str) -> float:
+    return float(np.mean([draw.numbers[number] for draw in draws]))
+
+
+@torch.no_grad()
+def _beliefs(cells: _Cells, keys: Sequence[str], asked: int) -> float:
+    pictures = [to_pixels(read_picture(cells.gallery, key)) for key in keys]
+    judge = world_judge(cells.learned[asked].attribute)
+    return float(judge.belief(torch.stack(pictures)).mean())
+
+
+def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) -> Meeting:
+    """Ask for several attributes in one prompt, all adapters on; the response of each."""
+    paint = cells.painter(frozenset(range(len(cells.learned))))
+    names = [cells.learned[i].attribute for i in group]
+    wanted = [
+        Wanted(asking_for(case.base_prompt, names), seed, 1.0)
+        for case in cells.cases[group[0]]
+        for seed in case.seeds
+    ]
+    paint.draw(wanted)
+    responses = []
+    for i in group:
+        draws = final[i].at(1.0)
+        before, right = _mean(draws, "score:I0"), _mean(draws, "score:truth")
+        gained = _beliefs(cells, [paint.key(one) for one in wanted], i) - before
+        responses.append(float(np.clip(gained / max(right - before, 1e-9), 0, 1)))
+    return Meeting(tuple(cells.learned[i].name for i in group), tuple(responses))
+
+
+def _cross_talk(cells: _Cells, final: Sequence[Result], seen: int, asked: int) -> float:
+    """Return how much more of `seen` there is when only `asked` is asked for, all adapters on."""
+    draws = final[asked].at(1.0)
+    now, before = (
+        _beliefs(cells, [draw.pictures[which] for draw in draws], seen) for which in ("I1", "Ic")
+    )
+    return now - before
