@@ -9,6 +9,7 @@ from spf_lora import __version__
 from spf_lora.cli import adapters, base, out, portraits, recipe, stack
 from spf_lora.cli.attributes import attributes
 from spf_lora.cli.convert import convert
+from spf_lora.cli.evaluate import compare, evaluate
 from spf_lora.cli.generate import generate
 from spf_lora.cli.inspect import inspect
 from spf_lora.cli.merge import merge
@@ -45,6 +46,8 @@ def _root(
 
 app.command()(train)
 app.command()(generate)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(attributes)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(portraits.app, name="portraits")

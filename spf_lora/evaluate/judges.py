@@ -5,8 +5,9 @@ can be named about a portrait, and the renderer, which knows the truth.
 """
 
 import random
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from spf_lora.strict import did_you_mean
 
 DILATION = 2  # pixels of 64 by which the renderer's region is widened
 _CHANGED = 12  # of 255: smallest change of a colour that counts for the region
+_REMEMBERED = 12  # batches, enough for one draw's pictures
 _TYPICAL = 24  # portraits that give the belief in real positives
 
 
@@ -68,6 +70,15 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class _Look:
+    """What the probe said of a batch of pictures."""
+
+    pixels: torch.Tensor
+    embedding: torch.Tensor
+    logits: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class WorldJudge:
     """The probe and the renderer of the portrait world.
 
@@ -75,12 +86,15 @@ class WorldJudge:
         attribute: a name of `ATTRIBUTES`.
         probe: the classifier.
         positives: belief in the attribute on renders that have it.
+        name: for the report.
+        seen: the last batches it looked at.
     """
 
     attribute: str
     probe: Probe
     positives: float
     name: str = "world"
+    seen: "OrderedDict[int, _Look]" = field(default_factory=OrderedDict, repr=False)
 
     def belief(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the probe's probability of the attribute."""
@@ -95,14 +109,15 @@ class WorldJudge:
         itself is no change of the person. Attributes compares beliefs, not logits: those move with
         the attribute even in the renderer's own edit.
         """
-        back = torch.where(outside > 0.5, after, before)
+        inside = outside < 0.5
+        back = torch.where(inside, before, after) if inside.any() else after
         found = {
             name: row.distance(after, before, outside)
             for name, row in CHANNELS.items()
             if row.distance
         }
         found["identity"] = 1 - torch.cosine_similarity(
-            self.probe.embed(_to_probe(back)), self.probe.embed(_to_probe(before))
+            self._look(back).embedding, self._look(before).embedding
         )
         one, other = self._logits(after), self._logits(before)
         found["attributes"] = torch.stack(
@@ -143,9 +158,20 @@ class WorldJudge:
                 worn.append(name)
         return Portrait(**chosen), tuple(worn)
 
-    def _logits(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        logits: dict[str, torch.Tensor] = self.probe(_to_probe(pixels))
-        return logits
+    def _logits(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        return self._look(pixels).logits
+
+    def _look(self, pixels: torch.Tensor) -> "_Look":
+        """Run the probe once for each of the last batches: every measure asks for the same ones."""
+        found = self.seen.get(id(pixels))
+        if found is None:
+            embedding = self.probe.embed(_to_probe(pixels))
+            logits = {name: head(embedding) for name, head in self.probe.heads.items()}
+            # holding the pixels keeps their id from being another's
+            found = self.seen[id(pixels)] = _Look(pixels, embedding, logits)
+            if len(self.seen) > _REMEMBERED:
+                self.seen.popitem(last=False)
+        return found
 
     def _heads(self, asked: bool) -> list[str]:
         """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""

@@ -11,7 +11,7 @@ import torch
 
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.judges import Judge, to_pixels
-from spf_lora.evaluate.numbers import Pixels, load_pixels, numbers_of
+from spf_lora.evaluate.numbers import Pixels, load_pixels
 from spf_lora.evaluate.result import CHANNELS, Draw, SelfTest
 from spf_lora.evaluate.statistics import bootstrap_weights, channels, harmonic, sums_of
 
@@ -27,12 +27,12 @@ def selftests(draws: Sequence[Draw], judge: Judge, folder: Path) -> Iterator[Sel
     pixels = load_pixels(some, folder)
     ceiling = _ceilings(control)
 
-    same = _pollution(_means(judge, replace(pixels, i1=pixels.i0)), ceiling)
+    same = _moved(judge, pixels, pixels.i0, ceiling)
     yield SelfTest("same picture", "the base model against itself has P = 0", same, same == 0)
     copy = float(harmonic(np.array([0.0]), np.array([same]))[0])
     yield SelfTest("doing nothing", "a copy of the base's picture has H = 0", copy, copy == 0)
     second = torch.stack([to_pixels(read_picture(folder, d.pictures["Iy"])) for d in some])
-    other = _pollution(_means(judge, replace(pixels, i1=second)), ceiling)
+    other = _moved(judge, pixels, second, ceiling)
     yield SelfTest(
         "another seed", "another sample has P about 1 (0.7 to 1.3)", other, 0.7 <= other <= 1.3
     )
@@ -45,24 +45,26 @@ def selftests(draws: Sequence[Draw], judge: Judge, folder: Path) -> Iterator[Sel
         yield _shuffled([d for d in draws if d.strength in (0, main)], prompts, (0, main))
 
 
-def _means(judge: Judge, pixels: Pixels) -> Means:
-    return {name: float(row.double().mean()) for name, row in numbers_of(judge, pixels).items()}
-
-
 def _ceilings(draws: Sequence[Draw]) -> Means:
     names = [c for c in CHANNELS if all(f"ceiling:{c}" in d.numbers for d in draws)]
     return {c: float(np.mean([d.numbers[f"ceiling:{c}"] for d in draws])) for c in names}
 
 
-def _pollution(means: Means, ceiling: Means) -> float:
-    parts = [means[c] / value if value > 1e-12 else 0.0 for c, value in ceiling.items()]
+@torch.no_grad()
+def _moved(judge: Judge, pixels: Pixels, after: torch.Tensor, ceiling: Means) -> float:
+    """Return the pollution of `after` against I0."""
+    rows = judge.distances(after, pixels.i0, pixels.outside, asked=True)
+    parts = [
+        float(rows[c].double().nanmean()) / value if value > 1e-12 else 0.0
+        for c, value in ceiling.items()
+    ]
     return round(float(np.mean(parts)), 6)
 
 
 def _growing(judge: Judge, pixels: Pixels, ceiling: Means) -> SelfTest:
     """Blend the base's picture into another seed's: the more of it, the more pollution."""
     levels = [
-        _pollution(_means(judge, replace(pixels, i1=torch.lerp(pixels.i0, pixels.iz, a))), ceiling)
+        _moved(judge, pixels, torch.lerp(pixels.i0, pixels.iz, a), ceiling)
         for a in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     smallest = round(min(b - a for a, b in pairwise(levels)), 6)
@@ -79,17 +81,16 @@ def _true_edit(
     if pixels.truth is None or any("plain" not in draw.pictures for draw in draws):
         return
     plain = torch.stack([to_pixels(read_picture(folder, d.pictures["plain"])) for d in draws])
-    means = _means(judge, replace(pixels, i0=plain, i1=pixels.truth, ib=plain, iz=plain))
-    polluted = _pollution(means, ceiling)
+    polluted = _moved(judge, replace(pixels, i0=plain), pixels.truth, ceiling)
     yield SelfTest(
         "true edit, pollution", "the renderer's own edit has P about 0 (at most 0.1)", polluted,
         polluted <= 0.1,
     )  # fmt: skip
-    room = means["score:truth"] - means["score:I0"]
-    response = round((means["score"] - means["score:I0"]) / room, 6) if room > 1e-9 else 0.0
+    with torch.no_grad():
+        seen = float((judge.belief(pixels.truth) - judge.belief(plain)).mean())
     yield SelfTest(
-        "true edit, response", "and is seen: the judge believes in the attribute (at least 0.9 "
-        "more than without)", round(room, 6), room >= 0.9 and response > 0.99,
+        "true edit, response", "and is seen: the judge believes in the attribute, at least 0.9 "
+        "more than without it", round(seen, 6), seen >= 0.9,
     )  # fmt: skip
 
 

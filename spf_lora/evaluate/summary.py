@@ -1,0 +1,96 @@
+"""A result in words and in rows: what a reader sees first."""
+
+from collections.abc import Sequence
+
+from spf_lora.evaluate.comparison import Difference
+from spf_lora.evaluate.result import CHANNELS, Figure, Result, figure_name
+
+# (measure, label); at the main strength where it has one
+ROWS = (
+    ("rho", "response"),
+    ("P", "pollution P"),
+    *((channel, f"  {channel}") for channel in CHANNELS),
+    ("excess", "excess over the prompt"),
+    ("BL", "base leakage"),
+    ("unasked", "seen unasked"),
+    ("H", "balance H"),
+    ("sps", "SPS (P at response 0.8)"),
+    ("auc", "area (mean P)"),
+    ("truth:pixels", "distance to the truth"),
+)
+
+
+def verdict(result: Result) -> str:
+    """Return the result in one sentence."""
+    rho, moved, before = (
+        result.figure("rho"), result.figure("P"), result.figure("P", 0),
+    )  # fmt: skip
+    if result.main == 0:
+        return (
+            f"The prompt alone reaches a response of {rho.text()} and moves {moved.text()} of what "
+            f"another seed moves ({_prompts(result)})."
+        )
+    alone = result.figure("rho", 0)
+    words = (
+        f"{result.name} reaches a response of {rho.text()}, the prompt alone {alone.text()}; it "
+        f"moves {moved.text()} of what another seed moves, the prompt alone {before.text()}: "
+        f"{_excess(result)}"
+    )
+    words += f"; {_leak(result)}"
+    if "sps" in result.numbers:
+        sps = result.numbers["sps"]
+        reached = "a response of 0.8 is not reached" if sps.value is None else f"SPS {sps.text()}"
+        words += f"; {reached}"
+    return f"{words} ({_prompts(result)})."
+
+
+def _excess(result: Result) -> str:
+    excess = result.figure("excess")
+    if excess.low is None or excess.high is None:
+        return "one prompt cannot say whether that is more"
+    if excess.low > 0:
+        return "it pollutes more than its words do"
+    if excess.high < 0:
+        return "it pollutes less than its words alone do"
+    return "no more than its words do, as far as these prompts can tell"
+
+
+def _leak(result: Result) -> str:
+    unasked, before = result.figure("unasked"), result.figure("unasked", 0)
+    if unasked.value is None or before.value is None:
+        return "base prompts were not looked at"
+    return f"unasked it shows in {unasked.value:.0%} of pictures, without it in {before.value:.0%}"
+
+
+def _prompts(result: Result) -> str:
+    seeds = len(result.at(0.0))
+    return f"{len(result.cases)} prompts, {seeds} pictures each way"
+
+
+def rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return column names and rows of a table: the control first, then every adapter."""
+    columns = [("prompt only", results[0], 0.0)]
+    columns += [(r.name, r, r.main) for r in results if r.main != 0]
+    lines = []
+    for measure, label in ROWS:
+        cells = [_figure(result, measure, at) for _, result, at in columns]
+        if any(cells):
+            lines.append([label, *(cell.text() if cell else "" for cell in cells)])
+    return ["", *(name for name, _, _ in columns)], lines
+
+
+def _figure(result: Result, measure: str, at: float) -> Figure | None:
+    named = result.numbers.get(figure_name(measure, at))
+    return named if named is not None or at == 0 else result.numbers.get(measure)
+
+
+def told(difference: Difference) -> str:
+    """Return a difference as a sentence."""
+    name = f"{difference.figure}: {difference.first} - {difference.second}"
+    if difference.value is None:
+        return f"{name}: one of them has no value"
+    if difference.low is None or difference.high is None:
+        return f"{name} = {difference.value:+.3f}, one prompt has no interval"
+    real = "real" if difference.real else "may be chance"
+    interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+    return f"{name} = {difference.value:+.3f} {interval}, {real}, n = {difference.n}"

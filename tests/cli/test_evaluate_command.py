@@ -1,0 +1,180 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
+
+from measuring import random_adapter
+
+from spf_lora.adapters.card import Card, file_metadata
+from spf_lora.adapters.file import write_adapter
+from spf_lora.adapters.module import Adapter
+from spf_lora.evaluate.result import from_json
+
+
+def card_of(base_id: str) -> dict[str, str]:
+    card = Card(
+        attribute="beard", target_text="a beard", trigger="a beard", base_id=base_id, recipe={},
+        dataset_digest="", versions={}, seed=0,
+    )  # fmt: skip
+    return file_metadata(
+        card, rank=4, alpha=4.0, title="beard", description="noise", usage_hint="none"
+    )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, tiny_folder):
+    """A folder with two adapters and prompts, and a picture cache that all tests here share."""
+    import torch
+
+    from spf_lora.base.load import load_base
+
+    folder = tmp_path_factory.mktemp("desk")
+    base = load_base(str(tiny_folder), device=torch.device("cpu"))
+    for seed, name in enumerate(("one", "two")):
+        adapter = random_adapter(base.unet, seed=seed, metadata=card_of(base.id))
+        write_adapter(adapter, folder / f"{name}.safetensors")
+    write_adapter(Adapter(adapter.modules, card_of("0" * 16)), folder / "stranger.safetensors")
+    write_adapter(Adapter(adapter.modules, {}), folder / "silent.safetensors")
+    (folder / "prompts.txt").write_text("a man\na woman, red hair\n")
+    return folder
+
+
+@pytest.fixture
+def run(cli, desk, tiny_folder, monkeypatch):
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("SPF_LORA_CACHE", str(desk / "cache"))
+    how = ("--base", tiny_folder, "--judge", "world", "--prompts", "prompts.txt", "--seeds", "1",
+           "--strengths", "0,1", "--steps", "1")  # fmt: skip
+
+    def call(command, *words, without=()):
+        pairs = [pair for pair in zip(how[::2], how[1::2], strict=True) if pair[0] not in without]
+        return cli(command, *words, *(word for pair in pairs for word in pair))
+
+    return call
+
+
+def test_a_report_is_written_for_people_and_for_programs(run, desk) -> None:
+    code, said, talk = run("evaluate", "one.safetensors", "-o", "report")
+    assert code == 0, talk
+    assert "one reaches a response of" in said
+    assert "pollution P" in said
+    assert "report: report/report.html" in talk
+    assert "drawn" not in said
+    result = from_json((desk / "report" / "report.json").read_text("utf-8"))
+    assert (result.adapter, result.attribute, len(result.cases)) == ("one", "beard", 2)
+    assert str(desk) not in (desk / "report" / "report.json").read_text("utf-8")
+    page = (desk / "report" / "report.html").read_text("utf-8")
+    assert "one reaches a response of" in page
+
+
+def test_against_puts_others_beside_it_and_json_has_the_differences(run) -> None:
+    code, said, talk = run(
+        "evaluate", "one.safetensors", "--against", "two.safetensors", "-o", "versus", "--json"
+    )
+    assert code == 0, talk
+    table = json.loads(said)
+    assert [a["name"] for a in table["adapters"]] == ["one", "two"]
+    assert {d["figure"] for d in table["differences"]} >= {"rho@1", "P@1", "auc"}
+    assert all(d["n"] == 2 for d in table["differences"])
+    assert table["adapters"][0]["figures"]["P@1"]["n"] == 2
+
+
+def test_compare_says_which_differences_are_real_and_writes_nothing(run, desk) -> None:
+    before = set(desk.iterdir())
+    code, said, talk = run("compare", "one.safetensors", "two.safetensors")
+    assert code == 0, talk
+    assert "P@1: one - two = " in said
+    assert set(desk.iterdir()) - before <= {desk / "cache"}
+    code, said, _ = run("compare", "one.safetensors", "two.safetensors", "--json")
+    assert code == 0
+    assert json.loads(said)["differences"]
+
+
+def test_a_gate_that_does_not_hold_exits_3_after_the_report_is_written(run, desk) -> None:
+    code, said, talk = run(
+        "evaluate", "one.safetensors", "-o", "gated", "--gate", "P<0.0001,response>=0"
+    )
+    assert code == 3
+    assert "gate P<0.0001: does not hold" in said
+    assert "gate response>=0: holds" in said
+    assert "the gate does not hold: P<0.0001 (found " in talk
+    assert (desk / "gated" / "report.json").is_file()
+    code, _, _ = run("evaluate", "one.safetensors", "-o", "passed", "--gate", "P>=0")
+    assert code == 0
+
+
+def test_a_folder_that_holds_something_is_refused_before_anything_is_drawn(run, desk) -> None:
+    (desk / "taken").mkdir()
+    (desk / "taken" / "thesis.txt").write_text("mine")
+    code, _, talk = run("evaluate", "none.safetensors", "-o", "taken")
+    assert code == 1
+    assert "taken exists and holds something" in talk
+    assert "--force" in talk
+    (desk / "file").write_text("")
+    code, _, talk = run("evaluate", "none.safetensors", "-o", "file")
+    assert code == 1
+    assert "is a file" in talk
+
+
+def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
+    (desk / "old").mkdir()
+    (desk / "old" / "report.html").write_text("old")
+    (desk / "old" / "notes.txt").write_text("mine")
+    code, _, talk = run("evaluate", "one.safetensors", "-o", "old", "--force")
+    assert code == 0, talk
+    assert (desk / "old" / "report.html").read_text("utf-8") != "old"
+    assert (desk / "old" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "without", "what"),
+    [
+        (("stranger.safetensors",), (), "was trained on the base 0000000000000000"),
+        (("silent.safetensors",), (), "does not say which attribute"),
+        (("one.safetensors", "-a", "beart"), (), "no recipe for the attribute 'beart'"),
+        (("none.safetensors",), (), "none.safetensors"),
+        (("one.safetensors", "--strengths", "0,much"), ("--strengths",), "'much' is no number"),
+        (("one.safetensors", "--strengths", "-1"), ("--strengths",), "'-1' is no number"),
+        (("one.safetensors", "--strengths", ""), ("--strengths",), "'' is no number"),
+        (("one.safetensors", "--gate", "speed<1"), (), "'speed' is no figure"),
+        (("one.safetensors", "--judge", "jury"), ("--judge",), "no judge 'jury'"),
+        (("one.safetensors", "--prompts", "empty.txt"), ("--prompts",), "holds no prompt"),
+        (("one.safetensors", "--prompts", "long.txt"), ("--prompts",), "longer than 77 tokens"),
+        (("one.safetensors", "--prompts", "no.txt"), ("--prompts",), "cannot be read"),
+        (("one.safetensors", "--base", "nowhere"), ("--base",), "nowhere"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_and_leaves_no_report(
+    run, desk, words, without, what
+) -> None:
+    (desk / "empty.txt").write_text("\n# nothing\n")
+    (desk / "long.txt").write_text("hair " * 90)
+    code, said, talk = run("evaluate", *words, "-o", "refused", without=without)
+    assert code == 1
+    assert said == ""
+    assert what in talk
+    assert "hint: " in talk
+    assert not (desk / "refused").exists()
+
+
+def test_one_adapter_is_nothing_to_compare(run) -> None:
+    code, _, talk = run("compare", "one.safetensors")
+    assert code == 1
+    assert "nothing to compare" in talk
+
+
+def test_help_of_both_commands_needs_neither_torch_nor_numpy() -> None:
+    import subprocess
+
+    code = (
+        "import sys\nfrom spf_lora.cli.app import main\n"
+        "for command in ('evaluate', 'compare'):\n"
+        "    sys.argv = ['spf-lora', command, '--help']\n"
+        "    try:\n        main()\n    except SystemExit as done:\n        assert not done.code\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
