@@ -32,7 +32,7 @@ def test_held_out_people_are_the_same_every_time_and_in_no_training_set() -> Non
     cases = held_out_cases("beard", prompts=40, seeds=4)
     assert cases == held_out_cases("beard", prompts=40, seeds=4)
     assert cases[:5] == held_out_cases("beard", prompts=5, seeds=4)
-    captions = {caption for _, caption in training_set("beard", count=64, seed=0)}
+    captions = {row[1] for row in training_set("beard", count=64, seed=0)}
     assert not captions & {case.prompt for case in cases}
 
 
