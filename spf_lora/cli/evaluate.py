@@ -33,6 +33,13 @@ Steps = Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")]
 JudgeName = Annotated[
     str | None, typer.Option(help="`world` or `photographs`; by default as the base needs.")
 ]
+Scorers = Annotated[
+    list[str] | None,
+    typer.Option("--scorer", metavar="MODEL=FOLDER", help="Where a photographs' model lies."),
+]
+Mask = Annotated[
+    Path | None, typer.Option(help="Folder with all.png, white where it may act; photographs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -46,6 +53,8 @@ def evaluate(
     strengths: Strengths = None,
     steps: Steps = 25,
     judge: JudgeName = None,
+    scorer: Scorers = None,
+    mask: Mask = None,
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -59,7 +68,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
-    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge)
+    models = tuple(scorer or ())
+    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask)
     folder = output or Path("reports") / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
@@ -91,12 +101,15 @@ def compare(
     strengths: Strengths = None,
     steps: Steps = 25,
     judge: JudgeName = None,
+    scorer: Scorers = None,
+    mask: Mask = None,
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""
     if len(adapters) < 2:
         raise MeasureError("there is nothing to compare", hint="name at least two adapters")
-    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge)
+    models = tuple(scorer or ())
+    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask)
     results = measure(adapters, asked)
     if as_json:
         out.show_json(_for_programs(results, []))

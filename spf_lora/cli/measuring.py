@@ -11,6 +11,8 @@ from spf_lora.cli.quiet import hush
 from spf_lora.errors import MeasureError
 
 if TYPE_CHECKING:
+    from spf_lora.base.load import Base
+    from spf_lora.evaluate.judges import Judge
     from spf_lora.evaluate.protocol import Case
     from spf_lora.evaluate.result import Result
     from spf_lora.recipe import Attribute
@@ -31,6 +33,8 @@ class Asked:
         strengths: numbers with commas between them, or None: the protocol's.
         steps: DDIM steps.
         judge: who looks at the pictures, or None: as the base needs.
+        scorers: "MODEL=FOLDER" for the models of the judge of photographs.
+        mask: folder of the region, for that judge; or None: it reads faces.
     """
 
     attribute: str | None
@@ -41,6 +45,8 @@ class Asked:
     strengths: str | None
     steps: int
     judge: str | None
+    scorers: tuple[str, ...] = ()
+    mask: Path | None = None
 
 
 def sweep(asked: Asked) -> tuple[float, ...]:
@@ -95,7 +101,7 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     base = load_base(asked.base)
     for path, adapter in zip(paths, adapters, strict=True):
         check_base(adapter, base, path)
-    judge = _judge(asked, attribute)
+    judge = _judge(asked, attribute, base)
     results = []
     for path, adapter in zip(paths, adapters, strict=True):
         name = _name(path, paths)
@@ -146,12 +152,28 @@ def _cases(asked: Asked, attribute: "Attribute") -> "tuple[Case, ...]":
     return protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds)
 
 
-def _judge(asked: Asked, attribute: "Attribute") -> Any:
-    from spf_lora.evaluate.judges import world_judge
-
+def _judge(asked: Asked, attribute: "Attribute", base: "Base") -> "Judge":
     name = asked.judge or (WORLD if asked.base == "embedded" else PHOTOGRAPHS)
-    if name != WORLD:
+    if name == WORLD:
+        from spf_lora.evaluate.judges import world_judge
+
+        return world_judge(attribute.name)
+    if name != PHOTOGRAPHS:
         raise MeasureError(
-            f"there is no judge {name!r}", hint="the portrait world's is --judge world"
+            f"there is no judge {name!r}", hint=f"choose {WORLD} or {PHOTOGRAPHS}, with --judge"
         )
-    return world_judge(attribute.name)
+    from spf_lora.evaluate.photo_judge import photograph_judge
+
+    return photograph_judge(
+        attribute.name, attribute.target_text, text_encoder=base.text_encoder,
+        sources=dict(map(_scorer, asked.scorers)), device=base.device, mask=asked.mask,
+    )  # fmt: skip
+
+
+def _scorer(text: str) -> tuple[str, str]:
+    model, _, folder = text.partition("=")
+    if not model or not folder:
+        raise MeasureError(
+            f"the scorer {text!r} cannot be read", hint="write it like --scorer clip=FOLDER"
+        )
+    return model, folder

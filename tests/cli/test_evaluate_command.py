@@ -141,6 +141,17 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
         (("one.safetensors", "--strengths", ""), ("--strengths",), "'' is no number"),
         (("one.safetensors", "--gate", "speed<1"), (), "'speed' is no figure"),
         (("one.safetensors", "--judge", "jury"), ("--judge",), "no judge 'jury'"),
+        (("one.safetensors", "--judge", "photographs"), ("--judge",), "hf download "),
+        (
+            ("one.safetensors", "--judge", "photographs", "--scorer", "clip=nowhere"),
+            ("--judge",),
+            "hf download nowhere",
+        ),
+        (
+            ("one.safetensors", "--judge", "photographs", "--scorer", "clip"),
+            ("--judge",),
+            "scorer 'clip' cannot be read",
+        ),
         (("one.safetensors", "--prompts", "empty.txt"), ("--prompts",), "holds no prompt"),
         (("one.safetensors", "--prompts", "long.txt"), ("--prompts",), "longer than 77 tokens"),
         (("one.safetensors", "--prompts", "no.txt"), ("--prompts",), "cannot be read"),
@@ -148,8 +159,9 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_and_leaves_no_report(
-    run, desk, words, without, what
+    run, desk, monkeypatch, words, without, what
 ) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(desk / "no-models"))
     (desk / "empty.txt").write_text("\n# nothing\n")
     (desk / "long.txt").write_text("hair " * 90)
     code, said, talk = run("evaluate", *words, "-o", "refused", without=without)
