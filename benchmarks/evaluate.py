@@ -91,7 +91,7 @@ def overhead(base: Base, steps: int, rounds: int) -> dict[str, Any]:
     """Return the median ratio of drawing a batch to its U-Net forwards."""
     ratios = []
     wanted = all_wanted(held_out_cases("beard", prompts=BATCH, seeds=1), (0.0,))
-    asked = [w for w in dict.fromkeys(wanted)][:BATCH]
+    asked = list(dict.fromkeys(wanted))[:BATCH]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             brush = painter(base, None, folder=Path(folder), steps=steps)
