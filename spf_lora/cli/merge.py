@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spf_lora.cli import out
+from spf_lora.cli import merge_check, out
 from spf_lora.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ def merge(
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would happen, and stop.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Draw with the parts and the result, and compare.")
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="As --check; exit 3 if merging cost too much.")
+    ] = False,
+    base: Annotated[
+        str, typer.Option(help="What --check draws with: `embedded`, or a diffusers folder.")
+    ] = "embedded",
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -62,6 +71,10 @@ def merge(
     from spf_lora.merge.plan import Settings, check_settings, make_plan
     from spf_lora.merge.sources import check_weights, open_sources
 
+    if plan and (check or gate):
+        raise RecipeError(
+            "--plan writes nothing that could be checked", hint="leave --plan or --check out"
+        )
     settings = Settings(method, rank, energy, dtype, density, seed)
     check_settings(settings)
     numbers = check_weights(_numbers(weights), len(adapters))
@@ -72,17 +85,26 @@ def merge(
         block_weights=block_weights or (),
         allow_mixed_base=allow_mixed_base,
     ) as sources:
+        if check or gate:
+            merge_check.check_parts(adapters, sources)
         made = make_plan(sources, settings)
         for note in made.notes:
             out.warn(note)
         if not plan:
             check_target(made, output, overwrite=force)
         done = predict(made) if plan else execute(made, output, overwrite=force)
-        table = _as_json(made, adapters, done, None if plan else output)
+        compared = None
+        if check or gate:
+            compared = merge_check.compare(merge_check.parts_of(adapters, sources), output, base)
+        target = None if plan else output
         if as_json:
-            out.show_json(table)
+            told = _as_json(made, adapters, done, target)
+            out.show_json(told | ({"check": merge_check.as_json(compared)} if compared else {}))
         else:
-            out.show("\n".join(_lines(made, adapters, done, None if plan else output)))
+            out.show("\n".join(_lines(made, adapters, done, target)))
+            out.show("\n" + merge_check.as_table(compared)) if compared else None
+    if gate and compared:
+        merge_check.refuse_failed(compared)
 
 
 def one_thread_each() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spf_lora.adapters import card as cards
 from spf_lora.adapters import sd15
-from spf_lora.adapters.module import Shape, Spec
+from spf_lora.adapters.module import Adapter, Module, Shape, Spec
 from spf_lora.adapters.reading import OpenAdapter, open_adapter
 from spf_lora.errors import AdapterFileError, RecipeError
 from spf_lora.merge import blocks
@@ -37,6 +37,16 @@ class Source:
     def factor(self, module: str) -> float:
         """Return what a module's change is multiplied by, block weight included, weight not."""
         return self.block_weights[blocks.block_of(module)] if self.block_weights else 1.0
+
+
+def as_adapter(source: Source) -> Adapter:
+    """Return what an adapter adds to a merge, its weight and block weights included."""
+    modules = {}
+    for name in source.opened.specs:
+        module = source.opened.load(name)
+        weight = source.weight * source.factor(name)
+        modules[name] = Module(name, module.down, module.up, module.alpha * weight)
+    return Adapter(modules)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ NAME = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
 WORDS = ("stack", "report", "pair", "--prompts", 2, "--seeds", 1, "--steps", 1)
 
 
-def put(shelf, attribute, seed, *, base_id="", card=True):
+def put(shelf, attribute, seed, *, base_id="", card=True, scale=0.1):
     rng = np.random.default_rng(seed)
-    down, up = rng.normal(size=(2, 192)), 0.1 * rng.normal(size=(96, 2))
+    down, up = rng.normal(size=(2, 192)), scale * rng.normal(size=(96, 2))
     told = Card(attribute, f"a {attribute}", f"a {attribute}", base_id)
     entries = file_metadata(told, rank=2, alpha=2.0, title=attribute) if card else {}
     module = Module(NAME, down.astype("f4"), up.astype("f4"), 2.0)
