@@ -21,7 +21,7 @@ from spf_lora.evaluate.judges import Judge, Truth
 from spf_lora.evaluate.lpips import Lpips
 from spf_lora.evaluate.masks import read_masks
 from spf_lora.evaluate.parsing import Parser, consistency, parts_of
-from spf_lora.evaluate.weights import locate
+from spf_lora.evaluate.weights import locate_all
 
 _PERSON = "a photo of a person"
 
@@ -184,14 +184,14 @@ def photograph_judge(
     else:
         read_masks(mask, ["all"], SIDE)
     where = device or torch.device("cpu")
-    found = {name: locate(name, sources) for name in ("clip", "vgg16", "face", "parser")}
+    clip, trunk, face, parser = locate_all(("clip", "vgg16", "face", "parser"), sources)
     return PhotographJudge(
         attribute,
         target_text,
-        clip=ClipJudge(found["clip"], where, text_encoder),
-        lpips=Lpips(found["vgg16"], where),
-        face=load_face_net(found["face"], where),
-        parser=Parser(found["parser"], where),
+        clip=ClipJudge(clip, where, text_encoder),
+        lpips=Lpips(trunk, where),
+        face=load_face_net(face, where),
+        parser=Parser(parser, where),
         device=where,
         mask=mask,
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from spf_lora.errors import ScorerError
-from spf_lora.evaluate.weights import WEIGHTS, locate
+from spf_lora.evaluate.weights import WEIGHTS, locate_all
 from spf_lora.strict import did_you_mean
 
 
@@ -186,7 +186,7 @@ def open_scorer(
             hint=f"scorers for photographs: {', '.join(SCORERS)}",
         )
     scorer = SCORERS[name]
-    folders = tuple(locate(model, sources) for model in scorer.models)
+    folders = tuple(locate_all(scorer.models, sources))
     return scorer.build(folders, device or torch.device("cpu"), text_encoder)
 
 

@@ -4,7 +4,7 @@ Nothing here downloads. A model is looked for in a folder that the user names, t
 cache of the hub; when it is in neither, the error's hint is the command that fetches it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,44 @@ WEIGHTS: dict[str, Weights] = {
 }  # fmt: skip
 
 
+class AbsentError(ScorerError):
+    """A model is not on this machine.
+
+    Attributes:
+        what: the model in words.
+        command: fetches it.
+        megabytes: its size.
+    """
+
+    def __init__(self, message: str, what: str, command: str, megabytes: int) -> None:
+        super().__init__(message, hint=f"{command}   # {megabytes} MB")
+        self.what, self.command, self.megabytes = what, command, megabytes
+
+
+def locate_all(names: Sequence[str], sources: Mapping[str, str] | None = None) -> list[Path]:
+    """Return the folders of several models; everything that is absent is told at once.
+
+    Raises:
+        ScorerError: as `locate`; with one command that fetches all.
+    """
+    found, absent = [], []
+    for name in names:
+        try:
+            found.append(locate(name, sources))
+        except AbsentError as error:
+            absent.append(error)
+    if len(absent) == 1:
+        raise absent[0]
+    if absent:
+        raise AbsentError(
+            f"not on this machine: {'; '.join(error.what for error in absent)}",
+            what="; ".join(error.what for error in absent),
+            command=" && ".join(error.command for error in absent),
+            megabytes=sum(error.megabytes for error in absent),
+        )
+    return found
+
+
 def locate(name: str, sources: Mapping[str, str] | None = None) -> Path:
     """Return the folder that holds a model's files.
 
@@ -88,10 +126,10 @@ def locate(name: str, sources: Mapping[str, str] | None = None) -> Path:
     if folder.is_dir():
         missing = [file for file in weights.files if not (folder / file).is_file()]
         if missing:
-            raise ScorerError(
+            raise AbsentError(
                 f"{folder} holds no {missing[0]}, so it is not {weights.what}",
-                hint=f"{weights.command} --local-dir {folder}   # {weights.megabytes} MB",
-            )
+                weights.what, f"{weights.command} --local-dir {folder}", weights.megabytes,
+            )  # fmt: skip
         return folder
     return _cached(source, weights)
 
@@ -115,7 +153,5 @@ def _cached(repo: str, weights: Weights) -> Path:
     if len(paths) < len(found):
         what = weights.what if repo == weights.repo else f"{repo} (in place of {weights.what})"
         command = weights.command.replace(weights.repo, repo, 1)
-        raise ScorerError(
-            f"{what} is not on this machine", hint=f"{command}   # {weights.megabytes} MB"
-        )
+        raise AbsentError(f"{what} is not on this machine", what, command, weights.megabytes)
     return paths[0].parent

@@ -9,7 +9,7 @@ from tiny_scorers import make_clip
 from spf_lora.errors import ScorerError
 from spf_lora.evaluate.clip_scores import ClipJudge
 from spf_lora.evaluate.photographs import SCORERS, Pictures, needs, open_scorer
-from spf_lora.evaluate.weights import WEIGHTS
+from spf_lora.evaluate.weights import WEIGHTS, locate
 
 
 @pytest.fixture
@@ -67,16 +67,17 @@ def test_an_absent_model_is_named_with_its_size_and_the_command_that_fetches_it(
     name, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    first = WEIGHTS[SCORERS[name].models[0]]
-    with pytest.raises(ScorerError, match=re.escape(first.what)) as refused:
+    models = [WEIGHTS[model] for model in SCORERS[name].models]
+    with pytest.raises(ScorerError, match=re.escape(models[0].what)) as refused:
         open_scorer(name)
-    assert refused.value.hint == f"{first.command}   # {first.megabytes} MB"
-    assert f"hf download {first.repo} " in "\n".join(needs(name))
+    commands = " && ".join(model.command for model in models)
+    assert refused.value.hint == f"{commands}   # {sum(m.megabytes for m in models)} MB"
+    for model in models:
+        assert model.what in refused.value.message
+        assert f"hf download {model.repo} " in "\n".join(needs(name))
 
 
 def test_a_model_in_the_hubs_cache_is_found_without_a_word(scorer_folders, tmp_path, monkeypatch):
-    from spf_lora.evaluate.weights import locate
-
     repo = tmp_path / "models--facebook--dinov2-base"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text("abc")
