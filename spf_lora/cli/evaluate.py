@@ -135,6 +135,7 @@ def _check_folder(folder: Path, *, force: bool) -> None:
 
 
 def _write(results: "list[Result]", folder: Path) -> None:
+    from spf_lora.evaluate.comparison import all_differences
     from spf_lora.evaluate.page import write_page
     from spf_lora.evaluate.summary import verdict
 
@@ -144,7 +145,10 @@ def _write(results: "list[Result]", folder: Path) -> None:
         raise OutputError(
             f"{folder} cannot be made: {error.strerror}", hint="name another folder with -o"
         ) from error
-    write_page(results, folder, verdict=verdict(results[0]), overwrite=True)
+    write_page(
+        results, folder, verdict=verdict(results[0]), differences=all_differences(results),
+        overwrite=True,
+    )  # fmt: skip
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from spf_lora.atomic import write_text
 from spf_lora.errors import MeasureError
+from spf_lora.evaluate.comparison import Difference
 from spf_lora.evaluate.curve import draw_curve, draw_key
 from spf_lora.evaluate.result import CHANNELS, Figure, Result, figure_name
 from spf_lora.evaluate.strips import draw_strips, faults
+from spf_lora.evaluate.summary import told
 
 NAME = "report.html"
 # Nothing is fetched and nothing runs, whatever a prompt may contain.
@@ -44,7 +46,12 @@ _CHANNEL_NOTES = {
 
 
 def write_page(
-    results: Sequence[Result], folder: Path, *, verdict: str = "", overwrite: bool = False
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    verdict: str = "",
+    differences: Sequence[Difference] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Write report.html and return its path.
 
@@ -52,6 +59,7 @@ def write_page(
         results: the first is what the page is about, the others are what it is held against.
         folder: where to write; it must exist.
         verdict: the sentence at the top; by default it states response and pollution.
+        differences: between the results, from `spf_lora.evaluate.comparison`.
         overwrite: replace a page that is there.
 
     Raises:
@@ -59,11 +67,14 @@ def write_page(
         OutputError: the page cannot be written.
     """
     path = folder / NAME
-    write_text(path, make_page(results, verdict=verdict), overwrite=overwrite)
+    page = make_page(results, verdict=verdict, differences=differences)
+    write_text(path, page, overwrite=overwrite)
     return path
 
 
-def make_page(results: Sequence[Result], *, verdict: str = "") -> str:
+def make_page(
+    results: Sequence[Result], *, verdict: str = "", differences: Sequence[Difference] = ()
+) -> str:
     """Return the page as HTML; see `write_page`."""
     if not results:
         raise MeasureError("there is nothing to report", hint="evaluate an adapter first")
@@ -76,6 +87,7 @@ def make_page(results: Sequence[Result], *, verdict: str = "") -> str:
         f'<p class="verdict">{_text(verdict or plain_verdict(main))}</p>',
         _remarks([*main.remarks, *lost]),
         _section("What was found", _table(results, MEASURES, "measure")),
+        _section("Which differences are real", _differences(differences)),
         _section("Pollution at every strength", _curve(results)),
         _section("What moved", _channels(results)),
         _section("Pictures, the worst first", _strips_note(main) + strips),
@@ -165,9 +177,18 @@ def _cell(figure: Figure | None) -> str:
     if figure.value is None:
         return f"{_text(figure.text())} <small>n = {figure.n}</small>"
     # "-0.00" is a zero that would only make readers wonder.
-    text = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(2 if abs(figure.value) >= 0.1 else 3))
+    text = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(3 if 0 < abs(figure.value) < 0.1 else 2))
     value, _, interval = text.partition(" ")
     return f"<b>{value}</b> <small>{_text(interval)} n = {figure.n}</small>"
+
+
+def _differences(differences: Sequence[Difference]) -> str:
+    lines = "".join(
+        f"<li>{'<b>' if d.real else ''}{_text(told(d))}{'</b>' if d.real else ''}</li>"
+        for d in differences
+    )
+    note = "The same prompts are drawn again for both: real is what excludes zero in 95 %."
+    return f'<p class="note">{note}</p><ul class="plain">{lines}</ul>' if lines else ""
 
 
 def _curve(results: Sequence[Result]) -> str:

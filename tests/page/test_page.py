@@ -9,6 +9,7 @@ from PIL import Image
 
 from spf_lora.errors import MeasureError, OutputError
 from spf_lora.evaluate import strips
+from spf_lora.evaluate.comparison import Difference
 from spf_lora.evaluate.gallery import picture_path, write_content
 from spf_lora.evaluate.page import make_page, plain_verdict, write_page
 from spf_lora.evaluate.result import Figure, from_json
@@ -86,6 +87,17 @@ def test_every_number_carries_its_interval_and_n(result):
     assert "not reached (0% of draws) n = 8" in text
     for figure in result.numbers.values():
         assert f"{figure.text(3)}, n = {figure.n}" in text
+
+
+def test_differences_say_whether_they_are_real(result):
+    found = [
+        Difference("P@1", "a<b", "other", -0.3, -0.4, -0.2, 8, True),
+        Difference("rho@1", "a<b", "other", 0.1, -0.1, 0.3, 8, False),
+    ]
+    page = make_page([result, result], differences=found)
+    assert "<b>P@1: a&lt;b - other = -0.300 [-0.400, -0.200], real, n = 8</b>" in page
+    assert "<li>rho@1: a&lt;b - other = +0.100 [-0.100, +0.300], may be chance, n = 8</li>" in page
+    assert "Which differences" not in make_page([result])
 
 
 def test_selftests_remarks_and_what_was_measured_are_told(result):
