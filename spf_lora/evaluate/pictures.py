@@ -71,6 +71,16 @@ class Painter:
             guidance=self.guidance,
         ).key()  # fmt: skip
 
+    def check(self) -> None:
+        """Put the adapter on and off, so that a wrong one is refused before anything is drawn.
+
+        Raises:
+            AdapterFileError: the base has not the modules, or not their shapes.
+        """
+        if self.adapter is not None:
+            with attached(self.base.unet, [(self.adapter, 0.0)]):
+                return
+
     def draw(self, wanted: Iterable[Wanted], on_progress: Progress | None = None) -> int:
         """Draw every wanted picture that the cache has not.
 

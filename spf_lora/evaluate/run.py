@@ -65,6 +65,7 @@ def evaluate(
     Raises:
         MeasureError: there is nothing to compare, or the attribute cannot be judged.
         PromptError: a prompt is too long.
+        AdapterFileError: the adapter does not fit the base.
     """
     began = time.perf_counter()
     tell = on_stage or (lambda stage: None)
@@ -77,6 +78,7 @@ def evaluate(
     paint = painter(
         base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size
     )
+    paint.check()
     tell("draw")
     drawn = paint.draw(all_wanted(cases, swept), on_progress)
     tell("look")

@@ -4,8 +4,9 @@ import pytest
 import torch
 from measuring import random_adapter
 
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import load_base
-from spf_lora.errors import DataError, MeasureError, PromptError
+from spf_lora.errors import AdapterFileError, DataError, MeasureError, PromptError
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import CHANNELS, from_json
@@ -104,6 +105,39 @@ def test_another_base_or_another_adapter_shares_no_picture(tiny, tmp_path, tiny_
         for a in (one, two, one)
     ]
     assert drawn == [2, 2, 0]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_report(tiny, tmp_path) -> None:
+    def go(folder, stop_at=None):
+        def progress(done, total):
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        return evaluate(
+            tiny, random_adapter(tiny.unet), cases=held_out_cases("beard", prompts=2, seeds=1),
+            strengths=(0, 1), gallery=folder, batch_size=4, on_progress=progress, **HOW,
+        )  # fmt: skip
+
+    weights = {n: p.clone() for n, p in tiny.unet.named_parameters()}
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "stopped", stop_at=8)
+    assert all(torch.equal(p, weights[n]) for n, p in tiny.unet.named_parameters())
+    rest, whole = go(tmp_path / "stopped"), go(tmp_path / "whole")
+    assert whole.pictures_drawn == 12
+    assert rest.pictures_drawn == 4
+    assert (rest.draws, rest.numbers) == (whole.draws, whole.numbers)
+
+
+def test_an_adapter_of_other_shapes_is_refused_before_anything_is_drawn(tiny, tmp_path) -> None:
+    adapter = random_adapter(tiny.unet)
+    name, module = next(iter(adapter.modules.items()))
+    wide = dataclasses.replace(module, down=module.down.repeat(2, axis=1))
+    with pytest.raises(AdapterFileError, match=r"the base's weight is"):
+        evaluate(
+            tiny, Adapter({name: wide}, {}), cases=held_out_cases("beard", prompts=1, seeds=1),
+            gallery=tmp_path, **HOW,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_few_prompts_are_remarked_on(measured) -> None:
