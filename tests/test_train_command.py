@@ -134,7 +134,7 @@ def test_a_stopped_run_resumes_to_the_same_file(tiny_folder, cli, number):
         (("-a", "hat", "--seed", "-1"), "training.seed is -1, but must be"),
         (("-a", "hat", "--out", "nowhere/hat.safetensors"), "nowhere does not exist"),
         (("-a", "hat", "--out", "hat.ckpt"), "is no .safetensors file"),
-        (("-a", "hat", "--base", "nowhere"), "no folder in diffusers layout"),
+        (("-a", "hat", "--base", "nowhere"), "the base nowhere does not exist"),
         (("-a", "hat", "--data", "nowhere"), "nowhere"),
     ],
 )
