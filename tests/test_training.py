@@ -41,7 +41,7 @@ def drawn(tiny_folder):
         full_prompts=[caption(p, ("hat",)) for p in people],
         phrases=[phrases(p) for p in people],
         target_text="a hat",
-        twins=True,
+        twin_prompts=[(caption(p), caption(p, ("hat",))) for p in people],
         masks=[Image.fromarray(region(p, "hat")) for p in people],
     )
 
@@ -181,7 +181,7 @@ def test_twins_teach_no_picture_but_must_not_move(fresh, tmp_path, make_trainer)
     step = next(trainer.run())
     assert step.terms["denoise"] == 0
     batch = draw_batch(trainer.data, trainer.scheduler, index=0, size=4, seed=0, mix=Mix(twins=1.0))
-    assert torch.equal(batch.latents, trainer.data.twins[batch.rows])
+    assert torch.equal(batch.latents, trainer.data.twins.latents[batch.rows])
     assert (batch.asked == 1).all()
     assert (batch.places == batch.rows + 5).all()
 

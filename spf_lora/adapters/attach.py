@@ -112,7 +112,7 @@ def attached(unet: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Iter
     Raises:
         AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
     """
-    saved: dict[str, torch.Tensor] = {}
+    saved: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
     try:
         for adapter, strength in adapters:
             for name, module in adapter.modules.items():
@@ -120,14 +120,15 @@ def attached(unet: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Iter
         yield
     finally:
         with torch.no_grad():
-            for path, weight in saved.items():
-                unet.get_parameter(f"{path}.weight").copy_(weight)
+            for weight, before in saved.values():  # its name may have changed: peft wraps layers
+                weight.copy_(before)
 
 
 @torch.no_grad()
 def _add(
-    unet: nn.Module, name: str, module: Module, strength: float, saved: dict[str, torch.Tensor]
-) -> None:
+    unet: nn.Module, name: str, module: Module, strength: float,
+    saved: dict[str, tuple[nn.Parameter, torch.Tensor]],
+) -> None:  # fmt: skip
     path = name.removeprefix(_PREFIX)
     try:
         weight = unet.get_parameter(f"{path}.weight")
@@ -137,5 +138,5 @@ def _add(
             hint="text encoder adapters and other architectures cannot be drawn with here",
         ) from error
     if path not in saved:
-        saved[path] = weight.clone()
+        saved[path] = weight, weight.clone()
     weight.add_(_update(module, strength, weight))

@@ -43,6 +43,9 @@ class Below:
         ]
 
 
+NOTHING = Below("", ())
+
+
 def below(text: str, registry: Path | None = None) -> Below:
     """Return what `--onto` means: a stack, or an adapter as name or file, with a strength if told.
 
@@ -145,9 +148,3 @@ def _parent(member: Member, child: Known, registry: Path | None) -> tuple[Known,
             hint="bring it back, or name a stack: spf-lora stack create NAME ... --orphans",
         )
     return known, member.strength
-
-
-def target_texts(under: Below) -> list[str]:
-    """Return the phrases that ask for what is on, each once; adapters without a card have none."""
-    texts = (known.card.target_text for known, _ in under.members if known.card)
-    return list(dict.fromkeys(text for text in texts if text))

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from spf_lora.errors import RecipeError
 from spf_lora.recipe import Recipe, load_recipe, locate_recipe
 
 if TYPE_CHECKING:
+    from spf_lora.adapters.onto import Below
     from spf_lora.base.load import Base
     from spf_lora.training.trainer import Trainer
 
@@ -46,6 +47,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file; adapters/ATTRIBUTE.safetensors.")
     ] = None,
+    onto: Annotated[
+        str | None,
+        typer.Option(metavar="STACK|ADAPTER", help="Train on top of it: it is on and frozen."),
+    ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
@@ -53,15 +58,14 @@ def train(
     """Train one attribute as a pollution-free adapter."""
     settings = _recipe(attribute, recipe, list(changes or []), steps, seed, base)
     target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
-    if output is None:
-        target.parent.mkdir(exist_ok=True)
     if target.suffix != ".safetensors":
         raise RecipeError(
             f"--out {target} is no .safetensors file", hint=f"write --out {target}.safetensors"
         )
-    for path in (target, target.with_suffix(".png")):
-        check_writable(path, overwrite=force)
-    _train(settings, data, target, log_dir=log_dir, resume=resume)
+    with _made(target.parent) if output is None else nullcontext():
+        for path in (target, target.with_suffix(".png")):
+            check_writable(path, overwrite=force)
+        _train(settings, data, target, _under(onto, settings, target), log_dir, resume)
     out.say(f"adapter: {target}")
     out.say(f"picture: {target.with_suffix('.png')} (base | adapter | difference)")
     out.show(str(target))
@@ -91,28 +95,58 @@ def _recipe(
     return settings
 
 
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder; one that is still empty when the block fails is taken away again."""
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty, or was never ours to take away
+            folder.rmdir()
+        raise
+
+
+def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
+    from spf_lora.adapters.onto import NOTHING, below, refuse_cycle
+
+    if onto is None:
+        return NOTHING
+    under = below(onto)
+    refuse_cycle(under, settings.attribute.name, target)
+    return under
+
+
 def _train(
-    settings: Recipe, data: Path | None, target: Path, *, log_dir: Path | None, resume: bool
-) -> None:
+    settings: Recipe, data: Path | None, target: Path, under: "Below", log_dir: Path | None,
+    resume: bool,
+) -> None:  # fmt: skip
     hush()
-    from spf_lora.adapters.file import write_adapter
+    from spf_lora.adapters.attach import attached
+    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.adapters.onto import refuse_other_base
     from spf_lora.base.load import load_base
     from spf_lora.training.build import build_trainer, finished_adapter, load_examples
 
     examples = load_examples(settings, data)
     base = load_base(settings.training.base)
+    refuse_other_base(under, base.id)
     checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
     _warn_of_long_captions(base, examples)
-    trainer = build_trainer(settings, base, examples, checkpoint=checkpoint)
-    if resume:
-        out.say(f"resuming after step {trainer.resume()}")
-    out.say(
-        f"training {settings.attribute.name}: {len(examples)} pictures, "
-        + ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
-    )
-    _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
-    adapter = finished_adapter(settings, base, examples)
-    picture = _preview(settings, base, examples)
+    on = [(read_adapter(known.path), strength) for known, strength in under.members]
+    with attached(base.unet, on):
+        trainer = build_trainer(settings, base, examples, checkpoint=checkpoint, under=under)
+        if resume:
+            out.say(f"resuming after step {trainer.resume()}")
+        names = ", ".join(known.name for known, _ in under.members)
+        out.say(
+            f"training {settings.attribute.name}{f' onto {names}' if names else ''}: "
+            f"{len(examples)} pictures, "
+            + ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
+        )
+        _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
+        adapter = finished_adapter(settings, base, examples, under)
+        picture = _preview(settings, base, examples)
     write_adapter(adapter, target, overwrite=True)
     _write_png(picture, target.with_suffix(".png"))
     checkpoint.unlink(missing_ok=True)

@@ -93,16 +93,22 @@ def draw_batch(
     empty = role < mix.empty_prompts
     unasked = role < mix.empty_prompts + mix.base_prompts  # empty ones too
     own = role < mix.empty_prompts + mix.base_prompts + mix.twins
-    latents = data.latents[chosen]
-    if data.twins is not None:
-        latents = torch.where(own[:, None, None, None], data.twins[chosen], latents)
+    twins = data if data.twins is None else data.twins
+
+    def picked(of_pictures: torch.Tensor, of_twins: torch.Tensor) -> torch.Tensor:
+        shape = (size, *(1 for _ in of_pictures.shape[1:]))
+        return torch.where(own.reshape(shape), of_twins[chosen], of_pictures[chosen])
+
+    latents = picked(data.latents, twins.latents)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     steps = scheduler.config.num_train_timesteps
     t = torch.from_numpy(_sequence(first, size, _GOLDEN, seed) * steps).long().to(device)
-    base_states = torch.where(empty[:, None, None], data.empty_state, data.base_states[chosen])
-    full_states = torch.where(unasked[:, None, None], base_states, data.full_states[chosen])
-    base_groups = data.base_groups[chosen]
+    base_states = picked(data.base_states, twins.base_states)
+    base_states = torch.where(empty[:, None, None], data.empty_state, base_states)
+    full_states = picked(data.full_states, twins.full_states)
+    base_groups = picked(data.base_groups, twins.base_groups)
+    full_groups = picked(data.full_groups, twins.full_groups)
     return Batch(
         latents=latents,
         noise=noise,
@@ -111,9 +117,9 @@ def draw_batch(
         rows=chosen,
         places=chosen + n * own,
         base_states=base_states,
-        full_states=full_states,
+        full_states=torch.where(unasked[:, None, None], base_states, full_states),
         base_groups=base_groups,
-        full_groups=torch.where(unasked[:, None, None], base_groups, data.full_groups[chosen]),
+        full_groups=torch.where(unasked[:, None, None], base_groups, full_groups),
         real=(~own).to(latents.dtype),
         asked=(~unasked).to(latents.dtype),
     )

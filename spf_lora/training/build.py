@@ -17,6 +17,7 @@ from spf_lora import __version__
 from spf_lora.adapters.attach import attach_trainable, trained_adapter
 from spf_lora.adapters.card import Card, file_metadata
 from spf_lora.adapters.file import Adapter
+from spf_lora.adapters.onto import NOTHING, Below
 from spf_lora.base.clip import ClipModel, load_clip
 from spf_lora.base.load import Base
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
@@ -30,7 +31,7 @@ from spf_lora.training.batch import Mix
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
-from spf_lora.training.protected import subspace_of_prompts
+from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
 _LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
@@ -59,9 +60,18 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
 
 
 def build_trainer(
-    recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path
-) -> Trainer:
-    """Encode the examples, attach the adapter to the base's U-Net and return its trainer."""
+    recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path,
+    under: Below = NOTHING,
+) -> Trainer:  # fmt: skip
+    """Encode the examples, attach the adapter to the base's U-Net and return its trainer.
+
+    Args:
+        recipe: what decides the training.
+        base: the frozen model, with the adapters of `under` on.
+        examples: what is learned.
+        checkpoint: where to save, and what to resume from.
+        under: what the new adapter is trained on top of; its prompts are protected.
+    """
     rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
     mix = rival.mix if rival else _mix(recipe)
     clip = None
@@ -75,7 +85,7 @@ def build_trainer(
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in examples],
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
-        twins=mix.needs_twins,
+        twin_prompts=protected_prompts(prompts, recipe.attribute, under) if mix.needs_twins else (),
         masks=_masks(rival, examples),
         clip=clip,
     )
@@ -88,11 +98,11 @@ def build_trainer(
         learning_rate=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
-    keep = _subspace(recipe, base, prompts, examples, parameters)
+    keep = _subspace(recipe, base, prompts, under, parameters)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
         data=data, stages=_stages(recipe, base, data, rival, clip, mix), plan=_plan(recipe),
-        checkpoint=checkpoint, run_id=run_id(recipe, base, examples), after_step=keep,
+        checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
     )  # fmt: skip
 
 
@@ -171,7 +181,7 @@ def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], to
 
 
 def _subspace(
-    recipe: Recipe, base: Base, prompts: Sequence[str], examples: Sequence[Example],
+    recipe: Recipe, base: Base, prompts: Sequence[str], under: Below,
     parameters: Mapping[str, torch.nn.Parameter],
 ) -> Callable[[], None]:  # fmt: skip
     """Choose what keys and values may read, and return what keeps them to it."""
@@ -179,31 +189,34 @@ def _subspace(
         return lambda: None
     chosen = subspace_of_prompts(
         base, prompts, [full_prompt(p, recipe.attribute) for p in prompts],
-        others=_other_prompts(recipe, prompts), door=recipe.adapter.door,
+        others=_other_prompts(recipe, prompts, under), door=recipe.adapter.door,
         rank=recipe.adapter.subspace,
     )  # fmt: skip
     return lambda: project_(parameters, chosen.basis)
 
 
-def _other_prompts(recipe: Recipe, prompts: Sequence[str]) -> list[str]:
-    """Return prompts that ask for other attributes: the other recipes' target texts."""
+def _other_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[str]:
+    """Return prompts that ask for other attributes: those of the other recipes and of `under`."""
     others = []
-    for path in list_recipes().values():
-        other = load_recipe(path).attribute
+    known = [load_recipe(path).attribute for path in list_recipes().values()]
+    for other in {one.target_text: one for one in (*known, *taught(under))}.values():
         if other.name != recipe.attribute.name:
             others += [full_prompt(p, other) for p in prompts[::4]]
     return [p for p in others if not has_target(p, recipe.attribute)]
 
 
-def run_id(recipe: Recipe, base: Base, examples: Sequence[Example]) -> str:
-    """Return a digest of all that decides the result: recipe, base and data."""
+def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING) -> str:
+    """Return a digest of all that decides the result: recipe, base, what is on, and data."""
     parts = f"{recipe_hash(recipe)} {base.id} {dataset_digest(examples)}"
+    parts += "".join(f" {known.content_id}:{strength!r}" for known, strength in under.members)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def finished_adapter(recipe: Recipe, base: Base, examples: Sequence[Example]) -> Adapter:
+def finished_adapter(
+    recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
+) -> Adapter:
     """Take the trained adapter off the base's U-Net, with its card."""
-    said = recipe_to_dict(recipe)
+    said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     if base.name != "embedded":
         said["training"]["base"] = base.id  # not the path: a card names no local file
     card = Card(
@@ -212,6 +225,7 @@ def finished_adapter(recipe: Recipe, base: Base, examples: Sequence[Example]) ->
         trigger=recipe.attribute.target_text,
         base_id=base.id,
         recipe=said,
+        parents=under.content_ids,
         dataset_digest=dataset_digest(examples),
         versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
         seed=recipe.training.seed,

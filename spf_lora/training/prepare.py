@@ -19,6 +19,25 @@ _TWIN_STEPS = 15
 
 
 @dataclass(frozen=True)
+class Twins:
+    """The base's own pictures, one per training picture.
+
+    Attributes:
+        latents: scaled, (n, channels, h, w).
+        base_states: text states of the prompts they were drawn from, (n, 77, width).
+        full_states: of the same prompts with the target, (n, 77, width).
+        base_groups: token groups of the first, (n, 77, 77); see `token_groups`.
+        full_groups: token groups of the second, (n, 77, 77).
+    """
+
+    latents: torch.Tensor
+    base_states: torch.Tensor
+    full_states: torch.Tensor
+    base_groups: torch.Tensor
+    full_groups: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A training set as tensors.
 
@@ -31,8 +50,8 @@ class Prepared:
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
             `rescaled_distances`; 0 where no phrase is.
-        twins: scaled latents of the base's own pictures of the base prompts, like `latents`, or
-            None where no sample needs them.
+        twins: the base's own pictures and the prompts they were drawn from, or None where no sample
+            needs them.
         masks: where the pictures may be learned, (n, 1, h, w) in [0, 1], or None.
         target: the target text's CLIP embedding, (dim,), or None where no loss needs it.
         embeddings: the pictures' CLIP embeddings, (n, dim), or None.
@@ -45,7 +64,7 @@ class Prepared:
     base_groups: torch.Tensor
     full_groups: torch.Tensor
     phrases: torch.Tensor
-    twins: torch.Tensor | None = None
+    twins: Twins | None = None
     masks: torch.Tensor | None = None
     target: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
@@ -132,7 +151,7 @@ def prepare(
     full_prompts: Sequence[str],
     phrases: Sequence[Sequence[str]],
     target_text: str,
-    twins: bool = False,
+    twin_prompts: Sequence[tuple[str, str]] = (),
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
 ) -> Prepared:
@@ -145,7 +164,8 @@ def prepare(
         full_prompts: one per picture, with it.
         phrases: of each base prompt.
         target_text: the attribute's.
-        twins: draw the base's own picture of every base prompt.
+        twin_prompts: one per picture, without and with the target: the base draws its own pictures
+            of the former; or none.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
     """
@@ -165,10 +185,23 @@ def prepare(
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),
-        twins=own_pictures(base, base_prompts) if twins else None,
+        twins=_twins(base, twin_prompts) if twin_prompts else None,
         masks=None if masks is None else _masks(masks, base.resolution, size).to(base.device),
         target=None if clip is None else clip.embed_text([target_text])[0],
         embeddings=embeddings,
+    )
+
+
+def _twins(base: Base, prompts: Sequence[tuple[str, str]]) -> Twins:
+    """Draw the base's own pictures and encode their prompts, without and with the target."""
+    without, asking = [one for one, _ in prompts], [one for _, one in prompts]
+    groups = token_groups(token_ids(base.tokenizer, without), token_ids(base.tokenizer, asking))
+    return Twins(
+        latents=own_pictures(base, without),
+        base_states=torch.cat([encode(base, [p]) for p in without]),
+        full_states=torch.cat([encode(base, [p]) for p in asking]),
+        base_groups=groups[0].to(base.device),
+        full_groups=groups[1].to(base.device),
     )
 
 

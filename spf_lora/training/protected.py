@@ -1,13 +1,56 @@
-"""Which text states choose the selective subspace: those that ask, against those that do not."""
+"""Which prompts must stay as they are, and which text states choose the selective subspace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from spf_lora.adapters.card import Card
+from spf_lora.adapters.onto import Below
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
+from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.method.protect import Subspace, choose_subspace
 from spf_lora.method.tokens import token_groups
+from spf_lora.recipe import Attribute
+
+_LISTS = ("aliases", "replaces", "phrases")  # of an attribute, as a card has them
+
+
+def taught(under: Below) -> list[Attribute]:
+    """Return the attributes of the adapters that are on; those without a card say none."""
+    cards = [known.card for known, _ in under.members if known.card]
+    return [_attribute(card) for card in cards if card.target_text]
+
+
+def _attribute(card: Card) -> Attribute:
+    said = card.recipe.get("attribute")
+    texts: dict[str, Any] = {
+        key: tuple(value)
+        for key, value in (said.items() if isinstance(said, Mapping) else ())
+        if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
+    }
+    return Attribute(name=card.attribute, target_text=card.target_text, **texts)
+
+
+def protected_prompts(
+    prompts: Sequence[str], attribute: Attribute, under: Below
+) -> list[tuple[str, str]]:
+    """Return the prompts that the base draws itself, without and with the target.
+
+    With nothing below they are the base prompts. With adapters below, each in turn is asked for
+    too, so that the new adapter learns to leave alone what they draw, and to come to it when both
+    are asked for; every so many prompts ask for none of them.
+    """
+    others = taught(under)
+    found = []
+    for index, prompt in enumerate(prompts):
+        turn = index % (len(others) + 1)
+        asked = full_prompt(prompt, others[turn - 1]) if turn else prompt
+        if has_target(asked, attribute):  # what the other is called means the target too
+            asked = prompt
+        found.append((asked, full_prompt(asked, attribute)))
+    return found
 
 
 def subspace_of_prompts(
