@@ -1,0 +1,231 @@
+"""Learn attributes one after another, ours and plain, and measure the stacks after every step.
+
+    python benchmarks/incremental.py [--methods ours plain ...] [--orders 1] [--seeds 0]
+                                     [--work FOLDER] [--page docs/incremental.md]
+
+`onto` methods train each adapter on top of those before it, `apart` methods train each on the bare
+base and put them together afterwards; all use the same data, steps and seeds. Adapters are kept in
+`--work` and one JSON for each cell in `benchmarks/results/incremental/`, so a stopped run goes on
+where it was. `--table` only prints the table of what is there; `--page` writes it into a page.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from files import environment
+
+from spf_lora.adapters.onto import Below
+from spf_lora.adapters.stack import Known, look
+
+RESULTS = Path(__file__).parent / "results" / "incremental"
+MARKS = "<!-- incremental: begin -->", "<!-- incremental: end -->"
+# the first is the order of the table; the others turn it round and mix it
+ORDERS = (
+    ("beard", "glasses", "hat", "moustache", "blonde-hair"),
+    ("blonde-hair", "moustache", "hat", "glasses", "beard"),
+    ("hat", "blonde-hair", "beard", "moustache", "glasses"),
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the adapters of a stack are trained.
+
+    Attributes:
+        changes: to each attribute's own recipe.
+        onto: whether each is trained on top of those before it.
+    """
+
+    changes: tuple[str, ...]
+    onto: bool
+
+
+# plain as in benchmarks/methods.py: diffusers' default layers, no part of ours
+_PLAIN = (
+    "training.method=plain",
+    "adapter.preset=attention",
+    "adapter.subspace=0",
+    "optimizer.learning_rate=2e-3",
+)
+METHODS = {
+    "ours": Method((), onto=True),
+    "ours-apart": Method((), onto=False),
+    "plain": Method(_PLAIN, onto=True),
+    "plain-apart": Method(_PLAIN, onto=False),
+}
+
+
+def main() -> None:
+    args = _arguments()
+    if not args.table:
+        for seed in args.seeds:
+            for at, order in enumerate(ORDERS[: args.orders]):
+                for method in args.methods:
+                    _cell(method, at, order[: args.count], seed, args)
+    table = _table()
+    print(table)
+    if args.page:
+        text = args.page.read_text("utf-8")
+        begin, end = map(re.escape, MARKS)
+        inside = f"{MARKS[0]}\n\n{table}\n\n{MARKS[1]}"
+        args.page.write_text(re.sub(f"{begin}.*{end}", lambda _: inside, text, flags=re.DOTALL))
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--methods", nargs="+", default=["ours", "plain"], choices=METHODS)
+    parser.add_argument("--orders", type=int, default=1, choices=range(1, len(ORDERS) + 1))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--count", type=int, default=5, help="attributes of an order")
+    parser.add_argument("--steps", type=int, help="training steps, instead of the recipe's")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--noises", type=int, default=2)
+    parser.add_argument("--ddim-steps", type=int, default=15)
+    parser.add_argument("--work", type=Path, default=Path("runs/incremental"))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", type=Path)
+    return parser.parse_args()
+
+
+def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) -> None:
+    from spf_lora.adapters.file import read_adapter
+    from spf_lora.base.load import load_base
+    from spf_lora.evaluate.gallery import cache_folder
+    from spf_lora.evaluate.incremental import Learned, measure_incremental
+
+    path = RESULTS / f"{method}-{at}-{seed}.json"
+    if path.exists():
+        return
+    learned: list[Known] = []
+    seconds = {}
+    for attribute in order:
+        below = learned if METHODS[method].onto else []
+        made, seconds[attribute] = _adapter(method, attribute, below, seed, args)
+        learned.append(made)
+    found = measure_incremental(
+        load_base("embedded"),
+        [Learned(one.name, one.name, read_adapter(one.path)) for one in learned],
+        gallery=cache_folder(), prompts=args.prompts, seeds=args.noises, steps=args.ddim_steps,
+        name=f"{method}, order {at}, seed {seed}", tell=print,
+    )  # fmt: skip
+    table = {
+        "method": method,
+        "order": at,
+        "seed": seed,
+        "changes": list(METHODS[method].changes),
+        "onto": METHODS[method].onto,
+        "training_steps": args.steps,
+        "training_seconds": seconds,
+        "content_ids": {one.name: one.content_id for one in learned},
+        "environment": environment(),
+        **json.loads(found.to_json()),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(table, indent=1) + "\n")
+    beside.replace(path)
+
+
+def _adapter(
+    method: str, attribute: str, learned: list[Known], seed: int, args: Any
+) -> tuple[Known, float | None]:
+    """Return an adapter and its training time; one that is there is not trained again."""
+    below = "-".join(one.name for one in learned)
+    kind = method.removesuffix("-apart") if not learned else method  # the first is the same
+    name = f"{kind}-{seed}-{args.steps or 'all'}-{below}-{attribute}.safetensors"
+    path = args.work / name
+    seconds = None
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"training {attribute} by {method} onto {below or 'the base'}")
+        seconds = _train(METHODS[method].changes, attribute, learned, seed, args.steps, path)
+    return look(attribute, path), seconds
+
+
+def _train(
+    changes: tuple[str, ...], attribute: str, learned: list[Known], seed: int, steps: int | None,
+    path: Path,
+) -> float:  # fmt: skip
+    from spf_lora.adapters.attach import attached
+    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.base.load import load_base
+    from spf_lora.recipe import find_recipe, load_recipe
+    from spf_lora.training.build import (
+        build_trainer,
+        finished_adapter,
+        load_examples,
+        with_steps,
+    )
+
+    asked = [*changes, f"training.seed={seed}"]
+    recipe = load_recipe(find_recipe(attribute), asked)
+    if steps is not None:
+        recipe = load_recipe(find_recipe(attribute), [*asked, *with_steps(recipe, steps)])
+    examples, base = load_examples(recipe, None), load_base("embedded")
+    under = Below("learned", tuple((one, 1.0) for one in learned))
+    began = time.perf_counter()
+    with attached(base.unet, [(read_adapter(one.path), 1.0) for one in learned]):
+        trainer = build_trainer(recipe, base, examples, checkpoint=path.with_suffix(".none"),
+                                under=under)  # fmt: skip
+        for _ in trainer.run():
+            pass
+        write_adapter(finished_adapter(recipe, base, examples, under), path)
+    return round(time.perf_counter() - began, 1)
+
+
+def _table() -> str:
+    """Return what is there as Markdown, means over seeds and orders of each method."""
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        cells.setdefault(found["method"], []).append(found)
+    names = {
+        "cells": lambda one: 1.0,
+        "response when learned": lambda one: _mean(_ends(one, "response", 0)),
+        "at the end": lambda one: _mean(_ends(one, "response", -1)),
+        "forgetting": lambda one: one["orders"][0]["forgetting"],
+        "together (worst pair)": lambda one: _worst_pair(one),
+        "P alone": lambda one: _mean([row["value"] for row in one["alone_pollution"]]),
+        "P, all on": lambda one: one["orders"][0]["mean_pollution"][-1],
+        "slope of P": lambda one: one["orders"][0]["slope"],
+        "base leakage": lambda one: one["orders"][0]["leakage"][-1]["value"],
+        "largest cross-talk": lambda one: _largest(one["cross_talk"]),
+        "checks held": lambda one: float(sum(row["passed"] for row in one["checks"])),
+    }
+    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    for method, rows in cells.items():
+        numbers = [_mean([number(one) for one in rows]) for number in names.values()]
+        shown = [str(len(rows)), *(f"{one:.2f}" for one in numbers[1:])]
+        lines.append(f"| {method} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _ends(found: dict[str, Any], measure: str, at: int) -> list[float]:
+    rows = [[one["value"] for one in row if one] for row in found["orders"][0][measure]]
+    return [row[at] for row in rows]
+
+
+def _worst_pair(found: dict[str, Any]) -> float:
+    pairs = [one["response"] for one in found["together"] if len(one["names"]) == 2]
+    return min(min(pair) for pair in pairs) if pairs else float("nan")
+
+
+def _largest(matrix: list[list[float]]) -> float:
+    return max(
+        (abs(value) for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j),
+        default=0.0,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.fmean(values)
+
+
+if __name__ == "__main__":
+    main()
