@@ -21,33 +21,34 @@ ROWS = (
 
 
 def verdict(result: Result) -> str:
-    """Return the result in one sentence."""
-    rho, moved, before = (
-        result.figure("rho"), result.figure("P"), result.figure("P", 0),
-    )  # fmt: skip
-    if result.main == 0:
+    """Return the result in one sentence; its intervals are in the table."""
+    at = result.main
+    rho, moved = (_number(result, measure, at) for measure in ("rho", "P"))
+    if at == 0:
         return (
-            f"The prompt alone reaches a response of {rho.text()} and moves {moved.text()} of what "
-            f"another seed moves ({_prompts(result)})."
+            f"The prompt alone reaches a response of {rho} and moves {moved} of what another seed "
+            f"moves ({_prompts(result)})."
         )
-    alone = result.figure("rho", 0)
+    alone, before = (_number(result, measure, 0) for measure in ("rho", "P"))
     words = (
-        f"{result.name} reaches a response of {rho.text()}, the prompt alone {alone.text()}; it "
-        f"moves {moved.text()} of what another seed moves, the prompt alone {before.text()}: "
-        f"{_excess(result)}"
+        f"{result.name} reaches a response of {rho} (prompt alone {alone}) and moves {moved} of "
+        f"what another seed moves (prompt alone {before}): {_excess(result)}; {_leak(result)}"
     )
-    words += f"; {_leak(result)}"
     if "sps" in result.numbers:
-        sps = result.numbers["sps"]
-        reached = "a response of 0.8 is not reached" if sps.value is None else f"SPS {sps.text()}"
-        words += f"; {reached}"
+        reached = result.numbers["sps"].value is not None
+        words += f"; SPS {_number(result, 'sps', None)}" if reached else "; SPS not reached"
     return f"{words} ({_prompts(result)})."
+
+
+def _number(result: Result, measure: str, strength: float | None) -> str:
+    value = result.figure(measure, strength).value
+    return "nothing" if value is None else f"{value:.2f}"
 
 
 def _excess(result: Result) -> str:
     excess = result.figure("excess")
     if excess.low is None or excess.high is None:
-        return "one prompt cannot say whether that is more"
+        return "one prompt cannot tell whether that is more than its words do"
     if excess.low > 0:
         return "it pollutes more than its words do"
     if excess.high < 0:

@@ -104,7 +104,7 @@ def test_the_verdict_says_whether_more_moved_than_the_words_alone_move() -> None
 
 def test_the_verdict_says_when_the_response_is_not_reached() -> None:
     weak = result("one", pollution=lambda a: 0.1, response=lambda a: 0.2 * a)
-    assert "a response of 0.8 is not reached" in verdict(weak)
+    assert "SPS not reached" in verdict(weak)
 
 
 def test_the_table_has_the_control_first_and_no_sps_for_it() -> None:
