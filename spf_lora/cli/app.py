@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora import __version__
-from spf_lora.cli import adapters, base, out, portraits, recipe, stack
+from spf_lora.cli import adapters, base, data, out, portraits, recipe, stack
 from spf_lora.cli.attributes import attributes
 from spf_lora.cli.convert import convert
 from spf_lora.cli.evaluate import compare, evaluate
@@ -50,6 +50,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(attributes)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(data.app, name="data")
 app.add_typer(portraits.app, name="portraits")
 app.add_typer(base.app, name="base")
 app.add_typer(adapters.app, name="adapters")

@@ -5,7 +5,7 @@ and then nothing is trained, unless the user asks to go on with the rest.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
 from spf_lora.recipe import Attribute
 
+LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _RATIO_TOLERANCE = 0.02  # a mask may be a smaller copy; its sides are whole pixels
 
 
@@ -44,6 +45,7 @@ class Scan:
 
     Attributes:
         folder: which one.
+        pictures: how many were found, good or not.
         examples: what can be trained on, in the order of names.
         sizes: source -> width and height of the file's picture, upright, before shrinking.
         animated: sources of which only the first frame is used.
@@ -51,6 +53,7 @@ class Scan:
     """
 
     folder: Path
+    pictures: int
     examples: list[Example]
     sizes: dict[str, tuple[int, int]]
     animated: list[str]
@@ -79,10 +82,11 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int | No
         sizes[name] = picture.size
         if picture.frames > 1:
             animated.append(name)
+        before = len(faults)
         mask = _read_mask(listing.masks.get(name), picture, folder, faults)
-        if caption is not None:
+        if caption is not None and len(faults) == before:
             examples.append(Example(picture.image, caption, name, mask))
-    return Scan(folder, examples, sizes, animated, faults)
+    return Scan(folder, len(listing.pictures), examples, sizes, animated, faults)
 
 
 def read_folder(
@@ -96,24 +100,30 @@ def read_folder(
     return usable(scan_folder(folder, attribute, shorter_side_px=shorter_side_px), attribute)
 
 
-def usable(scan: Scan, attribute: Attribute, *, skip_faulty: bool = False) -> list[Example]:
+def usable(
+    scan: Scan, attribute: Attribute, *, more: Sequence[Fault] = (), skip_faulty: bool = False
+) -> list[Example]:
     """Return a scan's examples.
 
     Args:
         scan: what was found.
         attribute: for the hint.
-        skip_faulty: go on with what is good, as the user asked.
+        more: faults found since.
+        skip_faulty: go on with what has no fault, as the user asked.
 
     Raises:
         DataError: there are faults, all listed, or nothing is left.
     """
-    if scan.faults and not (skip_faulty and scan.examples):
+    faults = [*scan.faults, *more]
+    named = {fault.file for fault in faults}
+    good = [example for example in scan.examples if example.source not in named]
+    if faults and not (skip_faulty and good):
         raise DataError(
-            as_list(f"folder {scan.folder}", scan.faults),
-            hint="mend or remove these files; each picture needs a caption of the same name "
-            f"that says {attribute.target_text!r}",
+            as_list(f"folder {scan.folder}", faults),
+            hint="mend or remove these files, or go on without them: --skip-faulty; each picture "
+            f"needs a caption of the same name that says {attribute.target_text!r}",
         )
-    return scan.examples
+    return good
 
 
 def dataset_digest(examples: Iterable[Example]) -> str:
