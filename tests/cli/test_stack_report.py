@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 from adapter_files import spf_lora
+from made_up import made_up
 
 from spf_lora.adapters.card import Card, file_metadata
 from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.evaluate import incremental
 
 NAME = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
 WORDS = ("stack", "report", "pair", "--prompts", 2, "--seeds", 1, "--steps", 1)
@@ -31,7 +33,34 @@ def pair(shelf, monkeypatch):
     return shelf
 
 
-def test_a_report_is_a_table_and_two_files_and_the_gate_exits_3(pair):
+def test_a_report_is_a_table_and_two_files_and_the_gate_exits_3(pair, monkeypatch):
+    asked = {}
+
+    def measure(base, parts, **how):
+        asked.update(how, base=base.name, parts=[(one.name, one.strength) for one in parts])
+        return made_up([[0.9, 0.5], [None, 0.8]], [[0.2, 0.24], [None, 0.22]])
+
+    monkeypatch.setattr(incremental, "measure_incremental", measure)
+    words = (*WORDS, "--orders", 3, "--registry", pair, "-o", "report")
+    done = spf_lora(*words, "--gate", code=3)
+    assert asked["parts"] == [("beard", 1.0), ("hat", 1.0)]
+    assert (asked["prompts"], asked["seeds"], asked["steps"], asked["orders"]) == (2, 1, 1, 3)
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["a", "0.10", "0.90", "0.90", "0.50", "0.20", "0.24"]
+    assert "fails: each response at the end" in done.stdout
+    assert "the stack pair fails: kept" in done.stderr
+    folder = pair.parent / "report"
+    assert sorted(one.name for one in folder.iterdir()) == ["pair.json", "pair.svg"]
+    written = json.loads((folder / "pair.json").read_text())
+    assert "exists" in spf_lora(*words, code=1).stderr
+    told = spf_lora(*WORDS, "--registry", pair, "--json").json
+    assert told == written
+    spf_lora("stack", "report", "pair", "--quick", "--registry", pair)
+    assert (asked["prompts"], asked["seeds"]) == (6, 1)
+
+
+@pytest.mark.slow
+def test_a_real_report_is_a_table_and_two_files_and_the_gate_exits_3(pair):
     words = (*WORDS, "--registry", pair, "-o", "report")
     done = spf_lora(*words, "--gate", code=3)
     lines = done.stdout.splitlines()

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from made_up import made_up
 
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import load_base
@@ -18,29 +19,9 @@ from spf_lora.evaluate.incremental import (
     measure_incremental,
 )
 from spf_lora.evaluate.incremental_plot import draw_plot
-from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
-from spf_lora.evaluate.result import Figure
+from spf_lora.evaluate.incremental_result import Incremental
 
 NAME = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
-
-
-def figure(value):
-    return Figure(value, value, value, 4)
-
-
-def made_up(response, pollution, together=(("a", "b", 0.8, 0.9),), alone_pollution=(0.2, 0.2)):
-    """A measurement of two adapters with the numbers given."""
-    rows = tuple(tuple(None if v is None else figure(v) for v in row) for row in response)
-    dirt = tuple(tuple(None if v is None else figure(v) for v in row) for row in pollution)
-    order = Order(("a", "b"), rows, dirt, (figure(0.1), figure(0.3)))
-    return Incremental(
-        name="pair", base_id="x", adapters=("a", "b"), attributes=("beard", "hat"),
-        strengths=(1.0, 1.0), prompts=4, seeds=1, sampler={}, control=(figure(0.1), figure(0.0)),
-        alone=(figure(0.9), figure(0.8)), alone_pollution=tuple(map(figure, alone_pollution)),
-        orders=(order,), cross_talk=((0.5, 0.0), (0.1, 0.4)),
-        together=tuple(Meeting((a, b), (x, y)) for a, b, x, y in together),
-        overlap=(({"cosine": 1.0},) * 2,) * 2, seconds=1.0,
-    )  # fmt: skip
 
 
 GOOD = made_up([[0.9, 0.85], [None, 0.8]], [[0.2, 0.24], [None, 0.22]])
