@@ -88,6 +88,20 @@ def test_what_cannot_be_trained_onto_is_refused_and_leaves_no_folder(train, shel
     assert not Path("adapters").exists()
 
 
+def test_generate_draws_with_a_stack_as_with_its_adapters(cli, shelf, tiny_folder, monkeypatch):
+    monkeypatch.setenv("SPF_LORA_ADAPTERS", str(shelf))
+    for seed, name in enumerate(("beard", "glasses")):
+        write_adapter(parent(name, name, seed=seed), shelf / f"{name}.safetensors")
+    stack_edit.create("portrait", [("beard", 1.0), ("glasses", 0.5)], shelf)
+    words = ("generate", "x", "--base", tiny_folder, "--count", "1", "--steps", "2", "--out")
+    assert cli(*words, "stack.png", "--stack", "portrait")[0] == 0
+    assert cli(*words, "each.png", "--adapter", "beard", "--adapter", "glasses:0.5")[0] == 0
+    assert cli(*words, "base.png")[0] == 0
+    stack, each, base = (Path(f"{name}.png").read_bytes() for name in ("stack", "each", "base"))
+    assert stack == each != base
+    assert "no stack is called nobody" in cli(*words, "x.png", "--stack", "nobody")[2]
+
+
 def test_a_file_that_is_below_is_not_overwritten(train, shelf):
     path = shelf / "glasses.safetensors"
     write_adapter(parent(), path)

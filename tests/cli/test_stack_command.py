@@ -86,6 +86,13 @@ def test_show_tells_what_is_gone_and_what_cannot_be_used_is_refused(portrait, sh
     assert not (shelf.parent / "portrait.safetensors").exists()
 
 
+def test_list_names_a_stack_that_cannot_be_read_and_goes_on(portrait, shelf):
+    (shelf / "broken.stack.toml").write_text("[")
+    done = run("list", shelf=shelf)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["portrait"]
+    assert "broken.stack.toml cannot be read" in done.stderr
+
+
 def test_drop_and_add_say_what_is_left(portrait, shelf):
     assert "portrait: beard:1" in run("drop", "portrait", "hat", shelf=shelf).stderr
     assert "portrait: beard:1 hat:4" in run("add", "portrait", "hat:4", shelf=shelf).stderr
