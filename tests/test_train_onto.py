@@ -13,8 +13,9 @@ from spf_lora.adapters.file import Adapter, Module, read_adapter, write_adapter
 from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.onto import NOTHING, Below, below
 from spf_lora.adapters.stack import Known, onto_members
-from spf_lora.recipe import Attribute
+from spf_lora.recipe import Attribute, find_recipe, load_recipe
 from spf_lora.training.batch import Mix, draw_batch
+from spf_lora.training.build import run_id
 from spf_lora.training.protected import protected_prompts, taught
 
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -110,6 +111,16 @@ def test_a_file_that_is_below_is_not_overwritten(train, shelf):
     assert code == 1
     assert "is part of glasses" in " ".join(talk.split())
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_belongs_to_what_is_below_too(tiny):
+    recipe = load_recipe(find_recipe("hat"))
+    ids = {
+        run_id(recipe, tiny, [], one)
+        for one in (NOTHING, under(None), Below("x", (*under(None).members, *under(None).members)))
+    }
+    assert len(ids) == 3
+    assert run_id(recipe, tiny, [], NOTHING) == run_id(recipe, tiny, [])
 
 
 def test_what_is_below_is_on_in_both_paths_and_off_again_though_peft_wrapped_it(tiny):
