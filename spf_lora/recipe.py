@@ -19,8 +19,8 @@ from spf_lora.strict import Shape, check_table, did_you_mean, missing_keys, requ
 
 Scope = Literal["local", "global"]
 Preset = Literal["kv", "cross", "attention", "full"]
-OptimizerName = Literal["adamw8bit", "adamw"]
-Precision = Literal["fp32"]
+OptimizerName = Literal["adamw8bit", "paged-adamw8bit", "lion8bit", "adamw", "prodigy"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Method = Literal["ours", "plain", "l2-to-base", "prior-preservation", "dop", "dco", "masked-prior"]
 Door = Literal["padding", "target", "both"]
 
@@ -72,7 +72,13 @@ class DataSettings:
     bias: float = setting(
         0.8, "probability that a drawn person has a favourite of the set", low=0.0, high=1.0
     )
-    batch_size: int = setting(8, "pictures a step", low=1, high=1024)
+    batch_size: int = setting(8, "pictures a step, in each process", low=1, high=1024)
+    passes: int = setting(
+        1,
+        "parts a batch is computed in; more need less memory, the result is one",
+        low=1,
+        high=1024,
+    )
     seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
 
 
@@ -147,7 +153,15 @@ class TrainingSettings:
     )
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=1e-6, high=1e6)
     checkpoint_every_steps: int = setting(100, "steps between checkpoints", low=1, high=1_000_000)
-    precision: Precision = setting("fp32", "number format of the computation")
+    precision: Precision = setting(
+        "fp32", "number format of frozen weights and computation; the adapter is always fp32"
+    )
+    gradient_checkpointing: bool = setting(
+        False, "less memory, about a third more time: activations are computed twice"
+    )
+    channels_last: bool = setting(False, "memory layout of convolutions; faster on some machines")
+    compile: bool = setting(False, "compile the residual blocks; pays in long runs on a GPU")
+    tokenizer: str = setting("own", "the base's own, or a folder or hub id of one", shape=_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +233,9 @@ def _contradictions(sections: Mapping[str, Any]) -> list[str]:
         for name in local
         if attribute.scope == "global" and getattr(align, name) > 0 and align.steps > 0
     ]
+    data = sections["data"]
+    if data.batch_size % data.passes:
+        faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
     if align.map_low >= align.map_high:
         faults.append("align.map_low must be below align.map_high")
     if align.twins + align.base_prompts + align.empty_prompts >= 1:

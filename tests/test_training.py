@@ -134,6 +134,8 @@ def test_one_align_step_moves_every_up_factor(tiny, tmp_path, make_trainer):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     fresh, tmp_path, optimizer, make_trainer
 ):
+    if optimizer == "prodigy":
+        pytest.importorskip("prodigyopt")
     whole = make_trainer(fresh(), tmp_path / "a", optimizer=optimizer)
     list(whole.run())
     stopped = make_trainer(fresh(), tmp_path / "b", optimizer=optimizer)

@@ -1,5 +1,6 @@
 """`spf-lora train`: from a recipe to an adapter file and a picture that shows it."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -39,7 +40,10 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same recipe and seed, same file.")] = None,
     base: Annotated[
-        str | None, typer.Option(help="`embedded`, or a folder in diffusers layout.")
+        str | None, typer.Option(help="`embedded`, a diffusers folder, a .safetensors, a hub id.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of pictures with same-stem .txt captions.")
@@ -56,7 +60,8 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Train one attribute as a pollution-free adapter."""
-    settings = _recipe(attribute, recipe, list(changes or []), steps, seed, base)
+    told = {"seed": seed, "base": base, "tokenizer": tokenizer}
+    settings = _recipe(attribute, recipe, list(changes or []), steps, told)
     target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
     if target.suffix != ".safetensors":
         raise RecipeError(
@@ -65,7 +70,8 @@ def train(
     with _made(target.parent) if output is None else nullcontext():
         for path in (target, target.with_suffix(".png")):
             check_writable(path, overwrite=force)
-        _train(settings, data, target, _under(onto, settings, target), log_dir, resume)
+        if not _train(settings, data, target, _under(onto, settings, target), log_dir, resume):
+            return
     out.say(f"adapter: {target}")
     out.say(f"picture: {target.with_suffix('.png')} (base | adapter | difference)")
     out.show(str(target))
@@ -73,15 +79,16 @@ def train(
 
 def _recipe(
     attribute: str | None, file: Path | None, changes: list[str], steps: int | None,
-    seed: int | None, base: str | None,
+    told: dict[str, int | str | None],
 ) -> Recipe:  # fmt: skip
     if file is None and attribute is None:
         raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
     path = file if file is not None else locate_recipe(str(attribute))
-    if seed is not None:
-        changes.append(f"training.seed={seed}")
-    if base is not None:
-        changes.append(f'training.base="{base}"')
+    changes += [
+        f"training.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in told.items()
+        if value is not None
+    ]
     settings = load_recipe(path, changes)
     if steps is not None:
         from spf_lora.training.build import with_steps
@@ -120,36 +127,56 @@ def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
 def _train(
     settings: Recipe, data: Path | None, target: Path, under: "Below", log_dir: Path | None,
     resume: bool,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Train; tell whether this process is the one that writes and talks."""
     hush()
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.file import read_adapter, write_adapter
     from spf_lora.adapters.onto import refuse_other_base
     from spf_lora.base.load import load_base
     from spf_lora.training.build import build_trainer, finished_adapter, load_examples
+    from spf_lora.training.processes import processes
+    from spf_lora.training.speed import resting
 
     examples = load_examples(settings, data)
-    base = load_base(settings.training.base)
+    own = settings.training.tokenizer == "own"
+    base = load_base(settings.training.base, tokenizer=None if own else settings.training.tokenizer)
     refuse_other_base(under, base.id)
     checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
-    _warn_of_long_captions(base, examples)
+    siblings = processes()
+    if siblings.first:
+        _warn_of_long_captions(base, examples)
     on = [(read_adapter(known.path), strength) for known, strength in under.members]
     with attached(base.unet, on):
-        trainer = build_trainer(settings, base, examples, checkpoint=checkpoint, under=under)
-        if resume:
-            out.say(f"resuming after step {trainer.resume()}")
-        names = ", ".join(known.name for known, _ in under.members)
-        out.say(
-            f"training {settings.attribute.name}{f' onto {names}' if names else ''}: "
-            f"{len(examples)} pictures, "
-            + ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
+        trainer = build_trainer(
+            settings, base, examples, checkpoint=checkpoint, under=under, processes=siblings
         )
-        _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
-        adapter = finished_adapter(settings, base, examples, under)
-        picture = _preview(settings, base, examples)
-    write_adapter(adapter, target, overwrite=True)
-    _write_png(picture, target.with_suffix(".png"))
-    checkpoint.unlink(missing_ok=True)
+        done = trainer.resume() if resume else 0
+        if siblings.first:
+            if resume:
+                out.say(f"resuming after step {done}")
+            out.say(_announcement(settings, trainer, [known.name for known, _ in under.members]))
+        asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
+        with resting(*asleep):
+            _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
+        if siblings.first:
+            adapter = finished_adapter(settings, base, examples, under)
+            picture = _preview(settings, base, examples)
+    if siblings.first:
+        write_adapter(adapter, target, overwrite=True)
+        _write_png(picture, target.with_suffix(".png"))
+        checkpoint.unlink(missing_ok=True)
+    siblings.wait()
+    return siblings.first
+
+
+def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
+    stages = ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
+    count = trainer.processes.count
+    below = f" onto {', '.join(onto)}" if onto else ""
+    more = f", in {count} processes" if count > 1 else ""
+    pictures = len(trainer.data)
+    return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
 
 
 def _warn_of_long_captions(base: "Base", examples: Any) -> None:
@@ -164,18 +191,21 @@ def _warn_of_long_captions(base: "Base", examples: Any) -> None:
 
 def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
     """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
-    log = _tensorboard(log_dir)
+    first = trainer.processes.first
+    log = _tensorboard(log_dir if first else None)
     with live_view() as view, _interruptible() as interrupted:
         for step in trainer.run():
-            view(step)
-            log(step)
-            if interrupted():
+            if first:
+                view(step)
+                log(step)
+            if trainer.processes.any(interrupted()):
                 trainer.save()
                 break
             if step.index % every == 0 or step.index == step.steps:
                 trainer.save()
     if trainer.done < trainer.steps:
-        out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
+        if first:
+            out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
         raise KeyboardInterrupt
 
 

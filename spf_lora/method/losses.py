@@ -42,7 +42,8 @@ def fine_grained(
 ) -> torch.Tensor:
     """Squared difference of queries outside the map (arXiv 2504.00396, fine-grained loss).
 
-    Divided by the reference's variance per layer, so that all layers speak one scale (ours).
+    Divided by the reference's variance per layer and sample, so that all layers speak one scale
+    and no sample's loss depends on its neighbours (ours).
 
     Args:
         response: layer -> queries with gradient, (batch, pixels, channels).
@@ -55,8 +56,9 @@ def fine_grained(
     terms = []
     for layer, wanted in reference.items():
         keep = _keep(control_map, wanted.shape[1])
-        error = (response[layer] - wanted).square() * keep
-        terms.append(error.mean() / wanted.var().clamp(min=1e-12))
+        wanted = wanted.float()  # (batch, pixels, channels)
+        error = ((response[layer].float() - wanted).square() * keep).mean(dim=(1, 2))
+        terms.append((error / wanted.var(dim=(1, 2)).clamp(min=1e-12)).mean())
     return torch.stack(terms).mean()
 
 
@@ -83,7 +85,7 @@ def text_consistent(
     terms = []
     for layer, attention in reference.items():
         keep = _keep(control_map, attention.shape[1])
-        moved = response[layer] @ response_groups - attention @ reference_groups
+        moved = response[layer].float() @ response_groups - attention.float() @ reference_groups
         terms.append((moved.square() * keep).sum(dim=-1).mean())
     return torch.stack(terms).mean()
 

@@ -140,3 +140,6 @@ class RivalObjective:
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put nothing back."""
+
+    def watch(self, area: float | None) -> None:
+        """Watch nothing: no rival has a map."""

@@ -3,7 +3,7 @@
 Everything follows from the seed and the step's number alone, so a resumed run draws the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -123,3 +123,8 @@ def draw_batch(
         real=(~own).to(latents.dtype),
         asked=(~unasked).to(latents.dtype),
     )
+
+
+def part_of(batch: Batch, where: slice) -> Batch:
+    """Return some of a batch's samples."""
+    return Batch(**{f.name: getattr(batch, f.name)[where] for f in fields(batch)})

@@ -31,7 +31,9 @@ from spf_lora.training.batch import Mix
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
+from spf_lora.training.processes import Processes
 from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
+from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
 _LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
@@ -61,7 +63,7 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
 
 def build_trainer(
     recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path,
-    under: Below = NOTHING,
+    under: Below = NOTHING, processes: Processes | None = None,
 ) -> Trainer:  # fmt: skip
     """Encode the examples, attach the adapter to the base's U-Net and return its trainer.
 
@@ -71,6 +73,7 @@ def build_trainer(
         examples: what is learned.
         checkpoint: where to save, and what to resume from.
         under: what the new adapter is trained on top of; its prompts are protected.
+        processes: this one and its siblings.
     """
     rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
     mix = rival.mix if rival else _mix(recipe)
@@ -93,6 +96,11 @@ def build_trainer(
         base.unet, preset=recipe.adapter.preset, rank=recipe.adapter.rank,
         alpha=recipe.adapter.alpha, seed=recipe.training.seed,
     )  # fmt: skip
+    set_up(
+        base.unet, precision=recipe.training.precision,
+        gradient_checkpointing=recipe.training.gradient_checkpointing,
+        channels_last=recipe.training.channels_last, compile_blocks=recipe.training.compile,
+    )  # fmt: skip
     optimizer = make_optimizer(
         recipe.optimizer.name, parameters.values(),
         learning_rate=recipe.optimizer.learning_rate,
@@ -103,6 +111,7 @@ def build_trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
         data=data, stages=_stages(recipe, base, data, rival, clip, mix), plan=_plan(recipe),
         checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
+        processes=processes,
     )  # fmt: skip
 
 
@@ -113,6 +122,8 @@ def _plan(recipe: Recipe) -> Plan:
         warmup_steps=recipe.optimizer.warmup_steps,
         max_grad_norm=recipe.training.max_grad_norm,
         seed=recipe.training.seed,
+        passes=recipe.data.passes,
+        scaled=recipe.training.precision == "fp16",
     )
 
 
@@ -217,8 +228,8 @@ def finished_adapter(
 ) -> Adapter:
     """Take the trained adapter off the base's U-Net, with its card."""
     said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
-    if base.name != "embedded":
-        said["training"]["base"] = base.id  # not the path: a card names no local file
+    # A card names no local file, but where anyone finds the base again.
+    said["training"] |= {"base": base.origin, "tokenizer": "own"}
     card = Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,

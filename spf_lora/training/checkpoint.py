@@ -69,6 +69,10 @@ def optimizer_tensors(
                 tensors[f"{index}.{name}"] = value
             else:
                 scalars[f"{index}.{name}"] = value
+    for index, group in enumerate(optimizer.param_groups):  # prodigy keeps its step size there
+        for name, value in group.items():
+            if isinstance(value, int | float) and name != "lr":
+                scalars[f"group{index}.{name}"] = value
     return tensors, scalars
 
 
@@ -85,6 +89,9 @@ def restore_optimizer(
     parameters = _parameters(optimizer)
     for key, value in {**tensors, **scalars}.items():
         index, name = key.split(".", 1)
+        if index.startswith("group"):
+            optimizer.param_groups[int(index.removeprefix("group"))][name] = value
+            continue
         parameter = parameters[int(index)]
         if isinstance(value, torch.Tensor):
             on_cpu = name == "step" and value.dim() == 0  # torch keeps step counts on the CPU

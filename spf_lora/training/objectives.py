@@ -41,6 +41,9 @@ class Objective(Protocol):
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `tensors` gave."""
 
+    def watch(self, area: float | None) -> None:
+        """Be told the map's mean area over the whole step; stop a run that cannot get anywhere."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -105,6 +108,9 @@ class Learn:
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put nothing back."""
 
+    def watch(self, area: float | None) -> None:
+        """Watch nothing: this stage has no map."""
+
 
 class Align:
     """Stage 2: the target is learned inside the control map, and nothing moves outside it.
@@ -139,11 +145,7 @@ class Align:
         self.stuck = torch.zeros(1)  # steps in a row with an empty or full map
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Return the weighted terms of method.md.
-
-        Raises:
-            TrainingError: the control map was empty or full for 50 steps.
-        """
+        """Return the weighted terms of method.md."""
         weights = self.weights
         watched = weights.fine_grained > 0 or weights.text_consistent > 0 or weights.phrases > 0
         reference, response = dual_path(
@@ -170,7 +172,6 @@ class Align:
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         asked = batch.asked > 0
         area = control[asked].mean().item() if asked.any() else None
-        self._watch(area)
         return Outcome(loss, {name: term.item() for name, term in terms.items()}, area)
 
     def _map(self, batch: Batch, reference: Path, response: Path) -> torch.Tensor:
@@ -199,7 +200,12 @@ class Align:
         )  # fmt: skip
         return control
 
-    def _watch(self, area: float | None) -> None:
+    def watch(self, area: float | None) -> None:
+        """Count steps with a useless map.
+
+        Raises:
+            TrainingError: the control map was empty or full for 50 steps.
+        """
         if self.settings.everywhere or area is None:
             return
         wrong = "empty" if area == 0 else "full" if area > 0.95 else ""
@@ -223,7 +229,8 @@ class Align:
             return eps.sum() * 0.0
         kept = self.alphas[batch.t][chosen][:, None, None, None].to(eps)
         clean = (batch.noisy[chosen] - (1 - kept).sqrt() * eps[chosen]) / kept.sqrt()
-        share = torch.full((int(chosen.sum()),), 1.0, device=eps.device)
+        # of the whole batch, like the other terms, so that passes and processes add up
+        share = torch.full((int(chosen.sum()),), chosen.float().mean().item(), device=eps.device)
         return losses.response(
             self.embed(clean), self.data.embeddings[batch.rows[chosen]], self.data.target, share
         )

@@ -9,17 +9,36 @@ import torch
 from spf_lora.errors import TrainingError
 
 
-def _adamw8bit(parameters: Iterable[torch.nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
-    # 8-bit moments, block-wise quantised (Dettmers et al., arXiv 2110.02861); on CPU and CUDA.
-    from bitsandbytes.optim import AdamW8bit
+def _bitsandbytes(name: str) -> Callable[..., torch.optim.Optimizer]:
+    def make(parameters: Iterable[torch.nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+        import bitsandbytes.optim
 
-    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, **settings)
-    return optimizer
+        made: torch.optim.Optimizer = getattr(bitsandbytes.optim, name)(parameters, **settings)
+        return made
+
+    return make
+
+
+def _prodigy(parameters: Iterable[torch.nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+    try:
+        from prodigyopt import Prodigy
+    except ImportError as error:
+        raise TrainingError(
+            "the optimizer prodigy needs a package that is not installed",
+            hint='pip install "spf-lora[prodigy]"; and set optimizer.learning_rate=1',
+        ) from error
+    made: torch.optim.Optimizer = Prodigy(parameters, **settings)
+    return made
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    # 8-bit moments, block-wise quantised (Dettmers et al., arXiv 2110.02861); on CPU and CUDA.
+    "adamw8bit": _bitsandbytes("AdamW8bit"),
+    # The same; on CUDA the moments move to main memory when the GPU's runs out.
+    "paged-adamw8bit": _bitsandbytes("PagedAdamW8bit"),
+    "lion8bit": _bitsandbytes("Lion8bit"),  # one moment, sign of the update (arXiv 2302.06675)
     "adamw": torch.optim.AdamW,  # Loshchilov and Hutter, arXiv 1711.05101
-    "adamw8bit": _adamw8bit,
+    "prodigy": _prodigy,  # finds the learning rate itself (arXiv 2306.06101); 4 moments
 }
 
 

@@ -14,16 +14,19 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from spf_lora.errors import CheckpointError, TrainingError
-from spf_lora.training.batch import NOTHING_ELSE, Mix, draw_batch
+from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix, draw_batch, part_of
 from spf_lora.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from spf_lora.training.objectives import Objective
+from spf_lora.training.objectives import Objective, Outcome
 from spf_lora.training.optim import rate_at, set_rate
 from spf_lora.training.prepare import Prepared
+from spf_lora.training.processes import Processes
+
+_MOST_SKIPPED = 30  # the loss's scale halves each time
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Plan:
     """What the loop needs to know.
 
     Attributes:
-        batch_size: pictures a step.
+        batch_size: pictures a step, in each process.
+        passes: that a batch is computed in, one after the other; they change memory, not results.
+        scaled: scale the loss, so that gradients in fp16 do not vanish.
         learning_rate: its peak.
         warmup_steps: of linear warm-up.
         max_grad_norm: gradients are clipped to it.
@@ -60,6 +65,8 @@ class Plan:
     warmup_steps: int
     max_grad_norm: float
     seed: int
+    passes: int = 1
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Trainer:
         checkpoint: where to save, and what to resume from.
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
         after_step: called after each optimizer step, to put the parameters where they may be.
+        processes: this one and its siblings.
     """
 
     def __init__(
@@ -104,11 +112,16 @@ class Trainer:
         checkpoint: Path,
         run_id: str,
         after_step: Callable[[], None] = lambda: None,
+        processes: Processes | None = None,
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
         self.scheduler, self.data, self.plan = scheduler, data, plan
         self.stages, self.after_step = tuple(stages), after_step
         self.checkpoint, self.run_id = checkpoint, run_id
+        self.processes = processes or Processes()
+        device = data.latents.device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=plan.scaled)
+        self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0
         self.after_step()
 
@@ -144,13 +157,19 @@ class Trainer:
         for stage in self.stages:
             if memory := groups.get(stage.name):
                 stage.objective.restore(memory)
+        if self.plan.scaled:
+            self.scaler.load_state_dict(facts["scaler"])
         self.done = int(facts["step"])
         return self.done
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all; of several processes, the first does."""
+        if not self.processes.first:
+            return
         tensors, scalars = optimizer_tensors(self.optimizer)
         facts = {"run_id": self.run_id, "step": self.done, "scalars": scalars}
+        if self.plan.scaled:
+            facts["scaler"] = self.scaler.state_dict()
         groups: dict[str, Mapping[str, torch.Tensor]] = {
             "adapter": self.parameters,
             "optimizer": tensors,
@@ -168,18 +187,19 @@ class Trainer:
             begun = time.perf_counter()
             stage = self._stage(index)
             batch = draw_batch(
-                self.data, self.scheduler, index=index, size=self.plan.batch_size,
-                seed=self.plan.seed, mix=stage.mix,
+                self.data, self.scheduler, index=index,
+                size=self.plan.batch_size * self.processes.count, seed=self.plan.seed,
+                mix=stage.mix,
             )  # fmt: skip
-            outcome = stage.objective(batch)
-            self._check(outcome.loss, "loss", index)
             self.optimizer.zero_grad()
-            outcome.loss.backward()  # type: ignore[no-untyped-call]
+            outcome = self._gradients(stage.objective, batch, index)
+            self.scaler.unscale_(self.optimizer)
             norm = clip_grad_norm_(self.parameters.values(), self.plan.max_grad_norm)
-            self._check(norm, "gradient's norm", index)
+            self._check_norm(norm, index)
             factor = rate_at(index, steps=self.steps, warmup_steps=self.plan.warmup_steps)
             set_rate(self.optimizer, self.plan.learning_rate * factor)
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.after_step()
             self.done = index + 1
             yield Step(
@@ -187,8 +207,44 @@ class Trainer:
                 time.perf_counter() - begun, outcome.map_area,
             )  # fmt: skip
 
+    def _gradients(self, objective: Objective, batch: Batch, index: int) -> Outcome:
+        """Leave the batch's mean gradient in the parameters, whatever it was computed in."""
+        own = part_of(batch, self.processes.share(len(batch.t)))
+        before = {name: tensor.clone() for name, tensor in objective.tensors().items()}
+        size = len(own.t) // self.plan.passes
+        done = []
+        for first in range(0, len(own.t), size):
+            part = part_of(own, slice(first, first + size))
+            outcome = objective(part)
+            self._check(outcome.loss, "loss", index)
+            scaled = self.scaler.scale(outcome.loss / self.plan.passes)
+            scaled.backward()  # type: ignore[no-untyped-call]
+            done.append((outcome, float((part.asked > 0).sum())))
+        self.processes.mean_([p.grad for p in self.parameters.values() if p.grad is not None])
+        self.processes.merge_(before, objective.tensors())
+        together = self._together(done)
+        objective.watch(together.map_area)
+        return together
+
+    def _together(self, done: Sequence[tuple[Outcome, float]]) -> Outcome:
+        """Return the whole batch's outcome, over passes and processes."""
+        mean = self.processes.mean
+        loss = mean(sum(o.loss.item() for o, _ in done) / len(done))
+        terms = {
+            name: mean(sum(o.terms[name] for o, _ in done) / len(done)) for name in done[0][0].terms
+        }
+        asked = mean(sum(n for o, n in done if o.map_area is not None))
+        area = mean(sum(o.map_area * n for o, n in done if o.map_area is not None))
+        return Outcome(torch.tensor(loss), terms, area / asked if asked else None)
+
+    def _check_norm(self, norm: torch.Tensor, index: int) -> None:
+        """Refuse a gradient that is not finite; in fp16 the scaler skips a few first."""
+        self.skipped = 0 if torch.isfinite(norm) else self.skipped + 1
+        if self.skipped and (not self.plan.scaled or self.skipped > _MOST_SKIPPED):
+            self._check(norm, "gradient's norm", index)
+
     def _check(self, value: torch.Tensor, name: str, index: int) -> None:
-        if not torch.isfinite(value):
+        if self.processes.any(not torch.isfinite(value)):
             raise TrainingError(
                 f"the {name} became {value.item()} at step {index + 1}",
                 hint="lower optimizer.learning_rate; the last good checkpoint is kept: "
