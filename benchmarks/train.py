@@ -33,7 +33,7 @@ from spf_lora.base.load import EMBEDDED, load_base
 from spf_lora.base.sample import GUIDANCE, STEPS, sample
 from spf_lora.base.towers import load_probe
 from spf_lora.data.portraits import ATTRIBUTES, FACTORS, caption, unbiased
-from spf_lora.training.prepare import picture_tensor
+from spf_lora.training.encoders import picture_tensor
 
 TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes", "numpy")
 

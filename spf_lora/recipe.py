@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spf_lora.errors import RecipeError
+from spf_lora.recipe_files import FAMILIES as FAMILIES
+from spf_lora.recipe_files import find_recipe as find_recipe
+from spf_lora.recipe_files import list_recipes as list_recipes
+from spf_lora.recipe_files import locate_recipe as locate_recipe
 from spf_lora.shipped import shipped_folder
 from spf_lora.strict import Shape, check_table, did_you_mean, missing_keys, required, setting
 
@@ -72,12 +76,12 @@ class DataSettings:
     bias: float = setting(
         0.8, "probability that a drawn person has a favourite of the set", low=0.0, high=1.0
     )
+    resolution: int = setting(
+        0, "side, in px, of the square whose area pictures have; 0 is the base's", low=0, high=4096
+    )
     batch_size: int = setting(8, "pictures a step, in each process", low=1, high=1024)
     passes: int = setting(
-        1,
-        "parts a batch is computed in; more need less memory, the result is one",
-        low=1,
-        high=1024,
+        1, "parts a batch is computed in, to save memory; the result is one", low=1, high=1024
     )
     seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
 
@@ -276,37 +280,6 @@ def recipe_hash(recipe: Recipe) -> str:
     del said["profile"]
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def list_recipes() -> dict[str, Path]:
-    """Return name -> file of every recipe; one in ./recipes hides a shipped one of its name."""
-    found = {
-        path.stem: path
-        for folder in (shipped_folder("recipes"), Path("recipes"))
-        for path in folder.glob("*.toml")
-    }
-    return dict(sorted(found.items()))
-
-
-def find_recipe(attribute: str) -> Path:
-    """Return the recipe of an attribute.
-
-    Raises:
-        RecipeError: there is none; the nearest name is suggested.
-    """
-    known = list_recipes()
-    if attribute not in known:
-        raise RecipeError(
-            f"there is no recipe for the attribute {attribute!r}{did_you_mean(attribute, known)}",
-            hint="`spf-lora attributes` lists them; a new recipe is a TOML file in ./recipes",
-        )
-    return known[attribute]
-
-
-def locate_recipe(name_or_file: str) -> Path:
-    """Return the file that a user means by an attribute's name or by a path."""
-    is_path = name_or_file.endswith(".toml") or "/" in name_or_file or "\\" in name_or_file
-    return Path(name_or_file) if is_path else find_recipe(name_or_file)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def test_the_bases_own_clip_and_the_probe_know_a_beard_when_they_see_one(embedde
     import random
 
     from spf_lora.data.portraits import render, unbiased
-    from spf_lora.training.prepare import picture_tensor
+    from spf_lora.training.encoders import picture_tensor
 
     rng = random.Random(1)
     people = [unbiased(rng) for _ in range(16)]

@@ -30,6 +30,12 @@ phrase = st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(" ".join)
 caption = st.lists(phrase, max_size=5).map(", ".join)
 
 
+def test_an_article_fits_the_word_that_is_left() -> None:
+    old = Attribute(name="old", target_text="old", aliases=("elderly",))
+    assert base_prompt("an old man with glasses, an apple", old) == "a man with glasses, an apple"
+    assert base_prompt("an elderly uncle", old) == "an uncle"
+
+
 def test_a_caption_is_split_at_commas_and_line_ends() -> None:
     assert split_phrases(" a man ,,a  hat\nred hair,\r\n") == ["a man", "a hat", "red hair"]
     assert split_phrases(" , ") == []

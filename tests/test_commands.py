@@ -12,6 +12,8 @@ from spf_lora.cli.app import main
 from spf_lora.data.folder import dataset_digest, read_folder
 from spf_lora.recipe import find_recipe, list_recipes, load_recipe, recipe_hash
 
+ALL_RECIPES = [*list_recipes(), *list_recipes("sd15")]
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(shelf: Path) -> None:
@@ -33,7 +35,7 @@ def test_attributes_lists_every_recipe_as_json(
 ) -> None:
     assert run(monkeypatch, "attributes", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in found["trainable"]] == list(list_recipes())
+    assert [row["name"] for row in found["trainable"]] == ALL_RECIPES
     assert found["trained"] == []
 
 
@@ -57,7 +59,7 @@ def test_attributes_warns_of_what_it_cannot_read_and_lists_the_rest(
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert [row["name"] for row in found["trainable"]] == [
-        name for name in list_recipes() if name != "broken"
+        name for name in ALL_RECIPES if name != "broken"
     ]
     assert found["trained"] == []
     assert "broken.toml is not valid TOML" in said.err

@@ -20,6 +20,7 @@ LAYERS = (
     {"data"},
     {"base"},
     {"recipe"},
+    {"recipe_files"},
     {"atomic", "shipped", "strict"},
     {"errors"},
     {"__init__"},

@@ -195,14 +195,18 @@ def test_faults_of_a_folder_are_listed_together_and_nothing_is_trained(cli, trai
     assert not any(p.startswith("adapters/") for p in left_behind())
 
 
-def test_captions_longer_than_77_tokens_are_named_with_what_is_cut(cli, train):
+def test_a_prompt_whose_end_is_not_read_stops_the_training_or_is_left_out(cli, train):
     assert cli("portraits", "export", "d", "--attribute", "hat", "--count", "4")[0] == 0
     first = sorted(Path("d").glob("*.txt"))[0]
     first.write_text("a hat, " + ", ".join(["pale skin"] * 25) + ", angry brows")
     code, _, talk = train("--data", "d")
+    assert code == 1
+    assert f"{first.stem}.png: its prompt is over 77 tokens" in " ".join(talk.split())
+    assert "a hat'" in talk
+    code, _, talk = train("--data", "d", "--skip-faulty")
     assert code == 0
-    assert f"{first.stem}.png: the caption is longer than 77 tokens" in " ".join(talk.split())
-    assert "angry brows" in talk
+    assert f"left out: {first.stem}.png" in talk
+    assert "3 pictures" in talk
 
 
 def test_resuming_what_is_not_there_or_was_another_run_is_refused(train):

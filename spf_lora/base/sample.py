@@ -12,20 +12,26 @@ from spf_lora.base.texts import encode
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
 
-def start_noise(base: Base, seeds: Sequence[int]) -> torch.Tensor:
+def start_noise(
+    base: Base, seeds: Sequence[int], size: tuple[int, int] | None = None
+) -> torch.Tensor:
     """Return (batch, channels, h, w) noise; a seed gives the same noise on every machine."""
-    shape = (base.unet.config.in_channels, *(2 * (base.unet.config.sample_size,)))
+    shape = (base.unet.config.in_channels, *(size or 2 * (base.unet.config.sample_size,)))
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows).to(base.device)
 
 
 @torch.no_grad()
 def sample_latents(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float
-) -> torch.Tensor:
-    """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width)."""
+    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
+    size: tuple[int, int] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
+
+    Without a size (h, w) they are the base's own square.
+    """
     base.scheduler.set_timesteps(steps)
-    latents = start_noise(base, seeds)
+    latents = start_noise(base, seeds, size)
     both = torch.cat([encode(base, [""]).expand_as(states), states])  # (2 * batch, 77, width)
     for t in base.scheduler.timesteps:
         eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]

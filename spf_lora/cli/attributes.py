@@ -8,7 +8,7 @@ import typer
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Registry, existing, printable, table
 from spf_lora.errors import SpfError
-from spf_lora.recipe import list_recipes, load_recipe
+from spf_lora.recipe import FAMILIES, list_recipes, load_recipe
 
 _COLUMNS = ("name", "target_text", "scope", "file")
 
@@ -33,7 +33,8 @@ def attributes(
 
 def _trainable() -> list[dict[str, Any]]:
     rows = []
-    for name, path in list_recipes().items():
+    found = [row for family in ("", *FAMILIES) for row in list_recipes(family).items()]
+    for name, path in found:
         try:
             attribute = load_recipe(path).attribute
         except SpfError as error:

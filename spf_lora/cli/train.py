@@ -48,6 +48,12 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder of pictures with same-stem .txt captions.")
     ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the square, in pixels; else the base's own.")
+    ] = None,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="Train on what the check of --data leaves.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file; adapters/ATTRIBUTE.safetensors.")
     ] = None,
@@ -61,7 +67,8 @@ def train(
 ) -> None:
     """Train one attribute as a pollution-free adapter."""
     told = {"seed": seed, "base": base, "tokenizer": tokenizer}
-    settings = _recipe(attribute, recipe, list(changes or []), steps, told)
+    changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
+    settings = _recipe(attribute, recipe, changes, steps, told)
     target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
     if target.suffix != ".safetensors":
         raise RecipeError(
@@ -70,7 +77,8 @@ def train(
     with _made(target.parent) if output is None else nullcontext():
         for path in (target, target.with_suffix(".png")):
             check_writable(path, overwrite=force)
-        if not _train(settings, data, target, _under(onto, settings, target), log_dir, resume):
+        under = _under(onto, settings, target)
+        if not _train(settings, data, target, under, log_dir, resume, skip_faulty):
             return
     out.say(f"adapter: {target}")
     out.say(f"picture: {target.with_suffix('.png')} (base | adapter | difference)")
@@ -94,7 +102,7 @@ def _recipe(
         from spf_lora.training.build import with_steps
 
         settings = load_recipe(path, [*changes, *with_steps(settings, steps)])
-    if attribute is not None and settings.attribute.name != attribute:
+    if attribute is not None and settings.attribute.name != attribute.rpartition("/")[2]:
         raise RecipeError(
             f"{path} is a recipe for {settings.attribute.name}, not for {attribute}",
             hint=f"leave --attribute out, or write --attribute {settings.attribute.name}",
@@ -126,7 +134,7 @@ def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
 
 def _train(
     settings: Recipe, data: Path | None, target: Path, under: "Below", log_dir: Path | None,
-    resume: bool,
+    resume: bool, skip_faulty: bool,
 ) -> bool:  # fmt: skip
     """Train; tell whether this process is the one that writes and talks."""
     hush()
@@ -134,23 +142,27 @@ def _train(
     from spf_lora.adapters.file import read_adapter, write_adapter
     from spf_lora.adapters.onto import refuse_other_base
     from spf_lora.base.load import load_base
-    from spf_lora.training.build import build_trainer, finished_adapter, load_examples
+    from spf_lora.cli.training_data import checked_examples, scan_data, tell_of
+    from spf_lora.data.cache import TensorCache, cache_folder
+    from spf_lora.training.build import build_trainer, finished_adapter
     from spf_lora.training.processes import processes
     from spf_lora.training.speed import resting
 
-    examples = load_examples(settings, data)
+    scan = scan_data(settings, data, skip_faulty=skip_faulty)
     own = settings.training.tokenizer == "own"
     base = load_base(settings.training.base, tokenizer=None if own else settings.training.tokenizer)
     refuse_other_base(under, base.id)
     checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
     siblings = processes()
-    if siblings.first:
-        _warn_of_long_captions(base, examples)
+    examples = checked_examples(settings, base, scan, skip_faulty=skip_faulty, talk=siblings.first)
+    cache = TensorCache(cache_folder())
     on = [(read_adapter(known.path), strength) for known, strength in under.members]
     with attached(base.unet, on):
         trainer = build_trainer(
-            settings, base, examples, checkpoint=checkpoint, under=under, processes=siblings
-        )
+            settings, base, examples, checkpoint=checkpoint, under=under, processes=siblings,
+            cache=cache,
+        )  # fmt: skip
+        tell_of(cache)
         done = trainer.resume() if resume else 0
         if siblings.first:
             if resume:
@@ -177,16 +189,6 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
     more = f", in {count} processes" if count > 1 else ""
     pictures = len(trainer.data)
     return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
-
-
-def _warn_of_long_captions(base: "Base", examples: Any) -> None:
-    from spf_lora.base.texts import cut_off
-
-    lost = {e.source: text for e in examples if (text := cut_off(base.tokenizer, e.caption))}
-    for source, text in list(lost.items())[:5]:
-        out.warn(f"{source}: the caption is longer than 77 tokens; this is cut off: {text!r}")
-    if len(lost) > 5:
-        out.warn(f"and {len(lost) - 5} more captions like that")
 
 
 def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:

@@ -91,6 +91,8 @@ def _without_target(phrase: str, attribute: Attribute) -> str:
             if count:
                 break
         phrase = " ".join(phrase.split())
+    if phrase != whole:  # "an old man" gives "a man"
+        phrase = re.sub(r"\b(a)n(?=\s+[b-df-hj-np-tv-z])", r"\1", phrase, flags=re.IGNORECASE)
     while phrase != whole and _TIED.search(phrase):
         phrase = _TIED.sub("", phrase).strip()
     return phrase

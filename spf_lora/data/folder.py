@@ -30,7 +30,7 @@ class Example:
         image: RGB, upright, on white where it was transparent.
         caption: comma-separated phrases, the target among them.
         source: where it came from, for messages.
-        mask: grey, of the image's size; white is learned, black is left out. None: learn it all.
+        mask: grey, of the image's size, white where the attribute is; None if nobody drew one.
     """
 
     image: Image.Image

@@ -2,7 +2,7 @@
 
 Captions are `.txt` or `.caption` files of the picture's stem, or lines of a `metadata.jsonl` or
 `metadata.csv` with `file_name` and `text`, as Hugging Face's imagefolder has them. A mask is a
-PNG of the picture's stem in the folder `masks` beside it: white is learned, black is left out.
+PNG of the picture's stem in the folder `masks` beside it, white where the attribute is.
 """
 
 import csv

@@ -107,7 +107,7 @@ class MapMemory:
     def __init__(
         self, rows: int, size: tuple[int, int], *, decay: float, device: torch.device
     ) -> None:
-        self.decay = decay
+        self.decay, self.size = decay, size
         self.sums = torch.zeros(rows, 1, *size, device=device)
         self.counts = torch.zeros(rows, device=device)
 

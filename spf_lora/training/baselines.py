@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from spf_lora.adapters.attach import adapter_off
 from spf_lora.method import losses
-from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix
+from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix, of_batch
 from spf_lora.training.objectives import Outcome
 from spf_lora.training.prepare import Prepared
 
@@ -98,7 +98,7 @@ def _dco(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
 def _masked_prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
     """Denoising inside the mask; outside it the frozen model's answer to the same prompt."""
     assert data.masks is not None
-    mask = data.masks[batch.rows]
+    mask = of_batch(data.masks, batch)
     wanted = _frozen(unet, batch, batch.full_states)
     eps = _eps(unet, batch, batch.full_states)
     every = torch.ones(len(eps), device=eps.device)

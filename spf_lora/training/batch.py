@@ -4,12 +4,14 @@ Everything follows from the seed and the step's number alone, so a resumed run d
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from spf_lora.training.prepare import Prepared
+from spf_lora.data.buckets import draw, schedule
+from spf_lora.training.prepare import Prepared, Size
 
 _GOLDEN, _SILVER = 0.6180339887498949, 0.41421356237309515
 
@@ -78,16 +80,42 @@ def _sequence(first: int, size: int, step: float, seed: int) -> np.ndarray:
     return terms
 
 
+def of_batch(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the rows of a batch of (n, channels, h, w), cut to the size of its latents."""
+    height, width = batch.latents.shape[-2:]
+    return values[batch.rows][..., :height, :width]
+
+
+@lru_cache
+def _members(sizes: tuple[Size, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the rows of each size."""
+    return tuple(
+        tuple(row for row, of in enumerate(sizes) if of == size) for size in dict.fromkeys(sizes)
+    )
+
+
+@lru_cache
+def _turns(counts: tuple[int, ...], steps: int) -> tuple[np.ndarray, ...]:
+    return schedule(counts, steps)
+
+
+def _rows(sizes: tuple[Size, ...], *, index: int, size: int, seed: int) -> list[int]:
+    members = _members(sizes)
+    if len(members) == 1:
+        return draw(members[0], turn=index, batch_size=size, seed=seed)
+    # A schedule begins as every longer one does, so its length may grow with the run.
+    buckets, turns = _turns(tuple(map(len, members)), 1 << (index + 1).bit_length())
+    return draw(members[buckets[index]], turn=int(turns[index]), batch_size=size, seed=seed)
+
+
 def draw_batch(
     data: Prepared, scheduler: Any, *, index: int, size: int, seed: int, mix: Mix
 ) -> Batch:
-    """Draw what step `index` sees; every picture comes once before any comes twice."""
+    """Draw what step `index` sees: pictures of one size, each as often as any other."""
     n, first = len(data), index * size
     device = data.latents.device
-    rows = [
-        int(np.random.default_rng((seed, at // n)).permutation(n)[at % n])
-        for at in range(first, first + size)
-    ]
+    rows = _rows(data.sizes, index=index, size=size, seed=seed)
+    height, width = data.sizes[rows[0]]
     chosen = torch.tensor(rows, device=device)
     role = torch.from_numpy(_sequence(first, size, _SILVER, seed + 1)).to(device)
     empty = role < mix.empty_prompts
@@ -99,7 +127,7 @@ def draw_batch(
         shape = (size, *(1 for _ in of_pictures.shape[1:]))
         return torch.where(own.reshape(shape), of_twins[chosen], of_pictures[chosen])
 
-    latents = picked(data.latents, twins.latents)
+    latents = picked(data.latents, twins.latents)[..., :height, :width]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     steps = scheduler.config.num_train_timesteps

@@ -20,8 +20,20 @@ from spf_lora.adapters.file import Adapter
 from spf_lora.adapters.onto import NOTHING, Below
 from spf_lora.base.clip import ClipModel, load_clip
 from spf_lora.base.load import Base
+from spf_lora.base.outline import picture_step
+from spf_lora.base.texts import cut_off
+from spf_lora.data.buckets import Bucket, make_buckets
+from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
-from spf_lora.data.folder import Example, dataset_digest, read_folder
+from spf_lora.data.check import Report, check
+from spf_lora.data.folder import (
+    LARGEST_PX,
+    Example,
+    Scan,
+    dataset_digest,
+    read_folder,
+    usable,
+)
 from spf_lora.data.portraits import caption, training_set, unbiased
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.method.protect import project_
@@ -36,7 +48,6 @@ from spf_lora.training.protected import protected_prompts, subspace_of_prompts, 
 from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
-_LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
 
@@ -48,7 +59,7 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
         DataError: lists every fault of the folder; or the portrait world lacks the attribute.
     """
     if folder is not None:
-        return read_folder(folder, recipe.attribute, shorter_side_px=_LARGEST_PX)
+        return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
     drawn = training_set(
         recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
         coverage=recipe.data.coverage, bias=recipe.data.bias,
@@ -61,9 +72,31 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
     ]
 
 
+def shapes_of(recipe: Recipe, base: Base) -> list[Bucket]:
+    """Return the shapes that pictures are trained in, at the recipe's or the base's resolution."""
+    levels = (len(model.config.block_out_channels) for model in (base.vae, base.unet))
+    return make_buckets(recipe.data.resolution or base.resolution, step=picture_step(*levels))
+
+
+def checked_examples(
+    recipe: Recipe, base: Base, scan: Scan, *, skip_faulty: bool = False
+) -> tuple[list[Example], Report]:
+    """Check a folder as `data check` does; return what can be trained on, and what was found.
+
+    Raises:
+        DataError: lists every fault, unless the user asked to go on without those pictures.
+    """
+    report = check(
+        scan, recipe.attribute, buckets=shapes_of(recipe, base),
+        cut_off=lambda prompt: cut_off(base.tokenizer, prompt),
+    )  # fmt: skip
+    faults = [fault for fault in report.faults if fault not in scan.faults]
+    return usable(scan, recipe.attribute, more=faults, skip_faulty=skip_faulty), report
+
+
 def build_trainer(
     recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path,
-    under: Below = NOTHING, processes: Processes | None = None,
+    under: Below = NOTHING, processes: Processes | None = None, cache: TensorCache | None = None,
 ) -> Trainer:  # fmt: skip
     """Encode the examples, attach the adapter to the base's U-Net and return its trainer.
 
@@ -74,6 +107,7 @@ def build_trainer(
         checkpoint: where to save, and what to resume from.
         under: what the new adapter is trained on top of; its prompts are protected.
         processes: this one and its siblings.
+        cache: keeps encoded pictures and prompts for other runs.
     """
     rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
     mix = rival.mix if rival else _mix(recipe)
@@ -91,6 +125,8 @@ def build_trainer(
         twin_prompts=protected_prompts(prompts, recipe.attribute, under) if mix.needs_twins else (),
         masks=_masks(rival, examples),
         clip=clip,
+        buckets=shapes_of(recipe, base),
+        cache=cache,
     )
     parameters = attach_trainable(
         base.unet, preset=recipe.adapter.preset, rank=recipe.adapter.rank,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.nn.functional import pad
 
 from spf_lora.errors import TrainingError
 from spf_lora.method import losses
 from spf_lora.method.control_map import MapMemory, answer, control_map, phrase_answer
 from spf_lora.method.dual_path import Path, dual_path
-from spf_lora.training.batch import Batch
+from spf_lora.training.batch import Batch, of_batch
 from spf_lora.training.prepare import Prepared
 
 _PATIENCE = 50  # steps with an empty or full map before the run stops
@@ -97,7 +98,7 @@ class Learn:
     def __call__(self, batch: Batch) -> Outcome:
         """Return the denoising loss; where the pictures have masks, inside them."""
         eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
-        where = None if self.data.masks is None else self.data.masks[batch.rows]
+        where = None if self.data.masks is None else of_batch(self.data.masks, batch)
         loss = losses.denoise(eps, batch.noise, self.times[batch.t], where)
         return Outcome(loss, {"denoise": loss.item()})
 
@@ -184,7 +185,7 @@ class Align:
             return control
         drawn = asked & (batch.real > 0)
         if self.data.masks is not None:  # somebody drew where it is: no need to find out
-            control[drawn] = self.data.masks[batch.rows[drawn]]
+            control[drawn] = of_batch(self.data.masks, batch)[drawn]
             asked = asked & ~drawn
             if not asked.any():
                 return control
@@ -193,7 +194,7 @@ class Align:
             size = (answers.shape[2], answers.shape[3])
             phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
             answers = (answers - self.weights.phrases * phrases).clamp(min=0)
-        averaged = self.memory.update(batch.places[asked], answers[asked])
+        averaged = self._remembered(batch.places[asked], answers[asked])
         control[asked] = control_map(
             averaged, low=self.settings.low, high=self.settings.high,
             area_cap=self.settings.area_cap,
@@ -218,6 +219,13 @@ class Align:
                 else 'lower align.map_area_cap, or set attribute.scope = "global" if it is meant '
                 "to change the whole picture",
             )
+
+    def _remembered(self, places: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Average over noise draws; the memory has room for the largest size."""
+        height, width = answers.shape[-2:]
+        below, beside = (m - a for m, a in zip(self.memory.size, (height, width), strict=True))
+        averaged = self.memory.update(places, pad(answers, (0, beside, 0, below)))
+        return averaged[..., :height, :width]
 
     def _response(self, batch: Batch, eps: torch.Tensor) -> torch.Tensor:
         """Judge one-step pictures by the base's own CLIP, at small times only."""

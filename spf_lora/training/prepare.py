@@ -6,16 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import adaptive_max_pool2d, normalize
+from torch.nn.functional import adaptive_max_pool2d, normalize, pad
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.base.sample import BATCH, GUIDANCE, sample_latents
 from spf_lora.base.texts import encode, encode_pooled, token_ids
+from spf_lora.data.buckets import Bucket, fit, nearest_bucket
+from spf_lora.data.cache import TensorCache
 from spf_lora.method.control_map import rescaled_distances
 from spf_lora.method.tokens import token_groups
+from spf_lora.training.encoders import Encoders, pixels_of
 
 _TWIN_STEPS = 15
+
+Size = tuple[int, int]  # height and width of latents
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,11 @@ class Twins:
 class Prepared:
     """A training set as tensors.
 
+    Pictures of several shapes share one tensor: each is at its upper left, zeros beyond.
+
     Attributes:
         latents: scaled, (n, channels, h, w).
+        sizes: height and width of each row's latents.
         base_states: text states of the base prompts, (n, 77, width).
         full_states: text states of the full prompts, (n, 77, width).
         empty_state: text state of no prompt, (77, width).
@@ -58,6 +66,7 @@ class Prepared:
     """
 
     latents: torch.Tensor
+    sizes: tuple[Size, ...]
     base_states: torch.Tensor
     full_states: torch.Tensor
     empty_state: torch.Tensor
@@ -73,39 +82,33 @@ class Prepared:
         return len(self.latents)
 
 
-def picture_tensor(picture: Image.Image, resolution: int) -> torch.Tensor:
-    """Return (3, resolution, resolution) in [-1, 1]: the centre square, resized."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    if side != resolution:
-        square = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack (channels, h, w) of several sizes, zeros to the right and below."""
+    height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
+    return torch.stack([pad(r, (0, width - r.shape[2], 0, height - r.shape[1])) for r in rows])
 
 
 @torch.no_grad()
-def _encode_pictures(base: Base, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    rows = []
-    for picture in pictures:
-        pixels = picture_tensor(picture, base.resolution)[None].to(base.device)
-        rows.append(base.vae.encode(pixels).latent_dist.mean * base.vae.config.scaling_factor)
-    return torch.cat(rows)
-
-
-@torch.no_grad()
-def own_pictures(base: Base, prompts: Sequence[str]) -> torch.Tensor:
+def own_pictures(
+    base: Base, prompts: Sequence[str], sizes: Sequence[Size] | None = None
+) -> torch.Tensor:
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
-    The n-th prompt is drawn from the n-th noise.
+    The n-th prompt is drawn from the n-th noise, in the n-th size; without sizes, in the base's.
     """
-    rows = []
-    for i in range(0, len(prompts), BATCH):
-        chunk = prompts[i : i + BATCH]
-        seeds = range(i, i + len(chunk))
-        rows.append(
-            sample_latents(base, encode(base, chunk), seeds, steps=_TWIN_STEPS, guidance=GUIDANCE)
-        )
-    return torch.cat(rows)
+    own = int(base.unet.config.sample_size)
+    wanted = list(sizes) if sizes is not None else [(own, own)] * len(prompts)
+    drawn: dict[int, torch.Tensor] = {}
+    for size in dict.fromkeys(wanted):
+        places = [place for place, of in enumerate(wanted) if of == size]
+        for i in range(0, len(places), BATCH):
+            chunk = places[i : i + BATCH]
+            rows = sample_latents(
+                base, encode(base, [prompts[place] for place in chunk]), chunk,
+                steps=_TWIN_STEPS, guidance=GUIDANCE, size=size,
+            )  # fmt: skip
+            drawn |= dict(zip(chunk, rows, strict=True))
+    return _together([drawn[place] for place in range(len(prompts))])
 
 
 def phrase_distances(
@@ -154,6 +157,8 @@ def prepare(
     twin_prompts: Sequence[tuple[str, str]] = (),
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
+    buckets: Sequence[Bucket] = (),
+    cache: TensorCache | None = None,
 ) -> Prepared:
     """Encode pictures and prompts with the frozen base, one by one, so no batch size matters.
 
@@ -168,44 +173,60 @@ def prepare(
             of the former; or none.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
+        buckets: shapes of pictures, in pixels; without any, the base's own square.
+        cache: keeps latents and text states for other runs.
     """
+    shapes = list(buckets) or [Bucket(base.resolution, base.resolution)]
+    chosen = [nearest_bucket(picture.size, shapes) for picture in pictures]
+    fitted = [fit(p, bucket) for p, bucket in zip(pictures, chosen, strict=True)]
+    encoders = Encoders(base, cache)
     ids = [token_ids(base.tokenizer, prompts) for prompts in (base_prompts, full_prompts)]
     base_groups, full_groups = token_groups(*ids)
-    latents = _encode_pictures(base, pictures)
-    size = (latents.shape[2], latents.shape[3])
+    rows = [encoders.latents(picture) for picture in fitted]
+    sizes = [(row.shape[1], row.shape[2]) for row in rows]
     embeddings = None
     if clip is not None:
-        pixels = (picture_tensor(p, base.resolution)[None].to(base.device) for p in pictures)
+        pixels = (pixels_of(p)[None].to(base.device) for p in fitted)
         embeddings = torch.cat([clip.embed_image(one) for one in pixels])
+    drawn = None
+    if masks is not None:
+        drawn = [fit(mask, bucket) for mask, bucket in zip(masks, chosen, strict=True)]
     return Prepared(
-        latents=latents,
-        base_states=torch.cat([encode(base, [p]) for p in base_prompts]),
-        full_states=torch.cat([encode(base, [p]) for p in full_prompts]),
-        empty_state=encode(base, [""])[0],
+        latents=_together(rows),
+        sizes=tuple(sizes),
+        base_states=torch.stack([encoders.states(p) for p in base_prompts]),
+        full_states=torch.stack([encoders.states(p) for p in full_prompts]),
+        empty_state=encoders.states(""),
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),
-        twins=_twins(base, twin_prompts) if twin_prompts else None,
-        masks=None if masks is None else _masks(masks, base.resolution, size).to(base.device),
+        twins=_twins(base, twin_prompts, sizes, encoders) if twin_prompts else None,
+        masks=None if drawn is None else _masks(drawn, sizes).to(base.device),
         target=None if clip is None else clip.embed_text([target_text])[0],
         embeddings=embeddings,
     )
 
 
-def _twins(base: Base, prompts: Sequence[tuple[str, str]]) -> Twins:
+def _twins(
+    base: Base,
+    prompts: Sequence[tuple[str, str]],
+    sizes: Sequence[Size],
+    encoders: Encoders,
+) -> Twins:
     """Draw the base's own pictures and encode their prompts, without and with the target."""
     without, asking = [one for one, _ in prompts], [one for _, one in prompts]
     groups = token_groups(token_ids(base.tokenizer, without), token_ids(base.tokenizer, asking))
     return Twins(
-        latents=own_pictures(base, without),
-        base_states=torch.cat([encode(base, [p]) for p in without]),
-        full_states=torch.cat([encode(base, [p]) for p in asking]),
+        latents=own_pictures(base, without, sizes),
+        base_states=torch.stack([encoders.states(p) for p in without]),
+        full_states=torch.stack([encoders.states(p) for p in asking]),
         base_groups=groups[0].to(base.device),
         full_groups=groups[1].to(base.device),
     )
 
 
-def _masks(masks: Sequence[Image.Image], resolution: int, size: tuple[int, int]) -> torch.Tensor:
+def _masks(masks: Sequence[Image.Image], sizes: Sequence[Size]) -> torch.Tensor:
     """Return (n, 1, h, w): a latent is free where any of its pixels is."""
-    pixels = [picture_tensor(mask.convert("RGB"), resolution)[:1] / 2 + 0.5 for mask in masks]
-    return adaptive_max_pool2d(torch.stack(pixels), size)
+    pixels = [torch.from_numpy(np.array(mask.convert("L"))).float() / 255 for mask in masks]
+    pooled = [adaptive_max_pool2d(p[None], size) for p, size in zip(pixels, sizes, strict=True)]
+    return _together(pooled)
