@@ -1,0 +1,155 @@
+"""Train every method on the same data, steps and seeds, and measure each: ours and its rivals.
+
+`python benchmarks/methods.py [--methods ours plain ...] [--attributes beard ...] [--seeds 0 1 2]`
+
+One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
+stopped run goes on where it was. `--variant NAME KEY=VALUE ...` measures ours with settings
+changed. `--table` only prints the table of what is there, `--page FILE` writes it into a page
+between its two markers.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from methods_table import write_page
+
+RESULTS = Path(__file__).parent / "results" / "methods"
+ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses")
+STRENGTHS = (0.0, 0.5, 0.75, 1.0)
+# name -> what is changed in the attribute's own recipe; all train the recipe's number of steps
+_RIVAL = ("adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3")
+METHODS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "plain": ("training.method=plain", *_RIVAL),
+    "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
+    "l2-to-base": ("training.method=l2-to-base", *_RIVAL),
+    "prior-preservation": ("training.method=prior-preservation", *_RIVAL),
+    "dop": ("training.method=dop", *_RIVAL),
+    "dco": ("training.method=dco", *_RIVAL),
+    "masked-prior": ("training.method=masked-prior", *_RIVAL),
+}
+# ours without one of its parts
+PARTS: dict[str, tuple[str, ...]] = {
+    "ours-no-map": ("align.map_low=0", "align.map_high=1e-6", "align.map_area_cap=1"),
+    "ours-no-subspace": ("adapter.subspace=0",),
+    "ours-no-outside": ("align.outside_map=0",),
+    "ours-no-twins": ("align.twins=0",),
+    "ours-no-silent-prompts": ("align.base_prompts=0", "align.empty_prompts=0"),
+    "ours-no-time-weights": ("training.x0_weight_cap=0",),
+}
+
+
+def main() -> None:
+    args = _arguments()
+    if not args.table:
+        changed = {"ours-" + args.variant[0]: tuple(args.variant[1:])} if args.variant else {}
+        known = METHODS | PARTS | changed
+        for seed in args.seeds:
+            for attribute in args.attributes:
+                for method in changed or args.methods:
+                    _cell(method, known[method], attribute, seed, args)
+    write_page(RESULTS, args.page)
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS | PARTS)
+    parser.add_argument("--attributes", nargs="+", default=list(ATTRIBUTES), choices=ATTRIBUTES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--noises", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--variant", nargs="+", metavar="NAME KEY=VALUE")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", type=Path)
+    return parser.parse_args()
+
+
+def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> None:
+    path = RESULTS / f"{method}-{attribute}-{seed}.json"
+    claim = path.with_suffix(".running")
+    if path.exists() or claim.exists():
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    claim.touch()
+    try:
+        result = _measure(changes, attribute, seed, args)
+        found = {"method": method, "attribute": attribute, "seed": seed, **result}
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(found, indent=1) + "\n")
+        beside.replace(path)
+        figures = found["figures"]
+        print(path.stem, *(f"{k}={figures[k]['value']}" for k in ("rho@1", "P@1", "BL@1", "sps")))
+    finally:
+        claim.unlink()
+
+
+def _measure(changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> dict[str, Any]:
+    import torch
+
+    from spf_lora.base.load import load_base
+    from spf_lora.evaluate.gallery import cache_folder
+    from spf_lora.evaluate.protocol import held_out_cases
+    from spf_lora.evaluate.run import evaluate
+    from spf_lora.recipe import find_recipe, load_recipe, recipe_hash
+    from spf_lora.training.build import build_trainer, finished_adapter, load_examples
+
+    recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
+    examples = load_examples(recipe, None)
+    base = load_base("embedded", device=torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(recipe, base, examples, checkpoint=Path(folder) / "none")
+        began = time.perf_counter()
+        areas = [step.map_area for step in trainer.run() if step.map_area is not None]
+        seconds = time.perf_counter() - began
+    adapter = finished_adapter(recipe, base, examples)
+    result = evaluate(
+        load_base("embedded", device=torch.device("cpu")), adapter, attribute=recipe.attribute,
+        cases=held_out_cases(attribute, prompts=args.prompts, seeds=args.noises),
+        gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps,
+    )  # fmt: skip
+    return {
+        "changes": list(changes),
+        "recipe_hash": recipe_hash(recipe),
+        "steps": trainer.steps,
+        "batch_size": trainer.plan.batch_size,
+        "training_seconds": round(seconds, 1),
+        "map_area": round(sum(areas[-50:]) / len(areas[-50:]), 4) if areas else None,
+        "prompts": args.prompts,
+        "noises": args.noises,
+        "ddim_steps": args.steps,
+        "figures": {
+            name: {
+                key: None if number is None else round(float(number), 4)
+                for key, number in (
+                    ("value", f.value), ("low", f.low), ("high", f.high), ("reached", f.reached),
+                )
+            }
+            for name, f in result.figures().items()
+        },
+        "per_prompt": _per_prompt(result),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
+    }  # fmt: skip
+
+
+def _per_prompt(result: Any) -> dict[str, list[float]]:
+    """Return pollution at each strength by prompt, so that cells can be compared in pairs."""
+    out: dict[str, list[float]] = {}
+    for strength in result.strengths:
+        rows: dict[int, list[float]] = {}
+        for draw in result.at(strength):
+            rows.setdefault(draw.case, []).append(draw.numbers["P"])
+        out[f"P@{strength:g}"] = [round(sum(v) / len(v), 4) for _, v in sorted(rows.items())]
+    return out
+
+
+if __name__ == "__main__":
+    main()
