@@ -17,7 +17,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
 
 def cut_off(tokenizer: Any, prompt: str) -> str:
     """Return the end of the prompt that does not fit into the text encoder's 77 tokens, or ""."""
-    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     room = tokenizer.model_max_length - 2  # start and end tokens
     if len(found.input_ids) <= room:
         return ""
