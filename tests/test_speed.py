@@ -92,10 +92,9 @@ def distance(one, other):
     return max((one[n] - other[n]).abs().max() for n in one) / largest
 
 
-@pytest.mark.parametrize("passes", [4, 8])
-def test_four_passes_of_two_pictures_equal_one_of_eight(trainer, passes):
+def test_four_passes_of_two_pictures_equal_one_of_eight(trainer):
     once, steps = moved(trainer())
-    often, parts = moved(trainer(plan=replace(PLAN, passes=passes)))
+    often, parts = moved(trainer(plan=replace(PLAN, passes=4)))
     assert distance(once, often) < 1e-4  # sums of fp32 in another order, over four steps
     for step, part in zip(steps, parts, strict=True):
         assert part.loss == pytest.approx(step.loss, rel=1e-4)

@@ -64,11 +64,20 @@ def train(
     log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its memory; train nothing.")
+    ] = False,
+    vram: Annotated[
+        float | None, typer.Option(min=0.1, help="With --dry-run: settings that fit so many GB.")
+    ] = None,
 ) -> None:
     """Train one attribute as a pollution-free adapter."""
     told = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
     settings = _recipe(attribute, recipe, changes, steps, told)
+    if plan_only:
+        _plan(settings, data, vram)
+        return
     target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
     if target.suffix != ".safetensors":
         raise RecipeError(
@@ -108,6 +117,18 @@ def _recipe(
             hint=f"leave --attribute out, or write --attribute {settings.attribute.name}",
         )
     return settings
+
+
+def _plan(settings: Recipe, data: Path | None, vram: float | None) -> None:
+    from spf_lora.cli.dry_run import dry_run
+
+    pictures = None
+    if data is not None:
+        from spf_lora.training.build import load_examples
+
+        pictures = len(load_examples(settings, data))
+    hush()
+    dry_run(settings, pictures, vram)
 
 
 @contextmanager

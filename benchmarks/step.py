@@ -1,0 +1,224 @@
+"""Time and weigh one training step on a random model of Stable Diffusion 1.5's full size.
+
+`python benchmarks/step.py [--px 256] [--out FILE]`: diffusers' text-to-image LoRA example's step
+(VAE and text encoder inside it), our plain step, and the dual path with and without a response
+loss, in turn, so that a busy moment hits all. Peak memory is above the weights: the allocator's own
+count, of torch's CPU allocator or of CUDA's.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch.nn.functional import avg_pool2d, interpolate
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+import spf_lora
+from spf_lora.adapters.attach import attach_trainable
+from spf_lora.training.batch import Batch
+from spf_lora.training.measured import allocated_peak
+from spf_lora.training.objectives import Align, Learn, MapSettings, Weights
+from spf_lora.training.optim import make_optimizer
+from spf_lora.training.prepare import Prepared
+from spf_lora.training.speed import set_up
+
+SETTINGS = MapSettings(low=1.2, high=2.0, area_cap=0.4, decay=0.8)
+
+
+def random_model(make, device, dtype=torch.float32):
+    with torch.device("meta"):
+        model = make()
+    model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in model.named_parameters():
+        parameter.data.fill_(1.0) if "norm" in name and name.endswith("weight") else (
+            parameter.data.uniform_(-0.02, 0.02, generator=generator)
+        )
+    for _, buffer in model.named_buffers():
+        buffer.copy_(torch.arange(buffer.numel(), device=device).reshape(buffer.shape))
+    return model.requires_grad_(False).eval().to(dtype)
+
+
+def full_unet(device):
+    """Return a random U-Net of SD1.5's size."""
+    return random_model(
+        lambda: UNet2DConditionModel(
+            sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768,
+            attention_head_dim=8,
+        ),
+        device,
+    )  # fmt: skip
+
+
+def models(device):
+    return (
+        full_unet(device),
+        random_model(
+            lambda: AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2, latent_channels=4, sample_size=512,
+            ),
+            device,
+        ),
+        random_model(
+            lambda: CLIPTextModel(
+                CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+            ),
+            device,
+        ),
+        random_model(
+            lambda: CLIPVisionModel(
+                CLIPVisionConfig(
+                    hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                    num_attention_heads=12, patch_size=32,
+                )
+            ),
+            device,
+        ),
+    )  # fmt: skip
+
+
+def one_batch(side, device):
+    def noise(*shape):
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(device)
+
+    eye, one = torch.eye(77, device=device)[None], torch.ones(1, device=device)
+    latents, states = noise(1, 4, side, side), noise(1, 77, 768)
+    zero = torch.zeros(1, dtype=torch.long, device=device)
+    batch = Batch(
+        latents=latents, noise=latents.flip(3), noisy=latents, t=zero + 200, rows=zero, places=zero,
+        base_states=states, full_states=states.flip(1), base_groups=eye, full_groups=eye, real=one,
+        asked=one,
+    )  # fmt: skip
+    data = Prepared(
+        latents=latents, sizes=((side, side),) * len(latents), base_states=states,
+        full_states=states, empty_state=states[0],
+        base_groups=eye, full_groups=eye, phrases=torch.rand(1, 77).to(device),
+        target=noise(768), embeddings=noise(1, 768),
+    )  # fmt: skip
+    return batch, data
+
+
+def rows(px, device, precision, checkpointing):
+    unet, vae, text, vision = models(device)
+    parameters = attach_trainable(unet, preset="attention", rank=8, alpha=8.0, seed=0)
+    set_up(unet, precision=precision, gradient_checkpointing=checkpointing)
+    optimizer = make_optimizer(
+        "adamw8bit", parameters.values(), learning_rate=1e-4, weight_decay=0.01, betas=(0.9, 0.999)
+    )
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    batch, data = one_batch(px // 8, device)
+    pixels = torch.rand(1, 3, px, px, device=device)
+    ids = torch.arange(77, device=device)[None]
+    learn = Learn(unet, data, torch.ones(1000))
+
+    def embed(latents):
+        decoded = (
+            vae.decode(avg_pool2d(latents, 2)).sample if px > 256 else vae.decode(latents).sample
+        )
+        return vision(interpolate(decoded, size=(224, 224))).pooler_output
+
+    def align(watched, response):
+        terms = 0.5 if watched else 0.0
+        return Align(
+            unet, data, times=torch.ones(1000), alphas=scheduler.alphas_cumprod, settings=SETTINGS,
+            embed=embed if response else None,
+            weights=Weights(
+                denoise=1.0, outside_map=1.0, fine_grained=terms, text_consistent=terms,
+                response=float(response), response_max_t=300, phrases=0.0,
+            ),
+        )  # fmt: skip
+
+    def example():
+        with torch.no_grad():
+            latents = vae.encode(pixels).latent_dist.sample() * 0.18215
+            states = text(input_ids=ids).last_hidden_state
+        eps = unet(scheduler.add_noise(latents, batch.noise, batch.t), batch.t, states).sample
+        return (eps.float() - batch.noise).square().mean()
+
+    def whole(loss):
+        def step():
+            optimizer.zero_grad()
+            loss().backward()
+            torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+            optimizer.step()
+
+        return step
+
+    aligned = {
+        "dual path": align(False, False),
+        "dual path, all terms": align(True, False),
+        "dual path, all terms, response loss": align(True, True),
+    }
+    return {
+        "diffusers example": whole(example),
+        "plain": whole(lambda: learn(batch).loss),
+        **{name: whole(lambda made=made: made(batch).loss) for name, made in aligned.items()},
+    }
+
+
+def peak_of(step, device):
+    gc.collect()
+    if device.type == "cpu":
+        return allocated_peak(step)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def seconds_of(step, device):
+    begun = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--px", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    steps = rows(asked.px, device, asked.precision, asked.checkpointing)
+    for step in steps.values():  # the optimizer's state is made; nothing is measured yet
+        step()
+        break
+    peaks = {name: peak_of(step, device) for name, step in steps.items()}
+    times = {name: [] for name in steps}
+    for _ in range(asked.repeats):
+        for name, step in steps.items():
+            times[name].append(seconds_of(step, device))
+    result = {
+        "spf-lora": spf_lora.__version__, "torch": torch.__version__, "device": device.type,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "px": asked.px, "batch": 1, "precision": asked.precision,
+        "gradient_checkpointing": asked.checkpointing, "repeats": asked.repeats,
+        "rows": {
+            name: {
+                "seconds": round(statistics.median(times[name]), 3),
+                "all_seconds": [round(one, 3) for one in times[name]],
+                "peak_mb_above_weights": round(peaks[name] / 1e6, 1),
+            }
+            for name in steps
+        },
+    }  # fmt: skip
+    text = json.dumps(result, indent=2)
+    print(text)
+    if asked.out:
+        asked.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What `spf-lora train --dry-run` prints: the plan, the memory by part, and what fits a GPU."""
+
+from typing import Any
+
+from spf_lora.cli import out
+from spf_lora.recipe import Recipe
+
+_WORDS = {
+    "weights": "frozen weights",
+    "adapter": "adapter",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "reference_targets": "reference targets",
+    "response_loss": "response loss (CLIP's own weights apart)",
+}
+
+
+def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
+    """Print what a training would do and hold; train nothing."""
+    from spf_lora.training.fit import base_configs, estimate_recipe, fit, needs_of
+    from spf_lora.training.memory import GPU_OWN
+
+    side = needs_of(settings, *base_configs(settings.training.base)).side
+    data, align = settings.data, settings.align
+    count = f"{pictures} pictures" if pictures is not None else f"{data.count} drawn pictures"
+    lines = (
+        f"{settings.attribute.name}: {count}, base {settings.training.base}",
+        f"  {settings.learn.steps} steps to learn, {align.steps} to align",
+        f"  {data.batch_size} pictures a step in {data.passes} passes, latents {side} x {side}",
+        f"  {settings.adapter.preset} adapter of rank {settings.adapter.rank}, "
+        f"{settings.optimizer.name}, {settings.training.precision}",
+    )
+    for line in lines:
+        out.show(line)
+    _show(estimate_recipe(settings))
+    if vram is None:
+        return
+    found = fit(settings, vram)
+    if found is None:
+        out.show(f"nothing here fits {vram:g} GB: choose a smaller adapter.rank or preset")
+        return
+    words = " ".join(f"--set {change}" for change in found.changes) or "the settings as they are"
+    total = (found.needs.total + GPU_OWN) / 1e9
+    out.show(f"for {vram:g} GB: {words} ({total:.2f} GB with {GPU_OWN / 1e9:g} GB for CUDA itself)")
+
+
+def _show(estimate: Any) -> None:
+    for part, size in vars(estimate).items():
+        if size:
+            out.show(f"  {_WORDS[part]:<22} {size / 1e6:>9.1f} MB")
+    out.show(f"  {'peak of a step':<22} {estimate.total / 1e6:>9.1f} MB")

@@ -1,0 +1,190 @@
+"""What a training will hold in memory, by part, told without holding it.
+
+One step of the real U-Net runs forward and backward on fake tensors, which have shapes but no
+numbers, and `Tally` counts them. Weights, adapter and optimizer follow from the shapes.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from spf_lora.adapters.attach import attach_trainable
+from spf_lora.method import losses
+from spf_lora.method.dual_path import dual_path
+from spf_lora.training.measured import Tally
+from spf_lora.training.speed import PRECISIONS, set_up
+
+_TOKENS = 77
+_8BIT_FROM, _BLOCK = 4096, 256  # bitsandbytes keeps smaller tensors' moments in fp32
+_MOMENTS = {"adamw": 2, "adamw8bit": 2, "paged-adamw8bit": 2, "lion8bit": 1, "prodigy": 4}
+GPU_OWN = 600_000_000  # of CUDA's context and libraries' workspaces; not measured here
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What decides the memory of a step.
+
+    Attributes:
+        side: of the latents.
+        pictures: computed at once.
+        preset: layers with an adapter.
+        rank: of the adapter.
+        optimizer: a row of `OPTIMIZERS`.
+        precision: of the frozen weights and the computation.
+        gradient_checkpointing: whether activations are computed twice.
+        dual: whether there is an align stage.
+        watched: whether it compares queries or attention.
+        response: whether it decodes predictions.
+    """
+
+    side: int
+    pictures: int
+    preset: str
+    rank: int
+    optimizer: str
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
+    dual: bool = True
+    watched: bool = False
+    response: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by part; their sum is the peak of a step."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    reference_targets: int
+    response_loss: int
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(vars(self).values())
+
+
+def optimizer_bytes(name: str, sizes: Iterable[int]) -> int:
+    """Return the bytes of an optimizer's moments.
+
+    Args:
+        name: a row of `OPTIMIZERS`.
+        sizes: number of weights of each trainable tensor.
+    """
+    each = 0
+    for size in sizes:
+        if "8bit" in name and size >= _8BIT_FROM:
+            each += size + 4 * math.ceil(size / _BLOCK)
+        else:
+            each += 4 * size
+    return _MOMENTS[name] * each
+
+
+def estimate(unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs) -> Estimate:
+    """Weigh one step.
+
+    Args:
+        unet: the U-Net's config.
+        vae: the VAE's; decodes for a response loss.
+        needs: what is trained, and how.
+    """
+    plain, frozen, sizes = _peak(unet, vae, replace(needs, dual=False, response=False))
+    dual = max(plain, _peak(unet, vae, replace(needs, response=False))[0]) if needs.dual else plain
+    whole = dual
+    if needs.dual and needs.response:
+        peak, frozen, _ = _peak(unet, vae, needs)
+        whole = max(dual, peak)
+    adapter = 4 * sum(sizes)
+    return Estimate(
+        weights=frozen,
+        adapter=adapter,
+        gradients=min(adapter, plain),
+        optimizer=optimizer_bytes(needs.optimizer, sizes),
+        activations=max(0, plain - adapter),
+        reference_targets=dual - plain,
+        response_loss=whole - dual,
+    )
+
+
+def _peak(
+    unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs
+) -> tuple[int, int, list[int]]:
+    """Return a step's peak above the weights, the frozen weights' bytes, the trainable sizes."""
+    model, decoder, frozen, sizes = _models(unet, vae, needs)
+    width = unet["cross_attention_dim"]
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.enable_grad():
+        for one in (model, decoder):
+            _make_fake(one, PRECISIONS[needs.precision] if one is model else torch.float32)
+        set_up(
+            model, precision=needs.precision, gradient_checkpointing=needs.gradient_checkpointing
+        )
+        latents = torch.randn(needs.pictures, unet["in_channels"], needs.side, needs.side)
+        states = torch.randn(needs.pictures, _TOKENS, width)
+        t = torch.zeros(needs.pictures, dtype=torch.long)
+        known = [*model.parameters(), *decoder.parameters(), latents, states, t]
+        with Tally(known) as tally:
+            _loss(model, decoder, latents, states, t, needs).backward()
+        assert fake is not None
+        return tally.peak, frozen, sizes
+
+
+def _models(
+    unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs
+) -> tuple[Any, Any, int, list[int]]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    with torch.device("meta"):
+        model = UNet2DConditionModel.from_config(dict(unet)).requires_grad_(False).eval()
+        decoder = AutoencoderKL.from_config(dict(vae)).requires_grad_(False).eval()
+    count = sum(p.numel() for p in model.parameters())
+    attach_trainable(model, preset=needs.preset, rank=needs.rank, alpha=1.0, seed=0)
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
+    bytes_each = torch.empty(0, dtype=PRECISIONS[needs.precision]).element_size()
+    weights = count * bytes_each
+    if needs.response:
+        weights += 4 * sum(p.numel() for p in decoder.parameters())
+    return model, decoder, weights, sizes
+
+
+def _make_fake(model: Any, dtype: torch.dtype) -> None:
+    """Give a model on the meta device fake weights; call it inside a FakeTensorMode."""
+    for module in model.modules():
+        for name, weight in list(module._parameters.items()):
+            if weight is not None:
+                kind = torch.float32 if weight.requires_grad else dtype
+                fake = torch.empty(weight.shape, dtype=kind)
+                module._parameters[name] = torch.nn.Parameter(fake, weight.requires_grad)
+
+
+def _loss(
+    unet: Any, vae: Any, latents: torch.Tensor, states: torch.Tensor, t: torch.Tensor, needs: Needs
+) -> Any:
+    """Return the loss with all terms that `Needs` asks for, as the objectives compute it."""
+    ones = torch.ones(len(latents))
+    if not needs.dual:
+        eps = unet(latents, t, states, return_dict=False)[0]
+        return losses.denoise(eps, latents, ones)
+    reference, response = dual_path(
+        unet, latents, t, base_states=states, full_states=states, watched=needs.watched
+    )
+    control = torch.zeros_like(latents[:, :1])
+    total = losses.denoise(response.eps, latents, ones, control)
+    total = total + losses.outside_map(response.eps, reference.eps, control, ones)
+    if needs.watched:
+        groups = torch.zeros(len(latents), _TOKENS, _TOKENS)
+        total = total + losses.fine_grained(response.queries, reference.queries, control)
+        total = total + losses.text_consistent(
+            response.attention, reference.attention, groups, groups, control
+        )
+    if needs.response:
+        side = min(needs.side, 32)
+        small = torch.nn.functional.interpolate(response.eps, size=(side, side))
+        total = total + vae.decode(small).sample.square().mean()
+    return total
