@@ -123,6 +123,9 @@ class AlignSettings:
     map_decay: float = setting(
         0.8, "weight of the past in a picture's averaged answer", low=0.0, high=0.999
     )
+    surprise: float = setting(
+        0.0, "share of the base's surprise at a picture in its control map", low=0.0, high=1.0
+    )
     phrases: float = setting(
         0.0, "share of the base phrases' attention taken off the map", low=0.0, high=100
     )

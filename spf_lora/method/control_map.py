@@ -25,10 +25,16 @@ def answer(response: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         mean, so a sample's mean is 1 whatever its scale; all 0 where the paths agree exactly.
     """
     distance = (response - reference).abs().mean(dim=1, keepdim=True)  # (batch, 1, h, w)
-    return _relative(avg_pool2d(distance, 3, stride=1, padding=1, count_include_pad=False))
+    return relative(smooth(distance))
 
 
-def _relative(raw: torch.Tensor) -> torch.Tensor:
+def smooth(places: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each place's 3x3 neighbours, (batch, 1, h, w)."""
+    return avg_pool2d(places, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def relative(raw: torch.Tensor) -> torch.Tensor:
+    """Return (batch, 1, h, w) divided by each sample's mean; all 0 stays 0."""
     return raw / raw.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
 
 
@@ -55,7 +61,7 @@ def phrase_answer(
         flat = probabilities.float() @ phrases[..., None].to(probabilities.device)
         layer = flat.reshape(-1, 1, rows, pixels // rows)  # (batch, 1, rows, columns)
         total += interpolate(layer, size=size, mode="bilinear", align_corners=False)
-    return _relative(total)
+    return relative(total)
 
 
 def rescaled_distances(similarity: torch.Tensor) -> torch.Tensor:

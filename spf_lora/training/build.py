@@ -47,6 +47,7 @@ from spf_lora.training.processes import Processes
 from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
 from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
+from spf_lora.training.witness import surprises
 
 _LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
@@ -115,6 +116,8 @@ def build_trainer(
     if rival is None and recipe.align.response > 0:
         clip = load_clip(base, recipe.align.clip)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in examples]
+    witness = rival is None and recipe.align.steps > 0 and recipe.align.surprise > 0
+    own = mix.needs_twins or witness
     data = prepare(
         base,
         [e.image for e in examples],
@@ -122,7 +125,7 @@ def build_trainer(
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in examples],
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
-        twin_prompts=protected_prompts(prompts, recipe.attribute, under) if mix.needs_twins else (),
+        twin_prompts=protected_prompts(prompts, recipe.attribute, under) if own else (),
         masks=_masks(rival, examples),
         clip=clip,
         buckets=shapes_of(recipe, base),
@@ -204,10 +207,14 @@ def _stages(
     settings = MapSettings(
         low=align.map_low, high=align.map_high, area_cap=align.map_area_cap,
         decay=align.map_decay, everywhere=recipe.attribute.scope == "global",
+        surprise=align.surprise,
     )  # fmt: skip
     aligned = Align(
         base.unet, data, weights=weights, settings=settings, times=times,
         alphas=base.scheduler.alphas_cumprod, embed=_embedder(base, clip),
+        surprise=surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
+        if align.steps > 0 and align.surprise > 0 and data.masks is None
+        else None,
     )  # fmt: skip
     learn = Stage("learn", recipe.learn.steps, Learn(base.unet, data, times))
     return [learn, Stage("align", align.steps, aligned, mix)]

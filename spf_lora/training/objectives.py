@@ -65,13 +65,17 @@ class Weights:
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How answers become the control map; see `control_map`. `everywhere` opens all of it."""
+    """How answers become the control map; see `control_map`. `everywhere` opens all of it.
+
+    `surprise` is the share of the frozen base's own surprise at a training picture.
+    """
 
     low: float
     high: float
     area_cap: float
     decay: float
     everywhere: bool = False
+    surprise: float = 0.0
 
 
 def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
@@ -125,6 +129,8 @@ class Align:
         embed: scaled latents of predictions -> CLIP embeddings with gradient; None without a
             response loss.
         alphas: the scheduler's cumulated alphas, (steps,).
+        surprise: where the frozen base is surprised by each picture, (n, 1, h, w); see `witness`;
+            None where the map needs none.
     """
 
     def __init__(
@@ -137,7 +143,9 @@ class Align:
         times: torch.Tensor,
         alphas: torch.Tensor,
         embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        surprise: torch.Tensor | None = None,
     ) -> None:
+        self.surprise = surprise
         device = data.latents.device
         self.unet, self.data, self.weights, self.settings = unet, data, weights, settings
         self.times, self.alphas, self.embed = times.to(device), alphas.to(device), embed
@@ -195,6 +203,10 @@ class Align:
             phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
             answers = (answers - self.weights.phrases * phrases).clamp(min=0)
         averaged = self._remembered(batch.places[asked], answers[asked])
+        if self.surprise is not None:  # the base's own pictures hold none
+            share = self.settings.surprise * batch.real[asked][:, None, None, None]
+            witness = of_batch(self.surprise, batch)[asked]
+            averaged = (1 - share) * averaged + share * witness
         control[asked] = control_map(
             averaged, low=self.settings.low, high=self.settings.high,
             area_cap=self.settings.area_cap,
