@@ -253,6 +253,33 @@ def test_generate_draws_a_grid_with_adapters_at_any_strength(cli, tiny_folder, t
     assert pictures[0].tobytes() != pictures[2].tobytes()
 
 
+def test_generate_exact_leaves_a_prompt_that_does_not_ask_alone(cli, tiny_folder, trained):
+    words = ("--base", tiny_folder, "--count", "2", "--steps", "2", "--out")
+    exact = ("--adapter", "hat:2", "--exact")
+    assert cli("generate", "a person", *words, "base.png")[0] == 0
+    assert cli("generate", "a person", *words, "still.png", *exact)[0] == 0
+    assert cli("generate", "a person, a hat", *words, "asked.png")[0] == 0
+    assert cli("generate", "a person, a hat", *words, "moved.png", *exact)[0] == 0
+    base, still, asked, moved = (
+        Image.open(f"{name}.png").tobytes() for name in ("base", "still", "asked", "moved")
+    )
+    assert base == still
+    assert asked != moved
+
+
+def test_generate_exact_needs_an_adapter_that_says_its_words(cli, tiny_folder, trained):
+    from spf_lora.adapters.file import write_adapter
+
+    bare = read_adapter(trained)
+    bare.metadata.clear()
+    write_adapter(bare, Path("bare.safetensors"))
+    code, _, talk = cli(
+        "generate", "x", "--base", tiny_folder, "--adapter", "bare.safetensors", "--exact"
+    )
+    assert code == 1
+    assert "does not say which words ask for it" in " ".join(talk.split())
+
+
 def test_generate_warns_of_what_a_long_prompt_loses(cli, tiny_folder):
     prompt = ", ".join(["pale skin"] * 30) + ", a beard"
     code, _, talk = cli("generate", prompt, "--base", tiny_folder, "--count", "1", "--steps", "1")

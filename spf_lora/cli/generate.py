@@ -39,6 +39,9 @@ def generate(
     output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
         "grid.png"
     ),
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Adapters act on the words that ask for them only.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Draw a grid of pictures."""
@@ -46,7 +49,9 @@ def generate(
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     check_writable(output, overwrite=force)
     asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
-    picture = _draw(prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance)
+    picture = _draw(
+        prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact
+    )
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
 
@@ -89,18 +94,37 @@ def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
         )
 
 
+def _target_of(adapter: "Adapter", path: Path) -> str:
+    """Return the words that ask for an adapter, from its card.
+
+    Raises:
+        AdapterFileError: it has no card that says them.
+    """
+    from spf_lora.adapters.card import from_metadata
+
+    card = from_metadata(adapter.metadata)
+    if card is None or not card.target_text:
+        raise AdapterFileError(
+            f"{path} does not say which words ask for it, so --exact cannot tell where it may act",
+            hint="draw without --exact, or train it with spf-lora",
+        )
+    return card.target_text
+
+
 def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
-    steps: int, guidance: float,
+    steps: int, guidance: float, exact: bool,
 ) -> bytes:  # fmt: skip
     hush()
     import io
+    from contextlib import ExitStack
 
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import load_base
     from spf_lora.base.sample import contact_sheet, sample
     from spf_lora.base.texts import cut_off
+    from spf_lora.method.exact import asking_tokens, exactly
 
     adapters = [(read_adapter(path), strength) for path, strength in asked]
     model = load_base(spec[0], tokenizer=spec[1])
@@ -108,7 +132,13 @@ def _draw(
         check_base(adapter, model, path)
     if lost := cut_off(model.tokenizer, prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    with attached(model.unet, adapters):
+    with ExitStack() as switched:
+        if exact:
+            for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):
+                words = asking_tokens(model.tokenizer, prompt, _target_of(adapter, path))
+                switched.enter_context(exactly(model.unet, adapter, strength, words))
+        else:
+            switched.enter_context(attached(model.unet, adapters))
         pictures = sample(model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance)
     columns = min(len(pictures), 8)
     rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]

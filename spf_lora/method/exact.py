@@ -1,0 +1,106 @@
+"""Adapters in our own runtime that act on the words that ask for them and on nothing else (ours).
+
+A stock loader adds an adapter to the weights, so it acts on every prompt. Here its update of keys
+and values is added on the target's tokens and those behind them only (the text encoder is causal:
+the ones before are the same with the target and without), and every other update only where the
+prompt asks at all. A prompt that does not ask gives the base model, bit for bit. It cannot be
+exported.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, linear
+
+from spf_lora.adapters.module import Adapter, Module
+from spf_lora.errors import AdapterFileError
+from spf_lora.method.protect import reads_text
+
+
+def asking_tokens(tokenizer: Any, prompt: str, target_text: str) -> torch.Tensor:
+    """Return (77,) 1 on the target's first token and all behind it, all 0 if it is not asked for.
+
+    Args:
+        tokenizer: the base's.
+        prompt: the whole prompt.
+        target_text: looked for as whole words, in any case.
+    """
+    size = tokenizer.model_max_length
+    mask = torch.zeros(size)
+    place = re.search(rf"(?<!\w){re.escape(target_text)}(?!\w)", prompt, re.IGNORECASE)
+    if place is None:
+        return mask
+    found = tokenizer(prompt, truncation=True, max_length=size, return_offsets_mapping=True)
+    for token, (start, end) in enumerate(found.offset_mapping):
+        if end > start and end > place.start():
+            mask[token:] = 1
+            break
+    return mask
+
+
+@contextmanager
+def exactly(
+    unet: nn.Module, adapter: Adapter, strength: float, tokens: torch.Tensor
+) -> Iterator[None]:
+    """Let an adapter act on the asking tokens only, while the context lasts.
+
+    Args:
+        unet: runs on batches whose first half are empty prompts, as guidance does, and whose second
+            half are the prompt that `tokens` belongs to.
+        adapter: for this U-Net.
+        strength: of its update.
+        tokens: (77,) from `asking_tokens`.
+
+    Raises:
+        AdapterFileError: the U-Net has not the adapter's module.
+    """
+    if not tokens.any():
+        yield
+        return
+    handles = []
+    try:
+        for name, module in adapter.modules.items():
+            try:
+                layer = unet.get_submodule(name.removeprefix("unet."))
+            except AttributeError as error:
+                raise AdapterFileError(
+                    f"the base has no module {name} for this adapter",
+                    hint="text encoder adapters and other architectures cannot be drawn with here",
+                ) from error
+            hook = _hook(module, strength, tokens, layer)
+            handles.append(layer.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(module: Module, strength: float, tokens: torch.Tensor, layer: nn.Module) -> Any:
+    weight = next(layer.parameters())
+    down, up = (
+        torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)).to(weight)
+        for part in (module.down, module.up)
+    )
+    scale = strength * module.scale
+    by_token = reads_text(f".{module.name}.")
+
+    def hook(_layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        given = inputs[0]
+        if isinstance(layer, nn.Conv2d):
+            kernel = down.reshape(down.shape[0], given.shape[1], *layer.kernel_size)
+            middle = conv2d(given, kernel, None, layer.stride, layer.padding)
+            update = conv2d(middle, up.reshape(up.shape[0], up.shape[1], 1, 1))
+        else:
+            update = linear(linear(given, down.flatten(1)), up.flatten(1))
+        asked = torch.arange(len(output), device=output.device) >= len(output) // 2
+        where = asked.reshape(-1, *(1 for _ in output.shape[1:]))
+        if by_token:
+            where = where & (tokens.to(output.device) > 0)[None, :, None]
+        return torch.where(where, output + scale * update, output)
+
+    return hook

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+
+from spf_lora.adapters.attach import attach_trainable, attached, trained_adapter
+from spf_lora.adapters.module import Adapter, Module
+from spf_lora.errors import AdapterFileError
+from spf_lora.method.exact import asking_tokens, exactly
+
+
+@pytest.fixture
+def adapter(tiny_folder):
+    from spf_lora.base.load import load_base
+
+    unet = load_base(str(tiny_folder), device=torch.device("cpu")).unet
+    parameters = attach_trainable(unet, preset="full", rank=2, alpha=2.0, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return trained_adapter(unet, {})
+
+
+def draw(unet):
+    torch.manual_seed(1)
+    noisy, states = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 24)
+    with torch.no_grad():
+        return unet(noisy, torch.tensor([500, 500]), states).sample
+
+
+@pytest.mark.parametrize(
+    ("prompt", "first"),
+    [("a person, a hat", 4), ("a person, A Hat, red", 4), ("a person, a hatter", None), ("", None)],
+)
+def test_the_target_and_all_behind_it_ask(tiny, prompt, first):
+    mask = asking_tokens(tiny.tokenizer, prompt, "a hat")
+    assert mask.shape == (77,)
+    if first is None:
+        assert mask.sum() == 0
+    else:
+        words = tiny.tokenizer(prompt[: prompt.lower().index("a hat")]).input_ids
+        assert int(mask.nonzero()[0]) == len(words) - 1  # without its end token
+        assert mask.sum() == 77 - (len(words) - 1)
+
+
+def test_a_prompt_that_does_not_ask_is_the_base_bit_for_bit(tiny, adapter):
+    plain = draw(tiny.unet)
+    with exactly(tiny.unet, adapter, 1.0, torch.zeros(77)):
+        assert torch.equal(draw(tiny.unet), plain)
+
+
+def test_the_empty_half_is_the_base_and_the_asking_half_is_the_adapter(tiny, adapter):
+    plain = draw(tiny.unet)
+    with attached(tiny.unet, [(adapter, 0.7)]):
+        added = draw(tiny.unet)
+    with exactly(tiny.unet, adapter, 0.7, torch.ones(77)):
+        found = draw(tiny.unet)
+    assert torch.equal(found[0], plain[0])
+    torch.testing.assert_close(found[1], added[1], atol=1e-4, rtol=1e-4)
+    assert torch.equal(draw(tiny.unet), plain), "no hook is left behind"
+
+
+def test_tokens_that_do_not_ask_keep_their_keys_and_values(tiny, adapter):
+    tokens = torch.zeros(77)
+    tokens[40:] = 1
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    layer = tiny.unet.get_submodule(name)
+    torch.manual_seed(2)
+    states = torch.randn(2, 77, 24)
+    plain = layer(states)
+    with exactly(tiny.unet, adapter, 1.0, tokens):
+        found = layer(states)
+    assert torch.equal(found[1, :40], plain[1, :40])
+    assert not torch.equal(found[1, 40:], plain[1, 40:])
+    assert torch.equal(found[0], plain[0])
+
+
+def test_an_adapter_of_another_architecture_is_refused(tiny):
+    module = Module("unet.nowhere", np.ones((1, 4), np.float32), np.ones((4, 1), np.float32), 1.0)
+    alien = Adapter({"unet.nowhere": module}, {})
+    with (
+        pytest.raises(AdapterFileError, match=r"no module unet\.nowhere"),
+        exactly(tiny.unet, alien, 1.0, torch.ones(77)),
+    ):
+        pass
