@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from spf_lora.training.baselines import RIVALS
+
 BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
 COLUMNS = {
     "response": "rho@1", "P": "P@1", "P, lower": "P@1:low", "P, upper": "P@1:high",
@@ -55,6 +57,9 @@ def _lines(cells: list[dict[str, Any]]) -> list[str]:
             pair = [_text(_mean(own, figure)) for figure in ("rho@1", "P@1")] if own else []
             parts.append(" / ".join(pair))
         lines.append(f"| {method} | {' | '.join(parts)} |")
+    lines += ["", "The rivals, and U-Net forwards in a step of one sample (ours: 3):", ""]
+    lines += ["| method | source | what we chose | forwards |", "| --- | --- | --- | --- |"]
+    lines += [f"| {n} | {r.source} | {r.chosen} | {r.forwards} |" for n, r in RIVALS.items()]
     return lines
 
 

@@ -1,7 +1,7 @@
 """The rivals, trained by the same loop on the same data: each a row with its source.
 
-What the sources leave open and we had to choose stands in each row's docstring; `weight` is the
-recipe's `training.rival_weight`.
+Each row says what its source leaves open and we had to choose; `weight` is the recipe's
+`training.rival_weight`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from spf_lora.training.objectives import Outcome
 from spf_lora.training.prepare import Prepared
 
 Terms = dict[str, torch.Tensor]
+_PRIOR_SHARE = 0.5  # of prior preservation's samples
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Rival:
 
     Attributes:
         source: where it is described.
+        chosen: what we had to choose.
         terms: unet, data, batch -> the weighted terms, summed to the loss.
         forwards: of the U-Net in a step of one sample; its backward pass counts as one.
         weight: of its own term, unless the recipe says otherwise.
@@ -34,6 +36,7 @@ class Rival:
     """
 
     source: str
+    chosen: str
     terms: Callable[[Any, Prepared, Batch, float], Terms]
     forwards: int
     weight: float = 1.0
@@ -71,10 +74,10 @@ def _prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
     """Denoising of the pictures, and of the base's own pictures under their base prompts."""
     error = _eps(unet, batch, batch.full_states) - batch.noise
     each = error.square().mean(dim=(1, 2, 3))
-    own = 1 - batch.real
+    # each kind by its share of all batches, so that passes and processes add up
     return {
-        "denoise": (each * batch.real).sum() / batch.real.sum().clamp(min=1),
-        "prior": weight * (each * own).sum() / own.sum().clamp(min=1),
+        "denoise": (each * batch.real).mean() / (1 - _PRIOR_SHARE),
+        "prior": weight * (each * (1 - batch.real)).mean() / _PRIOR_SHARE,
     }
 
 
@@ -109,17 +112,37 @@ def _masked_prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Ter
 
 
 RIVALS: dict[str, Rival] = {
-    "plain": Rival("diffusers, train_text_to_image_lora.py (arXiv 2106.09685)", _plain, 2),
-    "l2-to-base": Rival("L2 to the frozen model's prediction, e.g. arXiv 2303.13508", _l2, 3),
+    "plain": Rival(
+        "LoRA (arXiv 2106.09685) as diffusers' train_text_to_image_lora.py sets it up",
+        "its target layers; rank, rate and steps are ours",
+        _plain, 2,
+    ),
+    "l2-to-base": Rival(
+        "a penalty on leaving the frozen model, common in fine-tuning; no one source",
+        "the prediction on the full prompt is held, everywhere and with weight 1",
+        _l2, 3,
+    ),
     "prior-preservation": Rival(
-        "DreamBooth, arXiv 2208.12242, eq. 2", _prior, 2, mix=Mix(base_prompts=0.5)
+        "DreamBooth, arXiv 2208.12242, eq. 2",
+        "one of the base's own pictures for each training picture, under its base prompt; weight 1",
+        _prior, 2, mix=Mix(base_prompts=_PRIOR_SHARE),
     ),
-    "dop": Rival("ai-toolkit, differential output preservation", _dop, 5),
-    "dco": Rival("Direct Consistency Optimization, arXiv 2402.12004, eq. 8", _dco, 3, weight=1000),
+    "dop": Rival(
+        "ai-toolkit, differential output preservation",
+        "the base prompt stands for its class prompt, on the training pictures; weight 1",
+        _dop, 5,
+    ),
+    "dco": Rival(
+        "Direct Consistency Optimization, arXiv 2402.12004",
+        "beta 1000; no guidance of its own while drawing, so that all are drawn alike",
+        _dco, 3, weight=1000,
+    ),
     "masked-prior": Rival(
-        "OneTrainer, masked training with prior preservation", _masked_prior, 3, masks=True
+        "OneTrainer, masked training with prior preservation",
+        "the mask is the renderer's true region, the prior is on the full prompt; weight 1",
+        _masked_prior, 3, masks=True,
     ),
-}
+}  # fmt: skip
 
 
 class RivalObjective:
