@@ -9,15 +9,17 @@ from spf_lora.strict import did_you_mean
 FAMILIES = ("sd15",)  # folders of recipes for other bases than the embedded one
 
 
-def list_recipes(family: str = "") -> dict[str, Path]:
+def list_recipes(family: str = "", *, shipped_only: bool = False) -> dict[str, Path]:
     """Return name -> file of every recipe; one in ./recipes hides a shipped one of its name.
 
     Args:
         family: one of `FAMILIES`, whose names are like "sd15/beard"; else the embedded base's.
+        shipped_only: leave ./recipes out, for what must not depend on the current folder.
     """
+    own = () if shipped_only else (Path("recipes"),)
     found = {
         f"{family}/{path.stem}" if family else path.stem: path
-        for folder in (shipped_folder("recipes"), Path("recipes"))
+        for folder in (shipped_folder("recipes"), *own)
         for path in (folder / family).glob("*.toml")
     }
     return dict(sorted(found.items()))

@@ -268,3 +268,41 @@ def test_a_section_written_as_a_value_is_told(tmp_path: Path) -> None:
     path.write_text("learn = 3\n" + SMALLEST)
     with pytest.raises(RecipeError, match=r"learn must be a section, written \[learn\]"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["attribute.scope=global"], "align.outside_map holds what lies outside"),
+        (
+            ["attribute.scope=global", "align.outside_map=0", "align.fine_grained=1"],
+            "align.fine_grained holds what lies outside",
+        ),
+        (["align.map_low=2", "align.map_high=2"], "align.map_low must be below align.map_high"),
+        (["align.twins=0.6", "align.base_prompts=0.5"], "leave no training picture"),
+        (["data.passes=3"], "data.passes must divide data.batch_size"),
+        (["align.response=-1"], "align.response"),
+        (["align.surprise=1.5"], "align.surprise"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    scar: Path, changes: list[str], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(scar, changes)
+
+
+def test_a_global_attribute_with_no_local_loss_is_allowed(scar: Path) -> None:
+    recipe = load_recipe(scar, ["attribute.scope=global", "align.outside_map=0"])
+    assert recipe.attribute.scope == "global"
+
+
+def test_a_recipe_in_the_current_folder_is_no_shipped_one(
+    scar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scar.parent / "recipes"
+    folder.mkdir()
+    scar.rename(folder / "scar.toml")
+    monkeypatch.chdir(folder.parent)
+    assert "scar" in list_recipes()
+    assert "scar" not in list_recipes(shipped_only=True)

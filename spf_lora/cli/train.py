@@ -189,6 +189,8 @@ def _train(
             if resume:
                 out.say(f"resuming after step {done}")
             out.say(_announcement(settings, trainer, [known.name for known, _ in under.members]))
+            for remark in trainer.remarks:
+                out.say(remark)
         asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
         with resting(*asleep):
             _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)

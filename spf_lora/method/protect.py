@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+LEAST_SELECTIVE = 10.0  # below it some 40 other tokens outweigh the target's (docs/method.md)
 RIDGE = 1e-4  # of the protected states' mean energy; below it rounding decides the directions
 
 

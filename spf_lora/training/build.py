@@ -36,7 +36,7 @@ from spf_lora.data.folder import (
 )
 from spf_lora.data.portraits import caption, training_set, unbiased
 from spf_lora.errors import DataError, RecipeError
-from spf_lora.method.protect import project_
+from spf_lora.method.protect import LEAST_SELECTIVE, project_
 from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash, recipe_to_dict
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Mix
@@ -116,7 +116,12 @@ def build_trainer(
     if rival is None and recipe.align.response > 0:
         clip = load_clip(base, recipe.align.clip)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in examples]
-    witness = rival is None and recipe.align.steps > 0 and recipe.align.surprise > 0
+    masks = _masks(rival, examples)
+    # a map is wanted, and nobody drew it
+    witness = (
+        rival is None and masks is None and recipe.attribute.scope == "local"
+        and recipe.align.steps > 0 and recipe.align.surprise > 0
+    )  # fmt: skip
     own = mix.needs_twins or witness
     data = prepare(
         base,
@@ -126,7 +131,7 @@ def build_trainer(
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
         twin_prompts=protected_prompts(prompts, recipe.attribute, under) if own else (),
-        masks=_masks(rival, examples),
+        masks=masks,
         clip=clip,
         buckets=shapes_of(recipe, base),
         cache=cache,
@@ -145,12 +150,16 @@ def build_trainer(
         learning_rate=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
-    keep = _subspace(recipe, base, prompts, under, parameters)
+    keep, remarks = _subspace(recipe, base, prompts, under, parameters)
+    surprise = None
+    if witness:
+        surprise = surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
+    stages = _stages(recipe, base, data, rival, clip, mix, surprise)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
-        data=data, stages=_stages(recipe, base, data, rival, clip, mix), plan=_plan(recipe),
+        data=data, stages=stages, plan=_plan(recipe),
         checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
-        processes=processes,
+        processes=processes, remarks=remarks,
     )  # fmt: skip
 
 
@@ -188,7 +197,7 @@ def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image
 
 def _stages(
     recipe: Recipe, base: Base, data: Prepared, rival: Rival | None, clip: ClipModel | None,
-    mix: Mix,
+    mix: Mix, surprise: torch.Tensor | None,
 ) -> list[Stage]:  # fmt: skip
     align = recipe.align
     if rival is not None:
@@ -212,9 +221,7 @@ def _stages(
     aligned = Align(
         base.unet, data, weights=weights, settings=settings, times=times,
         alphas=base.scheduler.alphas_cumprod, embed=_embedder(base, clip),
-        surprise=surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
-        if align.steps > 0 and align.surprise > 0 and data.masks is None
-        else None,
+        surprise=surprise,
     )  # fmt: skip
     learn = Stage("learn", recipe.learn.steps, Learn(base.unet, data, times))
     return [learn, Stage("align", align.steps, aligned, mix)]
@@ -237,22 +244,28 @@ def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], to
 def _subspace(
     recipe: Recipe, base: Base, prompts: Sequence[str], under: Below,
     parameters: Mapping[str, torch.nn.Parameter],
-) -> Callable[[], None]:  # fmt: skip
-    """Choose what keys and values may read, and return what keeps them to it."""
+) -> tuple[Callable[[], None], tuple[str, ...]]:  # fmt: skip
+    """Choose what keys and values may read; return what keeps them to it, and what to tell."""
     if recipe.adapter.subspace == 0:
-        return lambda: None
+        return lambda: None, ()
     chosen = subspace_of_prompts(
         base, prompts, [full_prompt(p, recipe.attribute) for p in prompts],
         others=_other_prompts(recipe, prompts, under), door=recipe.adapter.door,
         rank=recipe.adapter.subspace,
     )  # fmt: skip
-    return lambda: project_(parameters, chosen.basis)
+    found = (
+        f"keys and values read what asks for it {chosen.selectivity:.0f} times as strongly as "
+        f"what does not; at most {chosen.leak:.2%} of a state that does not ask gets through"
+    )
+    if chosen.selectivity < LEAST_SELECTIVE:
+        return lambda: None, (f"{found}: too little to choose by, so they read everything",)
+    return lambda: project_(parameters, chosen.basis), (found,)
 
 
 def _other_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[str]:
     """Return prompts that ask for other attributes: those of the other recipes and of `under`."""
     others = []
-    known = [load_recipe(path).attribute for path in list_recipes().values()]
+    known = [load_recipe(path).attribute for path in list_recipes(shipped_only=True).values()]
     for other in {one.target_text: one for one in (*known, *taught(under))}.values():
         if other.name != recipe.attribute.name:
             others += [full_prompt(p, other) for p in prompts[::4]]

@@ -97,6 +97,7 @@ class Trainer:
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
         after_step: called after each optimizer step, to put the parameters where they may be.
         processes: this one and its siblings.
+        remarks: what a user should be told before it starts.
     """
 
     def __init__(
@@ -113,12 +114,13 @@ class Trainer:
         run_id: str,
         after_step: Callable[[], None] = lambda: None,
         processes: Processes | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
         self.scheduler, self.data, self.plan = scheduler, data, plan
         self.stages, self.after_step = tuple(stages), after_step
         self.checkpoint, self.run_id = checkpoint, run_id
-        self.processes = processes or Processes()
+        self.processes, self.remarks = processes or Processes(), tuple(remarks)
         device = data.latents.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16

@@ -1,0 +1,69 @@
+"""The CLIP of the response loss: the base's own, one in transformers layout, or a clear refusal."""
+
+import pytest
+import torch
+
+from spf_lora.base.clip import load_clip
+from spf_lora.base.load import EMBEDDED, load_base
+from spf_lora.errors import BaseModelError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
+
+    path = tmp_path_factory.mktemp("clip")
+    tokenizer = CLIPTokenizerFast.from_pretrained(EMBEDDED / "tokenizer")
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    words = small | {"num_attention_heads": 2, "vocab_size": len(tokenizer)}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    sight = small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=words | ends, vision_config=sight, projection_dim=8)
+    CLIPModel(config).save_pretrained(path)
+    return path
+
+
+def test_a_base_without_a_clip_of_its_own_needs_one_named(tiny):
+    with pytest.raises(BaseModelError, match="a response loss needs a CLIP") as caught:
+        load_clip(tiny)
+    assert "align.clip=" in caught.value.hint
+
+
+def test_an_absent_clip_is_named_with_the_command_that_fetches_it(tiny, tmp_path):
+    with pytest.raises(BaseModelError, match="there is no CLIP to load at") as caught:
+        load_clip(tiny, "somebody/nothing")
+    assert caught.value.hint == "fetch it with: hf download somebody/nothing"
+    with pytest.raises(BaseModelError) as caught:
+        load_clip(tiny, str(tmp_path))
+    assert "config.json" in caught.value.hint
+
+
+def test_a_clip_in_transformers_layout_is_one_space_with_gradient(tiny, folder):
+    clip = load_clip(tiny, str(folder))
+    texts = clip.embed_text(["a hat", "a person with a beard"])
+    pixels = torch.rand(2, 3, 48, 48, requires_grad=True)
+    pictures = clip.embed_image(pixels)
+    assert texts.shape == pictures.shape == (2, 8)
+    for unit in (texts, pictures):
+        torch.testing.assert_close(unit.norm(dim=-1), torch.ones(2))
+    pictures[:, 0].sum().backward()
+    assert pixels.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in clip.model.parameters())
+
+
+def test_padding_does_not_change_a_text(tiny, folder):
+    clip = load_clip(tiny, str(folder))
+    alone = clip.embed_text(["a hat"])
+    beside = clip.embed_text(["a hat", "a person with a beard and a hat"])
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_embedded_base_brings_its_own():
+    base = load_base("embedded", device=torch.device("cpu"))
+    clip = load_clip(base)
+    assert (
+        clip.embed_text(["a beard"]).shape[1]
+        == clip.embed_image(torch.zeros(1, 3, 64, 64)).shape[1]
+    )
