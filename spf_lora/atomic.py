@@ -54,6 +54,26 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """Make a folder that may be there already.
+
+    Args:
+        path: the folder.
+        parents: make those above it too.
+
+    Raises:
+        OutputError: it is a file, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{path} is a file, so it cannot be a folder", hint="choose another name"
+        ) from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield an empty file to write to and read from; it becomes `path` when the block ends well.

@@ -105,3 +105,16 @@ def test_the_file_gets_the_mode_the_umask_asks_for(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_is_made_once_and_never_over_a_file(tmp_path: Path) -> None:
+    atomic.make_folder(tmp_path / "a" / "b")
+    atomic.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "f").write_text("mine")
+    for path in (tmp_path / "f", tmp_path / "f" / "g"):
+        with pytest.raises(OutputError):
+            atomic.make_folder(path)
+    with pytest.raises(OutputError, match="could not be written"):
+        atomic.make_folder(tmp_path / "no" / "where", parents=False)
+    assert (tmp_path / "f").read_text() == "mine"

@@ -12,7 +12,7 @@ from spf_lora.adapters import keys, layouts, peft_config, scaling, sd15
 from spf_lora.adapters.container_write import HASH_KEYS, Planned, write_container
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.adapters.privacy import leaks
-from spf_lora.atomic import write_text
+from spf_lora.atomic import make_folder, write_text
 from spf_lora.errors import AdapterFileError, OutputError, RecipeError
 
 # entries that describe the bytes of one file and are made anew, or that belong to one layout
@@ -107,7 +107,7 @@ def _write_folders(
     components = sorted({name.partition(".")[0] for name in specs})
     for component in components:
         folder = path / component if len(components) > 1 else path
-        folder.mkdir(parents=len(components) > 1, exist_ok=True)
+        make_folder(folder, parents=len(components) > 1)
         config = folder / peft_config.CONFIG_NAME
         config.unlink(missing_ok=True)
         mine = {name: spec for name, spec in specs.items() if name.startswith(f"{component}.")}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from spf_lora.atomic import write_text
+from spf_lora.atomic import make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.measuring import Asked, measure, sweep
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
@@ -139,12 +139,7 @@ def _write(results: "list[Result]", folder: Path) -> None:
     from spf_lora.evaluate.page import write_page
     from spf_lora.evaluate.summary import verdict
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}", hint="name another folder with -o"
-        ) from error
+    make_folder(folder)
     write_page(
         results, folder, verdict=verdict(results[0]), differences=all_differences(results),
         overwrite=True,

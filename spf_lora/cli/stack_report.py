@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spf_lora.atomic import check_writable, write_text
+from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Json, Registry, existing, table
 from spf_lora.cli.quiet import hush
@@ -48,7 +48,7 @@ def report(
     members = adapters_of(find_stack(name, existing(registry)), registry)
     targets = [output / f"{name}.{kind}" for kind in ("json", "svg")] if output else []
     if output:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     for target in targets:
         check_writable(target, overwrite=force)
     found = _measure(name, members, base, prompts, seeds, steps, orders, quick)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spf_lora.atomic import check_writable
+from spf_lora.atomic import check_writable, make_folder
 from spf_lora.cli import out
 from spf_lora.cli.live import live_view
 from spf_lora.cli.quiet import hush
@@ -134,7 +134,7 @@ def _plan(settings: Recipe, data: Path | None, vram: float | None) -> None:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder; one that is still empty when the block fails is taken away again."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     try:
         yield
     except BaseException:
