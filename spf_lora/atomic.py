@@ -5,6 +5,7 @@ A kill at any moment leaves at most a hidden `.NAME.*.tmp` beside the target, ne
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,14 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool = False, durable: bo
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
     """Write `text` as UTF-8 with line feeds as line ends, as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it; nobody may be writing it now."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    for one in path.parent.glob(".*.tmp"):
+        if left.fullmatch(one.name):
+            _remove(one)
 
 
 def _remove(path: Path) -> None:

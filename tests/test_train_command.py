@@ -93,15 +93,14 @@ def _start(tiny_folder, *words):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_file(tiny_folder, cli, number):
+def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(tiny_folder, cli):
     checkpoint = Path("adapters/.hat.checkpoint.safetensors")
     run = _start(tiny_folder)
     while not checkpoint.exists() and run.poll() is None:
         time.sleep(0.01)
-    os.kill(run.pid, number)
+    os.kill(run.pid, signal.SIGINT)
     talk = run.communicate()[1]
-    assert run.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), talk
+    assert run.returncode == 130, talk
     assert left_behind() == [str(checkpoint)]
     words = ("train", "-a", "hat", "--base", tiny_folder, "--steps", "24", *SMALL)
     words += ("--set", "training.checkpoint_every_steps=3")
@@ -207,20 +206,6 @@ def test_a_prompt_whose_end_is_not_read_stops_the_training_or_is_left_out(cli, t
     assert code == 0
     assert f"left out: {first.stem}.png" in talk
     assert "3 pictures" in talk
-
-
-def test_resuming_what_is_not_there_or_was_another_run_is_refused(train):
-    code, _, talk = train("--resume")
-    assert code == 1
-    assert "no checkpoint that can be read" in " ".join(talk.split())
-    checkpoint = Path("adapters/.hat.checkpoint.safetensors")
-    assert train()[0] == 0
-    from spf_lora.training.checkpoint import save_checkpoint
-
-    save_checkpoint(checkpoint, {"adapter": {}}, {"run_id": "another", "step": 1, "scalars": {}})
-    code, _, talk = train("--resume", "--force")
-    assert code == 1
-    assert "another recipe, data or base" in " ".join(talk.split())
 
 
 def test_a_loss_that_explodes_stops_with_advice_and_keeps_the_checkpoint(train):

@@ -1,27 +1,21 @@
 """`spf-lora train`: from a recipe to an adapter file and a picture that shows it."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spf_lora.atomic import check_writable, make_folder
-from spf_lora.cli import out
-from spf_lora.cli.live import live_view
+from spf_lora.atomic import make_folder
 from spf_lora.cli.quiet import hush
+from spf_lora.cli.training_run import Job, train_one
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Recipe, load_recipe, locate_recipe
 
 if TYPE_CHECKING:
     from spf_lora.adapters.onto import Below
-    from spf_lora.base.load import Base
-    from spf_lora.training.trainer import Trainer
-
-_PREVIEWS = 6
 
 
 def train(
@@ -62,7 +56,7 @@ def train(
         typer.Option(metavar="STACK|ADAPTER", help="Train on top of it: it is on and frozen."),
     ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     plan_only: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its memory; train nothing.")
@@ -84,14 +78,10 @@ def train(
             f"--out {target} is no .safetensors file", hint=f"write --out {target}.safetensors"
         )
     with _made(target.parent) if output is None else nullcontext():
-        for path in (target, target.with_suffix(".png")):
-            check_writable(path, overwrite=force)
         under = _under(onto, settings, target)
-        if not _train(settings, data, target, under, log_dir, resume, skip_faulty):
-            return
-    out.say(f"adapter: {target}")
-    out.say(f"picture: {target.with_suffix('.png')} (base | adapter | difference)")
-    out.show(str(target))
+        job = Job(settings, target, data, log_dir, under, resume, force, skip_faulty)
+        job.check()
+        _run(job)
 
 
 def _recipe(
@@ -153,141 +143,20 @@ def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
     return under
 
 
-def _train(
-    settings: Recipe, data: Path | None, target: Path, under: "Below", log_dir: Path | None,
-    resume: bool, skip_faulty: bool,
-) -> bool:  # fmt: skip
-    """Train; tell whether this process is the one that writes and talks."""
+def _run(job: Job) -> None:
     hush()
     from spf_lora.adapters.attach import attached
-    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.adapters.file import read_adapter
     from spf_lora.adapters.onto import refuse_other_base
     from spf_lora.base.load import load_base
-    from spf_lora.cli.training_data import checked_examples, scan_data, tell_of
-    from spf_lora.data.cache import TensorCache, cache_folder
-    from spf_lora.training.build import build_trainer, finished_adapter
+    from spf_lora.cli.training_data import scan_data
     from spf_lora.training.processes import processes
-    from spf_lora.training.speed import resting
 
-    scan = scan_data(settings, data, skip_faulty=skip_faulty)
-    own = settings.training.tokenizer == "own"
-    base = load_base(settings.training.base, tokenizer=None if own else settings.training.tokenizer)
-    refuse_other_base(under, base.id)
-    checkpoint = target.with_name(f".{target.stem}.checkpoint.safetensors")
-    siblings = processes()
-    examples = checked_examples(settings, base, scan, skip_faulty=skip_faulty, talk=siblings.first)
-    cache = TensorCache(cache_folder())
-    on = [(read_adapter(known.path), strength) for known, strength in under.members]
+    scan = scan_data(job.settings, job.data, skip_faulty=job.skip_faulty)
+    training = job.settings.training
+    tokenizer = None if training.tokenizer == "own" else training.tokenizer
+    base = load_base(training.base, tokenizer=tokenizer)
+    refuse_other_base(job.under, base.id)
+    on = [(read_adapter(known.path), strength) for known, strength in job.under.members]
     with attached(base.unet, on):
-        trainer = build_trainer(
-            settings, base, examples, checkpoint=checkpoint, under=under, processes=siblings,
-            cache=cache,
-        )  # fmt: skip
-        tell_of(cache)
-        done = trainer.resume() if resume else 0
-        if siblings.first:
-            if resume:
-                out.say(f"resuming after step {done}")
-            out.say(_announcement(settings, trainer, [known.name for known, _ in under.members]))
-            for remark in trainer.remarks:
-                out.say(remark)
-        asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
-        with resting(*asleep):
-            _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=log_dir)
-        if siblings.first:
-            adapter = finished_adapter(settings, base, examples, under)
-            picture = _preview(settings, base, examples)
-    if siblings.first:
-        write_adapter(adapter, target, overwrite=True)
-        _write_png(picture, target.with_suffix(".png"))
-        checkpoint.unlink(missing_ok=True)
-    siblings.wait()
-    return siblings.first
-
-
-def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
-    stages = ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
-    count = trainer.processes.count
-    below = f" onto {', '.join(onto)}" if onto else ""
-    more = f", in {count} processes" if count > 1 else ""
-    pictures = len(trainer.data)
-    return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
-
-
-def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
-    """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
-    first = trainer.processes.first
-    log = _tensorboard(log_dir if first else None)
-    with live_view() as view, _interruptible() as interrupted:
-        for step in trainer.run():
-            if first:
-                view(step)
-                log(step)
-            if trainer.processes.any(interrupted()):
-                trainer.save()
-                break
-            if step.index % every == 0 or step.index == step.steps:
-                trainer.save()
-    if trainer.done < trainer.steps:
-        if first:
-            out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question to ask between steps, so that no step is cut in half."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _tensorboard(log_dir: Path | None) -> Any:
-    if log_dir is None:
-        return lambda step: None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(log_dir))
-
-    def log(step: Any) -> None:
-        values = {f"loss/{k}": v for k, v in step.terms.items()}
-        values |= {"loss/total": step.loss, "seconds_per_step": step.seconds}
-        if step.map_area is not None:
-            values["control_map/mean_area"] = step.map_area
-        for name, value in values.items():
-            writer.add_scalar(name, value, step.index)
-        writer.flush()
-
-    return log
-
-
-def _preview(settings: Recipe, base: "Base", examples: Any) -> Any:
-    """Draw base | adapter | difference for held-out prompts, same noise in a row."""
-    from PIL import ImageChops
-
-    from spf_lora.adapters.attach import adapter_off
-    from spf_lora.base.sample import contact_sheet, sample
-    from spf_lora.data.captions import full_prompt
-    from spf_lora.training.build import preview_prompts
-
-    prompts = preview_prompts(settings, examples, _PREVIEWS)
-    seeds = list(range(len(prompts)))
-    with adapter_off(base.unet):
-        before = sample(base, prompts, seeds)
-    after = sample(base, [full_prompt(p, settings.attribute) for p in prompts], seeds)
-    return contact_sheet(
-        [(a, b, ImageChops.difference(a, b)) for a, b in zip(before, after, strict=True)]
-    )
-
-
-def _write_png(picture: Any, path: Path) -> None:
-    import io
-
-    from spf_lora.atomic import write_bytes
-
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue(), overwrite=True)
+        train_one(job, base, scan, processes())

@@ -279,14 +279,14 @@ def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def finished_adapter(
+def card_of(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
-) -> Adapter:
-    """Take the trained adapter off the base's U-Net, with its card."""
+) -> Card:
+    """Return the card of what a training makes; it is known before the training."""
     said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     # A card names no local file, but where anyone finds the base again.
     said["training"] |= {"base": base.origin, "tokenizer": "own"}
-    card = Card(
+    return Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,
         trigger=recipe.attribute.target_text,
@@ -297,6 +297,13 @@ def finished_adapter(
         versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
         seed=recipe.training.seed,
     )
+
+
+def finished_adapter(
+    recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
+) -> Adapter:
+    """Take the trained adapter off the base's U-Net, with its card."""
+    card = card_of(recipe, base, examples, under)
     metadata = file_metadata(
         card, rank=recipe.adapter.rank, alpha=recipe.adapter.alpha, title=recipe.attribute.name,
         description=f"Pollution-free attribute LoRA: {recipe.attribute.target_text}",
