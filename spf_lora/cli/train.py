@@ -10,7 +10,8 @@ import typer
 
 from spf_lora.atomic import make_folder
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.training_run import Job, train_one
+from spf_lora.cli.training_run import Job
+from spf_lora.cli.training_runs import check_together, data_folders, split_names, train_all
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Recipe, load_recipe, locate_recipe
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 def train(
     attribute: Annotated[
-        str | None, typer.Option("--attribute", "-a", help="What to teach: a recipe's name.")
+        str | None,
+        typer.Option(
+            "--attribute", "-a", help="What to teach: a recipe's name, or several: a,b,c."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe file; without it, the attribute's own.")
@@ -40,7 +44,11 @@ def train(
         str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of pictures with same-stem .txt captions.")
+        Path | None,
+        typer.Option(
+            help="Folder of pictures with same-stem .txt captions; of several attributes, a "
+            "folder for each, or one for all."
+        ),
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Side of the square, in pixels; else the base's own.")
@@ -49,7 +57,8 @@ def train(
         bool, typer.Option("--skip-faulty", help="Train on what the check of --data leaves.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file; adapters/ATTRIBUTE.safetensors.")
+        Path | None,
+        typer.Option("--out", "-o", help="File or folder; else adapters/ATTRIBUTE.safetensors."),
     ] = None,
     onto: Annotated[
         str | None,
@@ -65,23 +74,48 @@ def train(
         float | None, typer.Option(min=0.1, help="With --dry-run: settings that fit so many GB.")
     ] = None,
 ) -> None:
-    """Train one attribute as a pollution-free adapter."""
+    """Train an attribute as a pollution-free adapter, or several, one after the other."""
     told = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
-    settings = _recipe(attribute, recipe, changes, steps, told)
+    recipes = [
+        _recipe(name, recipe, changes, steps, told) for name in split_names(attribute, recipe)
+    ]
+    check_together(recipes)
+    folders = data_folders(data, recipes)
     if plan_only:
-        _plan(settings, data, vram)
+        for settings, folder in zip(recipes, folders, strict=True):
+            _plan(settings, folder, vram)
         return
-    target = output or Path("adapters") / f"{settings.attribute.name}.safetensors"
-    if target.suffix != ".safetensors":
+    targets = [_target(output, one, several=len(recipes) > 1) for one in recipes]
+    with _made(targets[0].parent) if output is None else nullcontext():
+        jobs = []
+        for settings, folder, target in zip(recipes, folders, targets, strict=True):
+            under = _under(onto, settings, target)
+            logs = log_dir / settings.attribute.name if log_dir and len(recipes) > 1 else log_dir
+            job = Job(settings, target, folder, logs, under, resume, force, skip_faulty)
+            job.check()
+            jobs.append(job)
+        train_all(jobs)
+
+
+def _target(output: Path | None, settings: Recipe, *, several: bool) -> Path:
+    """Return the adapter's file: the one told, or one of the attribute's name in a folder."""
+    name = f"{settings.attribute.name}.safetensors"
+    if output is None:
+        return Path("adapters") / name
+    if output.is_dir():
+        return output / name
+    if several:
         raise RecipeError(
-            f"--out {target} is no .safetensors file", hint=f"write --out {target}.safetensors"
+            f"--out {output} is no folder, and several adapters cannot share a file",
+            hint=f"name a folder that is there (mkdir -p {output.with_suffix('')}), or leave "
+            "--out out: they go to adapters/",
         )
-    with _made(target.parent) if output is None else nullcontext():
-        under = _under(onto, settings, target)
-        job = Job(settings, target, data, log_dir, under, resume, force, skip_faulty)
-        job.check()
-        _run(job)
+    if output.suffix != ".safetensors":
+        raise RecipeError(
+            f"--out {output} is no .safetensors file", hint=f"write --out {output}.safetensors"
+        )
+    return output
 
 
 def _recipe(
@@ -91,7 +125,7 @@ def _recipe(
     if file is None and attribute is None:
         raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
     path = file if file is not None else locate_recipe(str(attribute))
-    changes += [
+    changes = changes + [
         f"training.{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in told.items()
         if value is not None
@@ -141,22 +175,3 @@ def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
     under = below(onto)
     refuse_cycle(under, settings.attribute.name, target)
     return under
-
-
-def _run(job: Job) -> None:
-    hush()
-    from spf_lora.adapters.attach import attached
-    from spf_lora.adapters.file import read_adapter
-    from spf_lora.adapters.onto import refuse_other_base
-    from spf_lora.base.load import load_base
-    from spf_lora.cli.training_data import scan_data
-    from spf_lora.training.processes import processes
-
-    scan = scan_data(job.settings, job.data, skip_faulty=job.skip_faulty)
-    training = job.settings.training
-    tokenizer = None if training.tokenizer == "own" else training.tokenizer
-    base = load_base(training.base, tokenizer=tokenizer)
-    refuse_other_base(job.under, base.id)
-    on = [(read_adapter(known.path), strength) for known, strength in job.under.members]
-    with attached(base.unet, on):
-        train_one(job, base, scan, processes())
