@@ -11,6 +11,7 @@ from spf_lora.adapters.file import read_adapter
 from spf_lora.cli.app import main
 from spf_lora.training.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 TINY = (
     "--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2",
     "--set", "align.twins=0", "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",

@@ -18,6 +18,7 @@ from spf_lora.training.batch import Mix, draw_batch, of_batch
 from spf_lora.training.build import build_trainer, finished_adapter
 from spf_lora.training.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 SHAPES = [(96, 96), (64, 128), (96, 96), (128, 64), (64, 128)]  # width and height
 TEXT = "a person, a red wall"
 

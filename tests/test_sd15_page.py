@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 PAGE = Path(__file__).parent.parent / "docs" / "sd15.md"
 # The tiny model is no SD1.5, and a page's reader has hours where a test has seconds.
 FEWER = {

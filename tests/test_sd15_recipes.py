@@ -12,6 +12,7 @@ from spf_lora.errors import RecipeError
 from spf_lora.recipe import find_recipe, list_recipes, load_recipe, locate_recipe
 from spf_lora.training.build import build_trainer, finished_adapter
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 TEN = sorted(
     f"sd15/{name}"
     for name in (

@@ -85,6 +85,12 @@ def moved(trainer):
     return {n: p.detach() - before[n] for n, p in trainer.parameters.items()}, steps
 
 
+@pytest.fixture(scope="module")
+def plainly(tiny_folder, eight):
+    """How a trainer without any of this moves."""
+    return moved(make_trainer(tiny_folder, eight))
+
+
 def distance(one, other):
     """Return the largest difference, as a share of the largest move."""
     largest = max(move.abs().max() for move in one.values())
@@ -92,8 +98,8 @@ def distance(one, other):
     return max((one[n] - other[n]).abs().max() for n in one) / largest
 
 
-def test_four_passes_of_two_pictures_equal_one_of_eight(trainer):
-    once, steps = moved(trainer())
+def test_four_passes_of_two_pictures_equal_one_of_eight(trainer, plainly):
+    once, steps = plainly
     often, parts = moved(trainer(plan=replace(PLAN, passes=4)))
     assert distance(once, often) < 1e-4  # sums of fp32 in another order, over four steps
     for step, part in zip(steps, parts, strict=True):
@@ -107,8 +113,8 @@ def test_four_passes_of_two_pictures_equal_one_of_eight(trainer):
     [{"gradient_checkpointing": True}, {"channels_last": True}],
     ids=lambda how: next(iter(how)),
 )
-def test_what_is_kept_and_how_it_lies_in_memory_changes_nothing(trainer, how):
-    plain, _ = moved(trainer())
+def test_what_is_kept_and_how_it_lies_in_memory_changes_nothing(trainer, plainly, how):
+    plain, _ = plainly
     other, _ = moved(trainer(**how))
     assert distance(plain, other) < 1e-4
 
@@ -129,9 +135,11 @@ def test_gradient_checkpointing_keeps_less(trainer):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_keeps_the_adapter_exact_and_learns_nearly_the_same(trainer, precision):
+def test_half_precision_keeps_the_adapter_exact_and_learns_nearly_the_same(
+    trainer, plainly, precision
+):
     plan = replace(PLAN, scaled=precision == "fp16")
-    exact, wanted = moved(trainer())
+    exact, wanted = plainly
     made = trainer(plan=plan, precision=precision)
     half, steps = moved(made)
     assert {p.dtype for p in made.parameters.values()} == {torch.float32}

@@ -1,10 +1,8 @@
 """`spf-lora train` and `spf-lora generate` as a user meets them, on a tiny random base."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,9 @@ from PIL import Image
 
 from spf_lora.adapters.card import from_metadata
 from spf_lora.adapters.file import read_adapter
+from spf_lora.training import trainer as training
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 SMALL = (
     "--set", "data.count=4", "--set", "data.batch_size=2", "--set", "align.twins=0",
     "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
@@ -23,6 +23,20 @@ SMALL = (
 def _in_a_clone(tmp_path, monkeypatch):
     (tmp_path / "adapters").mkdir()
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def hat(few_draws, tiny_folder, tmp_path_factory):
+    """What `train` makes without further words, made once."""
+    from typer.testing import CliRunner
+
+    from spf_lora.cli.app import app
+
+    path = tmp_path_factory.mktemp("once") / "hat.safetensors"
+    words = ("train", "-a", "hat", "--base", str(tiny_folder), "--steps", "4", *SMALL)
+    done = CliRunner().invoke(app, [*words, "--out", str(path)])
+    assert done.exit_code == 0, done.output
+    return path
 
 
 @pytest.fixture
@@ -53,20 +67,17 @@ def test_training_writes_a_kohya_file_with_a_card_and_a_picture(train, tiny_fold
     assert left_behind() == ["adapters/hat.png", "adapters/hat.safetensors"]
 
 
-def test_the_same_recipe_and_seed_give_the_same_file(train):
-    assert train("--out", "adapters/a.safetensors")[0] == 0
-    assert train("--out", "adapters/b.safetensors")[0] == 0
-    assert train("--out", "adapters/c.safetensors", "--seed", "1")[0] == 0
-    a, b, c = (Path(f"adapters/{n}.safetensors").read_bytes() for n in "abc")
-    assert a == b != c
+def test_the_same_recipe_and_seed_give_the_same_file(train, hat):
+    assert train("--out", "adapters/same.safetensors")[0] == 0
+    assert train("--out", "adapters/other.safetensors", "--seed", "1")[0] == 0
+    same, other = (Path(f"adapters/{n}.safetensors").read_bytes() for n in ("same", "other"))
+    assert hat.read_bytes() == same != other
 
 
-def test_an_exported_folder_gives_the_same_file_as_drawing(cli, train):
+def test_an_exported_folder_gives_the_same_file_as_drawing(cli, train, hat):
     assert cli("portraits", "export", "d", "--attribute", "hat", "--count", "4")[0] == 0
-    assert train("--out", "adapters/a.safetensors")[0] == 0
-    assert train("--out", "adapters/b.safetensors", "--data", "d")[0] == 0
-    a, b = (Path(f"adapters/{n}.safetensors").read_bytes() for n in "ab")
-    assert a == b
+    assert train("--out", "adapters/hat.safetensors", "--data", "d")[0] == 0
+    assert Path("adapters/hat.safetensors").read_bytes() == hat.read_bytes()
 
 
 def test_a_replacing_attribute_trains_too(train):
@@ -85,31 +96,24 @@ def test_tensorboard_logs_hold_every_term(train):
     assert len(events.Scalars("loss/total")) == 4
 
 
-def _start(tiny_folder, *words):
-    command = [
-        sys.executable, "-m", "spf_lora", "train", "-a", "hat", "--base", str(tiny_folder),
-        "--steps", "24", *SMALL, "--set", "training.checkpoint_every_steps=3", *words,
-    ]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(train, hat, monkeypatch):
+    draw = training.draw_batch
 
+    def interrupted(*words, index, **more):
+        if index == 2:
+            signal.raise_signal(signal.SIGINT)
+        return draw(*words, index=index, **more)
 
-def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(tiny_folder, cli):
-    checkpoint = Path("adapters/.hat.checkpoint.safetensors")
-    run = _start(tiny_folder)
-    while not checkpoint.exists() and run.poll() is None:
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGINT)
-    talk = run.communicate()[1]
-    assert run.returncode == 130, talk
-    assert left_behind() == [str(checkpoint)]
-    words = ("train", "-a", "hat", "--base", tiny_folder, "--steps", "24", *SMALL)
-    words += ("--set", "training.checkpoint_every_steps=3")
-    code, _, talk = cli(*words, "--resume")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "draw_batch", interrupted)
+        code, _, talk = train()
+    assert code == 130
+    assert "stopped after step 3" in talk, "the step it was in is finished"
+    assert left_behind() == ["adapters/.hat.checkpoint.safetensors"]
+    code, _, talk = train("--resume")
     assert code == 0
-    assert "resuming after step" in talk
-    assert cli(*words, "--out", "adapters/whole.safetensors")[0] == 0
-    resumed = Path("adapters/hat.safetensors").read_bytes()
-    assert resumed == Path("adapters/whole.safetensors").read_bytes()
+    assert "resuming after step 3" in talk
+    assert Path("adapters/hat.safetensors").read_bytes() == hat.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -221,9 +225,8 @@ def test_a_loss_that_explodes_stops_with_advice_and_keeps_the_checkpoint(train):
 
 
 @pytest.fixture
-def trained(train):
-    assert train()[0] == 0
-    return Path("adapters/hat.safetensors")
+def trained(hat):
+    return Path(shutil.copy(hat, "adapters/hat.safetensors"))
 
 
 def test_generate_draws_a_grid_with_adapters_at_any_strength(cli, tiny_folder, trained):

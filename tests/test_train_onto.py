@@ -18,6 +18,7 @@ from spf_lora.training.batch import Mix, draw_batch
 from spf_lora.training.build import run_id
 from spf_lora.training.protected import protected_prompts, taught
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 HAT = Attribute(name="hat", target_text="a hat", aliases=("hat",))
 SMALL = ("--steps", "2", "--set", "data.count=3", "--set", "data.batch_size=2")

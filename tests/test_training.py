@@ -15,6 +15,7 @@ from spf_lora.training.optim import OPTIMIZERS, make_optimizer, rate_at
 from spf_lora.training.prepare import prepare
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 PLAN = Plan(batch_size=4, learning_rate=1e-2, warmup_steps=1, max_grad_norm=1.0, seed=0)
 MIX = Mix(twins=0.2, base_prompts=0.2, empty_prompts=0.2)
 WEIGHTS = Weights(
@@ -26,7 +27,7 @@ SETTINGS = MapSettings(low=1.0, high=1.5, area_cap=0.4, decay=0.8)
 
 
 @pytest.fixture(scope="module")
-def drawn(tiny_folder):
+def drawn(tiny_folder, few_draws):
     """The tensors of five portraits; their twins are drawn once."""
     from PIL import Image
 

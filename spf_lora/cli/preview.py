@@ -9,7 +9,7 @@ from spf_lora.recipe import Recipe
 if TYPE_CHECKING:
     from spf_lora.base.load import Base
 
-_PREVIEWS = 6
+_PREVIEWS, _PREVIEW_STEPS = 6, 25
 
 
 def preview(settings: Recipe, base: "Base", examples: Any) -> Any:
@@ -24,8 +24,9 @@ def preview(settings: Recipe, base: "Base", examples: Any) -> Any:
     prompts = preview_prompts(settings, examples, _PREVIEWS)
     seeds = list(range(len(prompts)))
     with adapter_off(base.unet):
-        before = sample(base, prompts, seeds)
-    after = sample(base, [full_prompt(p, settings.attribute) for p in prompts], seeds)
+        before = sample(base, prompts, seeds, steps=_PREVIEW_STEPS)
+    asked = [full_prompt(p, settings.attribute) for p in prompts]
+    after = sample(base, asked, seeds, steps=_PREVIEW_STEPS)
     return contact_sheet(
         [(a, b, ImageChops.difference(a, b)) for a, b in zip(before, after, strict=True)]
     )
