@@ -1,12 +1,15 @@
 """Weigh optimizers' states and training steps at SD1.5's full size, for docs/memory.md.
 
-`python benchmarks/memory.py [--out FILE]`: each optimizer's state is made by one real step on
-tensors of the adapter's shapes, one at a time; the steps are weighed on fake tensors, as
-`spf-lora train --dry-run` does.
+`python benchmarks/memory.py [--out FILE] [--measure]`: each optimizer's state is made by one real
+step on tensors of the adapter's shapes, one at a time; the steps are weighed on fake tensors, as
+`spf-lora train --dry-run` does. With `--measure`, a step of a random model of the full size is also
+run at 256 and 512 px on the CPU, checkpointed (minutes, 6 GB), for what the allocator reports.
 """
 
 import argparse
 import json
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,9 +61,24 @@ def state_bytes(name, shape, cache={}):  # noqa: B006 (a cache)
     return cache[name, shape]
 
 
+def measure(px):
+    """Return the bytes of a real step beside the estimated ones."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from step import full_unet
+    from test_memory import measured, step_of
+
+    needs = replace(SD15, side=px // 8, watched=True, gradient_checkpointing=True)
+    begun = time.perf_counter()
+    found = measured(full_unet(torch.device("cpu")), needs, 768)
+    guess = step_of(estimate(*base_configs("owner/sd15"), needs))
+    return {"measured": found, "estimated": guess, "off": round(guess / found - 1, 4),
+            "seconds": round(time.perf_counter() - begun)}  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--measure", action="store_true")
     asked = parser.parse_args()
     states = {}
     for preset in ("kv", "attention", "full"):
@@ -74,6 +92,10 @@ def main():
     steps = {name: vars(estimate(unet, vae, replace(SD15, **how))) for name, how in STEPS.items()}
     result = {"spf-lora": spf_lora.__version__, "torch": torch.__version__,
               "optimizer_state_bytes": states, "step_bytes_512_px_batch_1": steps}  # fmt: skip
+    if asked.measure:
+        result["step_above_weights_bytes_dual_path_all_terms_fp32_checkpointing"] = {
+            f"{px} px": measure(px) for px in (256, 512)
+        }
     text = json.dumps(result, indent=2)
     print(text)
     if asked.out:
