@@ -24,7 +24,10 @@ RESULTS = Path(__file__).parent / "results" / "methods"
 ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses")
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
 # name -> what is changed in the attribute's own recipe; all train the recipe's number of steps
-_RIVAL = ("adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3")
+_RIVAL = (
+    "adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3",
+    "data.vocabulary=none",
+)  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "plain": ("training.method=plain", *_RIVAL),
@@ -37,7 +40,9 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
-    "ours-no-map": ("align.map_low=0", "align.map_high=1e-6", "align.map_area_cap=1"),
+    "ours-no-completion": ("data.vocabulary=none",),
+    "ours-no-map": ("attribute.scope=global", "align.outside_map=0"),
+    "ours-no-surprise": ("align.surprise=0",),
     "ours-no-subspace": ("adapter.subspace=0",),
     "ours-no-outside": ("align.outside_map=0",),
     "ours-no-twins": ("align.twins=0",),

@@ -83,6 +83,12 @@ class DataSettings:
     passes: int = setting(
         1, "parts a batch is computed in, to save memory; the result is one", low=1, high=1024
     )
+    vocabulary: str = setting(
+        "none",
+        "captions are completed from it with what align.clip sees for certain: none, portraits, "
+        "photographs, or a .toml file",
+        shape=_NAME,
+    )
     seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
 
 
@@ -115,8 +121,9 @@ class AlignSettings:
     empty_prompts: float = setting(
         0.0, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
     )
-    map_low: float = setting(1.2, "answer, in means, where the map begins", low=0.0, high=100)
-    map_high: float = setting(2.0, "answer, in means, where the map is 1", low=0.0, high=100)
+    silence: float = setting(
+        1.0, "weight of samples that hold the adapter still", low=0.0, high=1000
+    )
     map_area_cap: float = setting(
         0.4, "largest share of the picture that the control map may free", low=0.01, high=1.0
     )
@@ -243,8 +250,6 @@ def _contradictions(sections: Mapping[str, Any]) -> list[str]:
     data = sections["data"]
     if data.batch_size % data.passes:
         faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
-    if align.map_low >= align.map_high:
-        faults.append("align.map_low must be below align.map_high")
     if align.twins + align.base_prompts + align.empty_prompts >= 1:
         faults.append("align.twins, base_prompts and empty_prompts leave no training picture")
     return faults

@@ -10,6 +10,7 @@ from spf_lora.method.control_map import (
     control_map,
     phrase_answer,
     rescaled_distances,
+    threshold,
 )
 from spf_lora.method.dual_path import dual_path
 from spf_lora.method.protect import choose_subspace, project_
@@ -90,13 +91,37 @@ def test_an_answer_is_zero_where_paths_agree_and_has_no_scale_and_no_gradient():
     assert not small.requires_grad
 
 
-def test_a_control_map_begins_at_low_ends_at_high_and_keeps_to_its_area():
-    answers = torch.tensor([0.0, 1.0, 1.5, 2.0, 3.0] + [0.0] * 11).reshape(1, 1, 4, 4)
-    found = control_map(answers, low=1.0, high=2.0, area_cap=1.0).flatten()[:5]
-    assert found.tolist() == [0, 0, 0.5, 1, 1]
-    capped = control_map(torch.rand(2, 1, 16, 16) + 5, low=1.0, high=2.0, area_cap=0.25)
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.35])
+def test_a_control_map_finds_small_and_large_regions_alike(share):
+    torch.manual_seed(0)
+    inside = torch.rand(4, 1, 16, 16) < share
+    answers = torch.where(inside, 3.0, 1.0) + 0.3 * torch.rand(4, 1, 16, 16)
+    found = control_map(answers, area_cap=0.5)
+    assert ((found > 0) == inside).all()
+    assert found[inside].mean() > 0.9
+    scaled = control_map(7 * answers, area_cap=0.5)
+    torch.testing.assert_close(scaled, found, atol=1e-5, rtol=0)
+
+
+def test_a_control_map_keeps_to_its_area_and_is_empty_where_nothing_answers():
+    capped = control_map(torch.rand(2, 1, 16, 16) + 5, area_cap=0.25)
     assert ((capped > 0).float().mean(dim=(1, 2, 3)) <= 0.26).all()
-    assert control_map(torch.zeros(1, 1, 4, 4), low=0.0, high=1.0, area_cap=1.0).max() == 0
+    assert control_map(torch.zeros(1, 1, 4, 4), area_cap=1.0).max() == 0
+
+
+def test_the_threshold_parts_two_classes_with_the_largest_variance_between_them():
+    torch.manual_seed(0)
+    flat = torch.rand(3, 40) ** 3
+    for row, cut in zip(flat, threshold(flat).flatten(), strict=True):
+
+        def between(at, row=row):
+            upper = row > at
+            if upper.all() or not upper.any():
+                return 0.0
+            means = row[upper].mean() - row[~upper].mean()
+            return float(upper.float().mean() * (~upper).float().mean() * means**2)
+
+        assert between(cut) >= max(between(value) for value in row) - 1e-6
 
 
 def test_phrases_far_from_the_target_subtract_where_they_are_attended_to():

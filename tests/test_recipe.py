@@ -278,7 +278,6 @@ def test_a_section_written_as_a_value_is_told(tmp_path: Path) -> None:
             ["attribute.scope=global", "align.outside_map=0", "align.fine_grained=1"],
             "align.fine_grained holds what lies outside",
         ),
-        (["align.map_low=2", "align.map_high=2"], "align.map_low must be below align.map_high"),
         (["align.twins=0.6", "align.base_prompts=0.5"], "leave no training picture"),
         (["data.passes=3"], "data.passes must divide data.batch_size"),
         (["align.response=-1"], "align.response"),

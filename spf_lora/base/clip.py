@@ -17,7 +17,11 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 
 class ClipModel(Protocol):
-    """A text and an image tower with one space."""
+    """A text and an image tower with one space; `scale` turns cosines into logits."""
+
+    @property
+    def scale(self) -> float:
+        """Return CLIP's logit scale, learned or chosen."""
 
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit embeddings (texts, dim)."""
@@ -30,6 +34,7 @@ class _TransformersClip:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.side: int = model.config.vision_config.image_size
+        self.scale: float = model.logit_scale.exp().item()
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
@@ -59,9 +64,10 @@ def load_clip(base: Base, spec: str = "base") -> ClipModel:
     if spec == "base":
         if base.folder != EMBEDDED:
             raise BaseModelError(
-                "a response loss needs a CLIP, and only the embedded base brings its own",
+                "a response loss or a vocabulary needs a CLIP, and only the embedded base brings "
+                "its own",
                 hint="name one with --set align.clip=openai/clip-vit-large-patch14 or a local "
-                "folder, or set align.response=0",
+                "folder, or set align.response=0 and data.vocabulary=none",
             )
         from spf_lora.base.towers import Clip
 

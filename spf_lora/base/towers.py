@@ -86,6 +86,8 @@ class Clip:
         folder: holds `model.safetensors` with the image tower and the text projection.
     """
 
+    scale = 30.0  # of logits: it was trained with a sigmoid loss, so no softmax scale was learned
+
     def __init__(self, base: Any, folder: Path) -> None:
         weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
         self.base = base

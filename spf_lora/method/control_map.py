@@ -80,22 +80,45 @@ def rescaled_distances(similarity: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def control_map(answers: torch.Tensor, *, low: float, high: float, area_cap: float) -> torch.Tensor:
-    """Turn answers into the map: 0 below `low`, 1 above `high`, no more than the cap above 0.
+def control_map(answers: torch.Tensor, *, area_cap: float) -> torch.Tensor:
+    """Turn answers into the map: 0 below each sample's own threshold, 1 well above it.
+
+    A hat covers a third of a picture and glasses a tenth, so no multiple of the mean fits both.
 
     Args:
         answers: how much more than on average a place answers, (batch, 1, h, w).
-        low: answer where the map begins, in means of the sample.
-        high: answer where the map is 1; above `low`.
         area_cap: largest share of the picture where the map is above 0, in (0, 1].
 
     Returns:
-        (batch, 1, h, w) in [0, 1].
+        (batch, 1, h, w) in [0, 1]; the map rises from the threshold to half of the way to the mean
+        of what is above it.
     """
     flat = answers.flatten(1)
-    floor = flat.quantile(1 - area_cap, dim=1).clamp(min=low)[:, None, None, None]
-    soft = ((answers - floor) / (high - low)).clamp(0, 1)
-    return soft * (answers > 0)
+    floor = torch.maximum(threshold(flat), flat.quantile(1 - area_cap, dim=1, keepdim=True))
+    above = flat > floor
+    top = (flat * above).sum(dim=1, keepdim=True) / above.sum(dim=1, keepdim=True).clamp(min=1)
+    rise = ((top - floor) / 2).clamp(min=1e-6)
+    soft = ((flat - floor) / rise).clamp(0, 1)  # (batch, places)
+    return (soft * (flat > 0)).reshape(answers.shape)
+
+
+def threshold(flat: torch.Tensor) -> torch.Tensor:
+    """Return the value that parts each row into two classes farthest apart, (batch, 1).
+
+    It has the largest variance between the classes (Otsu, IEEE SMC 9 (1979), equation 18).
+
+    Args:
+        flat: (batch, places), two places or more.
+    """
+    values = flat.sort(dim=1).values
+    count = values.shape[1]
+    below = torch.arange(1, count, device=flat.device)  # places in the lower class
+    sums = values.cumsum(dim=1)
+    lower = sums[:, :-1] / below
+    upper = (sums[:, -1:] - sums[:, :-1]) / (count - below)
+    between = below * (count - below) * (upper - lower).square()
+    best = between.argmax(dim=1, keepdim=True)
+    return (values.gather(1, best) + values.gather(1, best + 1)) / 2
 
 
 class MapMemory:

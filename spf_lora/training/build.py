@@ -26,6 +26,7 @@ from spf_lora.data.buckets import Bucket, make_buckets
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
 from spf_lora.data.check import Report, check
+from spf_lora.data.completion import NONE, load_vocabulary
 from spf_lora.data.folder import (
     LARGEST_PX,
     Example,
@@ -45,6 +46,7 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
 from spf_lora.training.processes import Processes
 from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
+from spf_lora.training.seen import completed
 from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
 from spf_lora.training.witness import surprises
@@ -112,10 +114,17 @@ def build_trainer(
     """
     rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
     mix = rival.mix if rival else _mix(recipe)
-    clip = None
-    if rival is None and recipe.align.response > 0:
-        clip = load_clip(base, recipe.align.clip)
-    prompts = [base_prompt(e.caption, recipe.attribute) for e in examples]
+    responds = rival is None and recipe.align.response > 0
+    completes = recipe.data.vocabulary != NONE
+    clip = load_clip(base, recipe.align.clip) if responds or completes else None
+    told: list[str] = []
+    asked = list(examples)
+    if completes and clip is not None:
+        vocabulary = load_vocabulary(recipe.data.vocabulary)
+        asked, *told = completed(asked, recipe.attribute, vocabulary, base, clip)
+    if not responds:
+        clip = None
+    prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     masks = _masks(rival, examples)
     # a map is wanted, and nobody drew it
     witness = (
@@ -127,7 +136,7 @@ def build_trainer(
         base,
         [e.image for e in examples],
         base_prompts=prompts,
-        full_prompts=[full_prompt(e.caption, recipe.attribute) for e in examples],
+        full_prompts=[full_prompt(e.caption, recipe.attribute) for e in asked],
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
         twin_prompts=protected_prompts(prompts, recipe.attribute, under) if own else (),
@@ -159,7 +168,7 @@ def build_trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
         data=data, stages=stages, plan=_plan(recipe),
         checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
-        processes=processes, remarks=remarks,
+        processes=processes, remarks=(*told, *remarks),
     )  # fmt: skip
 
 
@@ -211,10 +220,10 @@ def _stages(
     weights = Weights(
         denoise=align.denoise, outside_map=align.outside_map, fine_grained=align.fine_grained,
         text_consistent=align.text_consistent, response=align.response,
-        response_max_t=align.response_max_t, phrases=align.phrases,
+        response_max_t=align.response_max_t, phrases=align.phrases, silence=align.silence,
     )  # fmt: skip
     settings = MapSettings(
-        low=align.map_low, high=align.map_high, area_cap=align.map_area_cap,
+        area_cap=align.map_area_cap,
         decay=align.map_decay, everywhere=recipe.attribute.scope == "global",
         surprise=align.surprise,
     )  # fmt: skip
@@ -223,7 +232,8 @@ def _stages(
         alphas=base.scheduler.alphas_cumprod, embed=_embedder(base, clip),
         surprise=surprise,
     )  # fmt: skip
-    learn = Stage("learn", recipe.learn.steps, Learn(base.unet, data, times))
+    learned = Learn(base.unet, data, times, surprise, align.map_area_cap)
+    learn = Stage("learn", recipe.learn.steps, learned)
     return [learn, Stage("align", align.steps, aligned, mix)]
 
 

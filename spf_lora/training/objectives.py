@@ -51,7 +51,8 @@ class Weights:
     """Weights of the align stage's terms, each >= 0; 0 leaves the term out.
 
     `response_max_t` is the last time step with a response loss: one-step predictions are too
-    wrong beyond. `phrases` is the base phrases' share in the control map.
+    wrong beyond. `phrases` is the base phrases' share in the control map, `silence` the weight of
+    samples that do not ask, beside those that do.
     """
 
     denoise: float
@@ -61,6 +62,7 @@ class Weights:
     response: float
     response_max_t: int
     phrases: float
+    silence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,6 @@ class MapSettings:
     `surprise` is the share of the frozen base's own surprise at a training picture.
     """
 
-    low: float
-    high: float
     area_cap: float
     decay: float
     everywhere: bool = False
@@ -94,15 +94,31 @@ def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
 
 
 class Learn:
-    """Stage 1: ordinary fine-tuning on picture and full prompt."""
+    """Stage 1: fine-tuning on picture and full prompt, where the target may be.
 
-    def __init__(self, unet: Any, data: Prepared, weights: torch.Tensor) -> None:
+    Args:
+        unet: carries the adapter.
+        data: what is learned.
+        weights: of the time steps, (steps,).
+        surprise: where the frozen base is surprised by each picture, (n, 1, h, w); or None.
+        area_cap: see `control_map`.
+    """
+
+    def __init__(
+        self, unet: Any, data: Prepared, weights: torch.Tensor,
+        surprise: torch.Tensor | None = None, area_cap: float = 1.0,
+    ) -> None:  # fmt: skip
         self.unet, self.data, self.times = unet, data, weights.to(data.latents.device)
+        self.surprise, self.area_cap = surprise, area_cap
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Return the denoising loss; where the pictures have masks, inside them."""
+        """Return the denoising loss inside drawn masks, else where the base is surprised."""
         eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
-        where = None if self.data.masks is None else of_batch(self.data.masks, batch)
+        where = None
+        if self.data.masks is not None:
+            where = of_batch(self.data.masks, batch)
+        elif self.surprise is not None:
+            where = control_map(of_batch(self.surprise, batch), area_cap=self.area_cap)
         loss = losses.denoise(eps, batch.noise, self.times[batch.t], where)
         return Outcome(loss, {"denoise": loss.item()})
 
@@ -165,7 +181,12 @@ class Align:
         times = self.times[batch.t]
         terms = {
             "denoise": losses.denoise(response.eps, batch.noise, times * batch.real, control),
-            "outside_map": losses.outside_map(response.eps, reference.eps, control, times),
+            "outside_map": losses.outside_map(
+                response.eps,
+                reference.eps,
+                control,
+                times * torch.where(batch.asked > 0, 1.0, weights.silence),
+            ),
         }
         if weights.fine_grained:
             terms["fine_grained"] = losses.fine_grained(
@@ -207,10 +228,7 @@ class Align:
             share = self.settings.surprise * batch.real[asked][:, None, None, None]
             witness = of_batch(self.surprise, batch)[asked]
             averaged = (1 - share) * averaged + share * witness
-        control[asked] = control_map(
-            averaged, low=self.settings.low, high=self.settings.high,
-            area_cap=self.settings.area_cap,
-        )  # fmt: skip
+        control[asked] = control_map(averaged, area_cap=self.settings.area_cap)
         return control
 
     def watch(self, area: float | None) -> None:
@@ -226,7 +244,7 @@ class Align:
         if self.stuck >= _PATIENCE:
             raise TrainingError(
                 f"the control map was {wrong} for {_PATIENCE} steps",
-                hint="raise learn.steps or lower align.map_low: the prompt is not answered yet"
+                hint="raise learn.steps or align.surprise: the prompt is not answered yet"
                 if wrong == "empty"
                 else 'lower align.map_area_cap, or set attribute.scope = "global" if it is meant '
                 "to change the whole picture",

@@ -12,7 +12,7 @@ import torch
 from spf_lora.method.control_map import relative, smooth
 from spf_lora.training.prepare import Prepared
 
-DRAWS, FIRST_T, LAST_T = 8, 50, 900
+DRAWS, FIRST_T, LAST_T = 8, 600, 975  # large times, where a prompt decides what is drawn
 _BATCH = 8
 
 

@@ -1,0 +1,125 @@
+"""Captions completed with what a CLIP sees for certain (ours).
+
+People name half of what a picture shows. What goes unnamed and comes with the attribute is learned
+as if it were the attribute: that is how a LoRA is polluted. A phrase that names it takes the blame
+upon itself.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spf_lora.data.captions import base_prompt, has_target, join_phrases, split_phrases
+from spf_lora.errors import RecipeError
+from spf_lora.recipe import Attribute
+from spf_lora.shipped import shipped_folder
+
+NONE = "none"
+CERTAIN = 0.8  # least probability, among a group's phrases, of one that is added
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What pictures may show.
+
+    Attributes:
+        template: how a phrase is put to the CLIP, with {} in its place.
+        groups: phrases of which a picture shows one at a time; in the order captions have.
+    """
+
+    template: str
+    groups: tuple[tuple[str, ...], ...]
+
+
+def load_vocabulary(name: str) -> Vocabulary:
+    """Read a shipped vocabulary, or a user's TOML file.
+
+    Raises:
+        RecipeError: there is none, or it says something else than a template and groups.
+    """
+    folder = shipped_folder("recipes") / "vocabularies"
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
+        raise RecipeError(
+            f"the vocabulary {name} cannot be read: {error}",
+            hint=f"data.vocabulary is none, a .toml file, or one of: {known}",
+        ) from error
+    faults = _faults(table)
+    if faults:
+        raise RecipeError(
+            "\n  ".join((f"the vocabulary {name} is not right:", *faults)),
+            hint='it has template = "a photo of {}" and, under [groups], lists of phrases',
+        )
+    return Vocabulary(table["template"], tuple(tuple(group) for group in table["groups"].values()))
+
+
+def _faults(table: Mapping[str, Any]) -> list[str]:
+    faults = [f"{key} is not a known key" for key in table if key not in ("template", "groups")]
+    template, groups = table.get("template"), table.get("groups")
+    if not isinstance(template, str) or template.count("{}") != 1:
+        faults.append("template must be a text with one {}")
+    if not isinstance(groups, dict) or not groups:
+        return [*faults, "groups must hold lists of phrases"]
+    seen: set[str] = set()
+    for name, group in groups.items():
+        if not isinstance(group, list) or len(group) < 2:
+            faults.append(f"groups.{name} must list two phrases or more")
+            continue
+        for phrase in group:
+            if not isinstance(phrase, str) or split_phrases(phrase) != [phrase]:
+                faults.append(f"groups.{name}: {phrase!r} is not one phrase without commas")
+            elif phrase in seen:
+                faults.append(f"groups.{name}: {phrase!r} stands there twice")
+            else:
+                seen.add(phrase)
+    return faults
+
+
+def complete(
+    caption: str,
+    attribute: Attribute,
+    vocabulary: Vocabulary,
+    seen: Sequence[tuple[str, float]],
+) -> str:
+    """Return the caption with what it leaves out; what it says stays, in its order.
+
+    A phrase is added where its certainty is at least `CERTAIN`, the caption names no phrase of its
+    group, and neither the target nor what the target replaces is in the group.
+
+    Args:
+        caption: of one picture.
+        attribute: never added.
+        vocabulary: its groups give the place of a new phrase.
+        seen: of each group, the likeliest phrase and its certainty in [0, 1].
+    """
+    phrases = split_phrases(caption)
+    group_of = {p: i for i, group in enumerate(vocabulary.groups) for p in group}
+    gives_way = set(attribute.replaces)
+    for number, (phrase, certainty) in enumerate(seen):
+        group = vocabulary.groups[number]
+        if certainty < CERTAIN or gives_way.intersection(group):
+            continue
+        if any(has_target(own, attribute) for own in group) or _names(phrases, group):
+            continue
+        later = (
+            place
+            for place, said in enumerate(phrases)
+            if group_of.get(said, -1) > number or not base_prompt(said, attribute)
+        )
+        phrases.insert(next(later, len(phrases)), phrase)
+    return join_phrases(phrases)
+
+
+def _names(phrases: Sequence[str], group: Sequence[str]) -> bool:
+    """Tell whether any phrase names one of a group, as whole words in any case."""
+    said = ", ".join(phrases).casefold()
+    return any(_whole(own.casefold(), said) for own in group)
+
+
+def _whole(words: str, text: str) -> bool:
+    return f" {words} " in f" {text.replace(',', ' ').replace('.', ' ')} "

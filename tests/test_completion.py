@@ -1,0 +1,132 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spf_lora.base.load import load_base
+from spf_lora.data.completion import NONE, Vocabulary, complete, load_vocabulary
+from spf_lora.data.folder import Example
+from spf_lora.data.portraits import FACTORS, caption, partial_caption, render, unbiased
+from spf_lora.errors import RecipeError
+from spf_lora.recipe import Attribute, find_recipe, load_recipe
+from spf_lora.training.build import build_trainer
+from spf_lora.training.seen import completed
+
+BEARD = Attribute(name="beard", target_text="a beard", aliases=("bearded",))
+BLONDE = Attribute(name="blonde", target_text="blonde hair", replaces=("red hair",))
+WORDS = Vocabulary(
+    "a photo, {}", (("tan skin", "pale skin"), ("red hair", "grey hair"), ("a hoodie", "a suit"))
+)
+SURE = (("tan skin", 0.99), ("red hair", 0.99), ("a suit", 0.99))
+
+
+def test_what_a_caption_leaves_out_is_added_in_the_order_of_the_vocabulary():
+    found = complete("a man, grey hair, a beard", BEARD, WORDS, SURE)
+    assert found == "a man, tan skin, grey hair, a suit, a beard"
+    assert complete(found, BEARD, WORDS, SURE) == found
+
+
+def test_a_sentence_keeps_its_words_and_gets_the_rest_behind_it():
+    found = complete("A bearded man with Red Hair", BEARD, WORDS, SURE)
+    assert found == "A bearded man with Red Hair, tan skin, a suit"
+
+
+def test_what_is_not_certain_is_not_added():
+    assert complete("a beard", BEARD, WORDS, [(p, 0.79) for p, _ in SURE]) == "a beard"
+
+
+def test_what_the_target_replaces_or_is_called_is_never_added():
+    assert complete("blonde hair", BLONDE, WORDS, SURE) == "tan skin, a suit, blonde hair"
+    named = replace(BEARD, aliases=("red hair",))
+    assert "red hair" not in complete("a beard", named, WORDS, SURE)
+
+
+def test_the_shipped_vocabularies_are_right():
+    assert load_vocabulary("photographs").groups
+    shown = tuple(tuple(phrase for phrase, _ in values.values()) for values in FACTORS.values())
+    assert load_vocabulary("portraits").groups == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("template = 3\n[groups]\na = ['b', 'c']", "template must be a text with one {}"),
+        ("template = '{}'", "groups must hold lists of phrases"),
+        ("template = '{}'\n[groups]\na = ['b']", "groups.a must list two phrases or more"),
+        ("template = '{}'\n[groups]\na = ['b, c', 'd']", "not one phrase without commas"),
+        ("template = '{}'\n[groups]\na = ['b', 'b']", "stands there twice"),
+        ("x = 1\ntemplate = '{}'\n[groups]\na = ['b', 'c']", "x is not a known key"),
+        ("x =", "cannot be read"),
+    ],
+)
+def test_a_vocabulary_that_is_not_right_is_refused(tmp_path, text, fault):
+    path = tmp_path / "words.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=fault):
+        load_vocabulary(str(path))
+
+
+def test_an_unknown_vocabulary_is_refused_with_those_there_are():
+    with pytest.raises(RecipeError, match="the vocabulary nothing") as caught:
+        load_vocabulary("nothing")
+    assert "photographs, portraits" in caught.value.hint
+
+
+class Sure:
+    """A CLIP whose pictures are as near to the words as their brightness says."""
+
+    scale = 100.0
+
+    def embed_text(self, texts):
+        angle = torch.tensor(
+            [0.0 if "tan" in t or "red" in t or "suit" in t else 1.5 for t in texts]
+        )
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+    def embed_image(self, pixels):
+        angle = (1 - pixels.mean(dim=(1, 2, 3))) / 2 * 1.5
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_pictures_are_judged_one_by_one_and_the_count_is_told(embedded):
+    white, black = (Image.fromarray(np.full((64, 64, 3), v, np.uint8)) for v in (255, 0))
+    examples = [Example(white, "a beard", "white"), Example(black, "a beard", "black")]
+    found, told = completed(examples, BEARD, WORDS, embedded, Sure())
+    assert [e.caption for e in found] == [
+        "tan skin, red hair, a suit, a beard",
+        "pale skin, grey hair, a hoodie, a beard",
+    ]
+    assert found[0].image is white
+    assert "3.0 phrases a picture" in told
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_base("embedded", device=torch.device("cpu"))
+
+
+def test_the_embedded_base_completes_captions_to_the_truth(embedded, tmp_path):
+    rng = random.Random(3)
+    people = [unbiased(rng) for _ in range(8)]
+    examples = [
+        Example(render(p, ("beard",)), partial_caption(p, ("beard",), rng, coverage=0.5), str(i))
+        for i, p in enumerate(people)
+    ]
+    recipe = load_recipe(
+        find_recipe("beard"), ["learn.steps=1", "align.steps=0", "data.batch_size=1"]
+    )
+    trainer = build_trainer(recipe, embedded, examples, checkpoint=tmp_path / "c")
+    assert any("captions completed" in remark for remark in trainer.remarks)
+    silent = load_recipe(
+        find_recipe("beard"),
+        ["learn.steps=1", "align.steps=0", "data.batch_size=1", f"data.vocabulary={NONE}"],
+    )
+    base = load_base("embedded", device=torch.device("cpu"))
+    exact = [
+        replace(e, caption=caption(p, ("beard",))) for e, p in zip(examples, people, strict=True)
+    ]
+    told = build_trainer(silent, base, exact, checkpoint=tmp_path / "d")
+    torch.testing.assert_close(trainer.data.full_states, told.data.full_states)
