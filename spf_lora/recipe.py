@@ -121,9 +121,6 @@ class AlignSettings:
     empty_prompts: float = setting(
         0.0, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
     )
-    silence: float = setting(
-        1.0, "weight of samples that hold the adapter still", low=0.0, high=1000
-    )
     map_area_cap: float = setting(
         0.4, "largest share of the picture that the control map may free", low=0.01, high=1.0
     )

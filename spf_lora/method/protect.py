@@ -83,14 +83,23 @@ def reads_text(name: str) -> bool:
 
 
 @torch.no_grad()
-def project_(parameters: Mapping[str, torch.nn.Parameter], basis: torch.Tensor) -> None:
+def project_(
+    parameters: Mapping[str, torch.nn.Parameter], basis: torch.Tensor, *, lengths: bool = False
+) -> None:
     """Keep every down factor that reads text in the span of `basis`, in place.
 
     Args:
         parameters: the adapter's, by peft's names; `lora_A` is the down factor, (rank, width).
         basis: orthonormal, (width, directions).
+        lengths: give each row back its length. One direction of `width` keeps 1 / sqrt(width) of a
+            random row; so short, what reads the text learns last, and what reads the picture, and
+            cannot tell who asked, learns in its stead.
     """
     for name, parameter in parameters.items():
         if ".lora_A." in name and reads_text(name):
             span = basis.to(parameter)
-            parameter.copy_(parameter @ span @ span.T)
+            inside = parameter @ span @ span.T  # (rank, width)
+            if lengths:
+                before, after = (rows.norm(dim=1, keepdim=True) for rows in (parameter, inside))
+                inside *= before / after.clamp(min=1e-12)
+            parameter.copy_(inside)

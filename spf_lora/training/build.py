@@ -124,6 +124,7 @@ def build_trainer(
         asked, *told = completed(asked, recipe.attribute, vocabulary, base, clip)
     if not responds:
         clip = None
+    said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     masks = _masks(rival, examples)
     # a map is wanted, and nobody drew it
@@ -139,7 +140,7 @@ def build_trainer(
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in asked],
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
-        twin_prompts=protected_prompts(prompts, recipe.attribute, under) if own else (),
+        twin_prompts=protected_prompts(said, recipe.attribute, under) if own else (),
         masks=masks,
         clip=clip,
         buckets=shapes_of(recipe, base),
@@ -159,7 +160,7 @@ def build_trainer(
         learning_rate=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
-    keep, remarks = _subspace(recipe, base, prompts, under, parameters)
+    keep, remarks = _subspace(recipe, base, said, under, parameters)
     surprise = None
     if witness:
         surprise = surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
@@ -269,6 +270,7 @@ def _subspace(
     )
     if chosen.selectivity < LEAST_SELECTIVE:
         return lambda: None, (f"{found}: too little to choose by, so they read everything",)
+    project_(parameters, chosen.basis, lengths=True)
     return lambda: project_(parameters, chosen.basis), (found,)
 
 
