@@ -290,11 +290,16 @@ def test_a_projected_adapter_cannot_read_outside_its_subspace(tiny):
     basis = torch.linalg.qr(torch.randn(24, 3))[0]
     before = {n: p.clone() for n, p in parameters.items()}
     project_(parameters, basis)
+    length = {n: p.norm(dim=1) for n, p in before.items()}
+    again = {n: torch.nn.Parameter(p.clone()) for n, p in before.items()}
+    project_(again, basis, lengths=True)
     outside = torch.randn(24)
     outside -= basis @ (basis.T @ outside)
     for name, parameter in parameters.items():
         if "lora_A" in name and ("attn2.to_k" in name or "attn2.to_v" in name):
             assert (parameter @ outside).abs().max() < 1e-5
             torch.testing.assert_close(parameter @ basis, before[name] @ basis)
+            assert (again[name] @ outside).abs().max() < 1e-5
+            torch.testing.assert_close(again[name].norm(dim=1), length[name])
         else:
             assert torch.equal(parameter, before[name])

@@ -55,6 +55,8 @@ def _kept(base, *changes):
     name = "x.attn2.to_k.lora_A.default.weight"
     parameters = {name: torch.nn.Parameter(torch.randn(2, 192))}
     keep, remarks = build._subspace(recipe, base, prompts, NOTHING, parameters)
+    with torch.no_grad():
+        parameters[name] += 1e-2 * torch.randn(2, 192)  # as a step would
     before = parameters[name].detach().clone()
     keep()
     return torch.equal(before, parameters[name]), remarks

@@ -221,7 +221,7 @@ def _stages(
     weights = Weights(
         denoise=align.denoise, outside_map=align.outside_map, fine_grained=align.fine_grained,
         text_consistent=align.text_consistent, response=align.response,
-        response_max_t=align.response_max_t, phrases=align.phrases, silence=align.silence,
+        response_max_t=align.response_max_t, phrases=align.phrases,
     )  # fmt: skip
     settings = MapSettings(
         area_cap=align.map_area_cap,

@@ -51,8 +51,7 @@ class Weights:
     """Weights of the align stage's terms, each >= 0; 0 leaves the term out.
 
     `response_max_t` is the last time step with a response loss: one-step predictions are too
-    wrong beyond. `phrases` is the base phrases' share in the control map, `silence` the weight of
-    samples that do not ask, beside those that do.
+    wrong beyond. `phrases` is the base phrases' share in the control map.
     """
 
     denoise: float
@@ -62,7 +61,6 @@ class Weights:
     response: float
     response_max_t: int
     phrases: float
-    silence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -181,12 +179,7 @@ class Align:
         times = self.times[batch.t]
         terms = {
             "denoise": losses.denoise(response.eps, batch.noise, times * batch.real, control),
-            "outside_map": losses.outside_map(
-                response.eps,
-                reference.eps,
-                control,
-                times * torch.where(batch.asked > 0, 1.0, weights.silence),
-            ),
+            "outside_map": losses.outside_map(response.eps, reference.eps, control, times),
         }
         if weights.fine_grained:
             terms["fine_grained"] = losses.fine_grained(
