@@ -31,6 +31,7 @@ _RIVAL = (
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "plain": ("training.method=plain", *_RIVAL),
+    "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
     "l2-to-base": ("training.method=l2-to-base", *_RIVAL),
     "prior-preservation": ("training.method=prior-preservation", *_RIVAL),
