@@ -28,7 +28,7 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared
 from spf_lora.training.speed import set_up
 
-SETTINGS = MapSettings(low=1.2, high=2.0, area_cap=0.4, decay=0.8)
+SETTINGS = MapSettings(area_cap=0.4, decay=0.8)
 
 
 def random_model(make, device, dtype=torch.float32):

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_base_without_a_clip_of_its_own_needs_one_named(tiny):
-    with pytest.raises(BaseModelError, match="a vocabulary needs a CLIP") as caught:
+    with pytest.raises(BaseModelError, match="a response loss needs a CLIP") as caught:
         load_clip(tiny)
     assert "align.clip=" in caught.value.hint
 

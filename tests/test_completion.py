@@ -12,7 +12,7 @@ from spf_lora.data.folder import Example
 from spf_lora.data.portraits import FACTORS, caption, partial_caption, render, unbiased
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Attribute, find_recipe, load_recipe
-from spf_lora.training.build import build_trainer
+from spf_lora.training.build import build_trainer, load_examples
 from spf_lora.training.seen import completed
 
 BEARD = Attribute(name="beard", target_text="a beard", aliases=("bearded",))
@@ -130,3 +130,13 @@ def test_the_embedded_base_completes_captions_to_the_truth(embedded, tmp_path):
     ]
     told = build_trainer(silent, base, exact, checkpoint=tmp_path / "d")
     torch.testing.assert_close(trainer.data.full_states, told.data.full_states)
+
+
+def test_a_base_without_a_clip_leaves_captions_alone_and_says_so(tiny, tmp_path):
+    recipe = load_recipe(
+        find_recipe("beard"),
+        ["learn.steps=1", "align.steps=0", "data.count=2", "data.batch_size=1"],
+    )
+    examples = load_examples(recipe, None)
+    told = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c").remarks
+    assert any("captions stay as they are" in remark for remark in told)

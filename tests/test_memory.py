@@ -48,7 +48,7 @@ def measured(unet, needs, width):
         share = 0.5 if needs.watched else 0.0
         objective = Align(
             unet, data, times=torch.ones(1000), alphas=torch.ones(1000),
-            settings=MapSettings(low=1.0, high=1.5, area_cap=0.4, decay=0.8),
+            settings=MapSettings(area_cap=0.4, decay=0.8),
             weights=Weights(
                 denoise=1.0, outside_map=1.0, fine_grained=share, text_consistent=share,
                 response=0.0, response_max_t=300, phrases=0.0,

@@ -54,7 +54,7 @@ def make_trainer(folder, drawn, *, plan=PLAN, stages=2, processes=None, **how):
             denoise=2.0, outside_map=2.0, fine_grained=0.5, text_consistent=5.0, response=1.0,
             response_max_t=600, phrases=0.1,
         ),
-        settings=MapSettings(low=1.0, high=1.5, area_cap=0.4, decay=0.8),
+        settings=MapSettings(area_cap=0.4, decay=0.8),
         embed=lambda latents: latents.flatten(1)[:, :16],
     )  # fmt: skip
     return Trainer(

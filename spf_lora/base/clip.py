@@ -50,6 +50,11 @@ class _TransformersClip:
         return normalize(self.model.visual_projection(found.pooler_output), dim=-1)
 
 
+def brings_clip(base: Base, spec: str = "base") -> bool:
+    """Tell whether `load_clip` has one to load: a named one, or the base's own."""
+    return spec != "base" or base.folder == EMBEDDED
+
+
 def load_clip(base: Base, spec: str = "base") -> ClipModel:
     """Return the CLIP of a response loss, frozen.
 
@@ -64,10 +69,9 @@ def load_clip(base: Base, spec: str = "base") -> ClipModel:
     if spec == "base":
         if base.folder != EMBEDDED:
             raise BaseModelError(
-                "a response loss or a vocabulary needs a CLIP, and only the embedded base brings "
-                "its own",
+                "a response loss needs a CLIP, and only the embedded base brings its own",
                 hint="name one with --set align.clip=openai/clip-vit-large-patch14 or a local "
-                "folder, or set align.response=0 and data.vocabulary=none",
+                "folder, or set align.response=0",
             )
         from spf_lora.base.towers import Clip
 

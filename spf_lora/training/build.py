@@ -18,7 +18,7 @@ from spf_lora.adapters.attach import attach_trainable, trained_adapter
 from spf_lora.adapters.card import Card, file_metadata
 from spf_lora.adapters.file import Adapter
 from spf_lora.adapters.onto import NOTHING, Below
-from spf_lora.base.clip import ClipModel, load_clip
+from spf_lora.base.clip import ClipModel, brings_clip, load_clip
 from spf_lora.base.load import Base
 from spf_lora.base.outline import picture_step
 from spf_lora.base.texts import cut_off
@@ -115,15 +115,8 @@ def build_trainer(
     rival = None if recipe.training.method == "ours" else RIVALS[recipe.training.method]
     mix = rival.mix if rival else _mix(recipe)
     responds = rival is None and recipe.align.response > 0
-    completes = recipe.data.vocabulary != NONE
-    clip = load_clip(base, recipe.align.clip) if responds or completes else None
-    told: list[str] = []
-    asked = list(examples)
-    if completes and clip is not None:
-        vocabulary = load_vocabulary(recipe.data.vocabulary)
-        asked, *told = completed(asked, recipe.attribute, vocabulary, base, clip)
-    if not responds:
-        clip = None
+    clip = load_clip(base, recipe.align.clip) if responds else None
+    asked, told = _completed(recipe, base, examples)
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     masks = _masks(rival, examples)
@@ -171,6 +164,23 @@ def build_trainer(
         checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
         processes=processes, remarks=(*told, *remarks),
     )  # fmt: skip
+
+
+def _completed(
+    recipe: Recipe, base: Base, examples: Sequence[Example]
+) -> tuple[Sequence[Example], list[str]]:
+    """Complete the captions; return the examples and what to tell."""
+    if recipe.data.vocabulary == NONE:
+        return examples, []
+    vocabulary = load_vocabulary(recipe.data.vocabulary)
+    if not brings_clip(base, recipe.align.clip):
+        return examples, [
+            "captions stay as they are: completing them needs a CLIP, and this base brings none "
+            "(--set align.clip=openai/clip-vit-large-patch14)"
+        ]
+    clip = load_clip(base, recipe.align.clip)
+    found, remark = completed(examples, recipe.attribute, vocabulary, base, clip)
+    return found, [remark]
 
 
 def _plan(recipe: Recipe) -> Plan:
