@@ -90,6 +90,7 @@ def killed(words, event):
     return False
 
 
+@pytest.mark.slow  # a fork of a process whose torch has several threads can hang
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process with torch in it")
 def test_one_command_killed_around_every_write_ends_in_the_undisturbed_file(train, tiny_folder):
     assert train("--out", "whole.safetensors")[0] == 0
