@@ -78,3 +78,10 @@ def shelf(tmp_path, monkeypatch):
     folder = tmp_path / "shelf"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def in_a_clone(tmp_path, monkeypatch):
+    """Work in a folder that has an empty `adapters/`, as a clone has."""
+    (tmp_path / "adapters").mkdir()
+    monkeypatch.chdir(tmp_path)

@@ -18,19 +18,13 @@ from spf_lora.adapters.file import read_adapter
 from spf_lora.cli.app import main
 from spf_lora.training.checkpoint import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("few_draws")
+pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 TINY = (
     "--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2",
     "--set", "align.twins=0", "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
     "--set", "align.surprise=0", "--set", "training.checkpoint_every_steps=2",
 )  # fmt: skip
 HAT, CHECKPOINT = Path("adapters/hat.safetensors"), Path("adapters/.hat.checkpoint.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_clone(tmp_path, monkeypatch):
-    (tmp_path / "adapters").mkdir()
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -10,16 +10,11 @@ from spf_lora.base import load
 from spf_lora.base.share import shared
 from spf_lora.training.speed import set_up
 
+pytestmark = pytest.mark.usefixtures("in_a_clone")
 SMALL = (
     "--steps", "2", "--set", "data.count=3", "--set", "data.batch_size=2",
     "--set", "align.surprise=0", "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _in_a_clone(tmp_path, monkeypatch):
-    (tmp_path / "adapters").mkdir()
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
