@@ -42,6 +42,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
     "ours-no-completion": ("data.vocabulary=none",),
+    # nothing is held outside of a map that is everywhere, so this takes both out
     "ours-no-map": ("attribute.scope=global", "align.outside_map=0"),
     "ours-no-surprise": ("align.surprise=0",),
     "ours-no-subspace": ("adapter.subspace=0",),
