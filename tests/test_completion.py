@@ -12,7 +12,7 @@ from spf_lora.data.folder import Example
 from spf_lora.data.portraits import FACTORS, caption, partial_caption, render, unbiased
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Attribute, find_recipe, load_recipe
-from spf_lora.training.build import build_trainer, load_examples
+from spf_lora.training.build import build_trainer, card_of, load_examples, run_id
 from spf_lora.training.seen import completed
 
 BEARD = Attribute(name="beard", target_text="a beard", aliases=("bearded",))
@@ -140,3 +140,31 @@ def test_a_base_without_a_clip_leaves_captions_alone_and_says_so(tiny, tmp_path)
     examples = load_examples(recipe, None)
     told = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c").remarks
     assert any("captions stay as they are" in remark for remark in told)
+
+
+def test_a_caption_that_would_be_cut_off_stays_as_it_is(embedded):
+    white = Image.fromarray(np.full((64, 64, 3), 255, np.uint8))
+    long = ", ".join(["a portrait of a person"] * 13) + ", a beard"
+    found, told = completed([Example(white, long, "w")], BEARD, WORDS, embedded, Sure())
+    assert found[0].caption == long
+    assert "0.0 phrases" in told
+
+
+def test_braces_in_a_template_are_no_trouble(embedded):
+    white = Image.fromarray(np.full((64, 64, 3), 255, np.uint8))
+    words = replace(WORDS, template="{a} {} }")
+    found, _ = completed([Example(white, "a beard", "w")], BEARD, words, embedded, Sure())
+    assert found[0].caption.endswith("a suit, a beard")
+
+
+def test_what_a_vocabulary_file_says_decides_the_run_and_its_path_is_told_to_nobody(
+    embedded, tmp_path
+):
+    path = tmp_path / "words.toml"
+    ids = []
+    for phrase in ("red hair", "grey hair"):
+        path.write_text(f'template = "{{}}"\n[groups]\nhair = ["black hair", "{phrase}"]')
+        recipe = load_recipe(find_recipe("beard"), [f"data.vocabulary={path}"])
+        ids.append(run_id(recipe, embedded, []))
+        assert card_of(recipe, embedded, []).recipe["data"]["vocabulary"] == "words.toml"
+    assert ids[0] != ids[1]

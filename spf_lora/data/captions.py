@@ -7,6 +7,7 @@ the word that tied it there; phrases that do not name the target are never touch
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from spf_lora.recipe import Attribute
 
@@ -28,7 +29,12 @@ def join_phrases(phrases: list[str]) -> str:
 
 def has_target(caption: str, attribute: Attribute) -> bool:
     """Tell whether a caption names the target or an alias, as whole words in any case."""
-    pattern = _any_of((attribute.target_text, *attribute.aliases))
+    return names_any(caption, (attribute.target_text, *attribute.aliases))
+
+
+def names_any(caption: str, texts: Sequence[str]) -> bool:
+    """Tell whether a caption names any of the texts, as whole words in any case; * is one word."""
+    pattern = _any_of(tuple(texts))
     return any(pattern.search(phrase) for phrase in split_phrases(caption))
 
 

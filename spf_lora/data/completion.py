@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spf_lora.data.captions import base_prompt, has_target, join_phrases, split_phrases
+from spf_lora.data.captions import (
+    base_prompt,
+    has_target,
+    join_phrases,
+    names_any,
+    split_phrases,
+)
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Attribute
 from spf_lora.shipped import shipped_folder
@@ -99,12 +105,12 @@ def complete(
     """
     phrases = split_phrases(caption)
     group_of = {p: i for i, group in enumerate(vocabulary.groups) for p in group}
-    gives_way = set(attribute.replaces)
     for number, (phrase, certainty) in enumerate(seen):
         group = vocabulary.groups[number]
-        if certainty < CERTAIN or gives_way.intersection(group):
-            continue
-        if any(has_target(own, attribute) for own in group) or _names(phrases, group):
+        taken = any(
+            has_target(own, attribute) or names_any(own, attribute.replaces) for own in group
+        )
+        if certainty < CERTAIN or taken or names_any(caption, group):
             continue
         later = (
             place
@@ -113,13 +119,3 @@ def complete(
         )
         phrases.insert(next(later, len(phrases)), phrase)
     return join_phrases(phrases)
-
-
-def _names(phrases: Sequence[str], group: Sequence[str]) -> bool:
-    """Tell whether any phrase names one of a group, as whole words in any case."""
-    said = ", ".join(phrases).casefold()
-    return any(_whole(own.casefold(), said) for own in group)
-
-
-def _whole(words: str, text: str) -> bool:
-    return f" {words} " in f" {text.replace(',', ' ').replace('.', ' ')} "

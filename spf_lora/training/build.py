@@ -297,6 +297,8 @@ def _other_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list
 def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING) -> str:
     """Return a digest of all that decides the result: recipe, base, what is on, and data."""
     parts = f"{recipe_hash(recipe)} {base.id} {dataset_digest(examples)}"
+    if recipe.data.vocabulary != NONE:  # a file may say something else the next time
+        parts += f" {load_vocabulary(recipe.data.vocabulary)}"
     parts += "".join(f" {known.content_id}:{strength!r}" for known, strength in under.members)
     return hashlib.sha256(parts.encode()).hexdigest()
 
@@ -308,6 +310,9 @@ def card_of(
     said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     # A card names no local file, but where anyone finds the base again.
     said["training"] |= {"base": base.origin, "tokenizer": "own"}
+    for section, key in (("data", "vocabulary"), ("align", "clip")):
+        if Path(said[section][key]).exists():
+            said[section][key] = Path(said[section][key]).name
     return Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,

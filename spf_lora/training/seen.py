@@ -7,6 +7,7 @@ import torch
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
+from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.folder import Example
@@ -24,7 +25,8 @@ def completed(
 ) -> tuple[list[Example], str]:
     """Return the examples with complete captions, and what to tell of it.
 
-    A group's phrases compete: their probability is the softmax of CLIP's scaled cosines.
+    A group's phrases compete: their probability is the softmax of CLIP's scaled cosines. A caption
+    that would grow beyond what the text encoder reads stays as it is: the target stands at its end.
 
     Args:
         examples: pictures and what people said of them.
@@ -38,15 +40,19 @@ def completed(
     pictures = torch.cat([clip.embed_image(one) for one in pixels])  # (examples, dim)
     found: list[list[tuple[str, float]]] = [[] for _ in examples]
     for group in vocabulary.groups:
-        texts = clip.embed_text([vocabulary.template.format(phrase) for phrase in group])
+        texts = clip.embed_text([vocabulary.template.replace("{}", phrase) for phrase in group])
         best = (clip.scale * pictures @ texts.T).softmax(dim=-1).max(dim=-1)
         for row, certainty, which in zip(
             found, best.values.tolist(), best.indices.tolist(), strict=True
         ):
             row.append((group[which], certainty))
-    out = [
-        replace(e, caption=complete(e.caption, attribute, vocabulary, row))
+    captions = [
+        complete(e.caption, attribute, vocabulary, row)
         for e, row in zip(examples, found, strict=True)
+    ]
+    out = [
+        e if cut_off(base.tokenizer, said) else replace(e, caption=said)
+        for e, said in zip(examples, captions, strict=True)
     ]
     added = sum(
         new.caption.count(",") - old.caption.count(",")
