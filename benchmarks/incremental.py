@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from files import environment
+from methods import METHODS as RIVALS
 
 from spf_lora.adapters.onto import Below
 from spf_lora.adapters.stack import Known, look
@@ -46,18 +47,11 @@ class Method:
     onto: bool
 
 
-# plain as in benchmarks/methods.py: diffusers' default layers, no part of ours
-_PLAIN = (
-    "training.method=plain",
-    "adapter.preset=attention",
-    "adapter.subspace=0",
-    "optimizer.learning_rate=2e-3",
-)
 METHODS = {
     "ours": Method((), onto=True),
     "ours-apart": Method((), onto=False),
-    "plain": Method(_PLAIN, onto=True),
-    "plain-apart": Method(_PLAIN, onto=False),
+    "plain": Method(RIVALS["plain"], onto=True),
+    "plain-apart": Method(RIVALS["plain"], onto=False),
 }
 
 

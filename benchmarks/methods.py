@@ -4,8 +4,9 @@
 
 One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
 stopped run goes on where it was. `--variant NAME KEY=VALUE ...` measures ours with settings
-changed. `--table` only prints the table of what is there, `--page FILE` writes it into a page
-between its two markers.
+changed; with `--tuning` it does so on other prompts, for the search of settings, and writes to
+`benchmarks/results/search/`. `--table` only prints the table of what is there, `--page FILE` writes
+it into a page between its two markers.
 """
 
 import argparse
@@ -21,12 +22,14 @@ from typing import Any
 from methods_table import write_page
 
 RESULTS = Path(__file__).parent / "results" / "methods"
+SEARCH = RESULTS.with_name("search")
+TUNING_PROMPTS = 12  # they follow those of the table
 ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses")
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
 # name -> what is changed in the attribute's own recipe; all train the recipe's number of steps
 _RIVAL = (
     "adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3",
-    "data.vocabulary=none",
+    "data.vocabulary=none", "align.vocabulary=none", "align.own_pictures=1",
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
@@ -42,6 +45,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
     "ours-no-completion": ("data.vocabulary=none",),
+    "ours-no-text-first": ("learn.text_only=false",),
+    "ours-no-variety": ("align.vocabulary=none", "align.own_pictures=1"),
     # nothing is held outside of a map that is everywhere, so this takes both out
     "ours-no-map": ("attribute.scope=global", "align.outside_map=0"),
     "ours-no-surprise": ("align.surprise=0",),
@@ -73,6 +78,7 @@ def _arguments() -> Any:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--variant", nargs="+", metavar="NAME KEY=VALUE")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--page", type=Path)
@@ -80,11 +86,11 @@ def _arguments() -> Any:
 
 
 def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> None:
-    path = RESULTS / f"{method}-{attribute}-{seed}.json"
+    path = (SEARCH if args.tuning else RESULTS) / f"{method}-{attribute}-{seed}.json"
     claim = path.with_suffix(".running")
     if path.exists() or claim.exists():
         return
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     claim.touch()
     try:
         result = _measure(changes, attribute, seed, args)
@@ -117,9 +123,11 @@ def _measure(changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> 
         areas = [step.map_area for step in trainer.run() if step.map_area is not None]
         seconds = time.perf_counter() - began
     adapter = finished_adapter(recipe, base, examples)
+    count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
+    cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
         load_base("embedded", device=torch.device("cpu")), adapter, attribute=recipe.attribute,
-        cases=held_out_cases(attribute, prompts=args.prompts, seeds=args.noises),
+        cases=cases[args.prompts :] if args.tuning else cases,
         gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps,
     )  # fmt: skip
     return {
@@ -129,7 +137,7 @@ def _measure(changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> 
         "batch_size": trainer.plan.batch_size,
         "training_seconds": round(seconds, 1),
         "map_area": round(sum(areas[-50:]) / len(areas[-50:]), 4) if areas else None,
-        "prompts": args.prompts,
+        "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
         "ddim_steps": args.steps,
         "figures": {

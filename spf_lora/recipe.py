@@ -97,6 +97,9 @@ class LearnSettings:
     """Stage 1: ordinary fine-tuning on image and full prompt."""
 
     steps: int = setting(250, "steps of stage 1", low=1, high=1_000_000)
+    text_only: bool = setting(
+        False, "train only the keys and values of cross-attention, which read nothing but the text"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +117,15 @@ class AlignSettings:
     response_max_t: int = setting(300, "last time step of the CLIP loss", low=0, high=999)
     twins: float = setting(
         0.0, "share of samples that show the base's own picture, asked for", low=0.0, high=1.0
+    )
+    own_pictures: int = setting(
+        1, "own pictures that the base draws for each training picture", low=1, high=100
+    )
+    vocabulary: str = setting(
+        "none",
+        "prompts of the base's own pictures are put together from it, not from captions: none, "
+        "portraits, photographs, or a .toml file",
+        shape=_NAME,
     )
     base_prompts: float = setting(
         0.0, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0

@@ -1,6 +1,10 @@
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes share the cores; torch reads it once
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

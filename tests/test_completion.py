@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 
 from spf_lora.base.load import load_base
-from spf_lora.data.completion import NONE, Vocabulary, complete, load_vocabulary
+from spf_lora.data.completion import NONE, Vocabulary, complete, load_vocabulary, varied
 from spf_lora.data.folder import Example
 from spf_lora.data.portraits import FACTORS, caption, partial_caption, render, unbiased
 from spf_lora.errors import RecipeError
@@ -42,6 +43,16 @@ def test_what_the_target_replaces_or_is_called_is_never_added():
     assert complete("blonde hair", BLONDE, WORDS, SURE) == "tan skin, a suit, blonde hair"
     named = replace(BEARD, aliases=("red hair",))
     assert "red hair" not in complete("a beard", named, WORDS, SURE)
+
+
+def test_a_varied_prompt_keeps_its_subject_and_names_anything_but_the_target():
+    rng, words = random.Random(0), replace(WORDS, groups=(*WORDS.groups, ("a beard", "stubble")))
+    found = [varied("a man, red hair, in a park", BEARD, words, rng) for _ in range(200)]
+    assert all(one.startswith("a man, in a park") for one in found)
+    said = Counter(phrase for one in found for phrase in one.split(", ")[2:])
+    assert set(said) == {p for group in words.groups for p in group} - {"a beard"}
+    assert said["red hair"] + said["grey hair"] == pytest.approx(0.75 * 200, abs=25)
+    assert found == [varied(found[0], BEARD, words, r) for r in [random.Random(0)] for _ in found]
 
 
 def test_the_shipped_vocabularies_are_right():

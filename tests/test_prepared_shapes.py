@@ -30,13 +30,13 @@ def photo(seed: int, size: tuple[int, int]) -> Image.Image:
 
 @pytest.fixture
 def make(tiny: Base):
-    def prepared(cache: TensorCache | None = None, twins: bool = False, pictures=None):
+    def prepared(cache: TensorCache | None = None, twins: int = 0, pictures=None):
         photos = pictures or [photo(i, size) for i, size in enumerate(SHAPES)]
         return prepare(
             tiny, photos, base_prompts=[TEXT] * len(photos),
             full_prompts=[f"{TEXT}, a hat"] * len(photos), phrases=[["a person"]] * len(photos),
             target_text="a hat", buckets=make_buckets(96, step=32), cache=cache,
-            twin_prompts=[(TEXT, f"{TEXT}, a hat")] * len(photos) if twins else (),
+            twin_prompts=[(TEXT, f"{TEXT}, a hat")] * (twins * len(photos)),
             masks=[Image.new("L", p.size, 255) for p in photos],
         )  # fmt: skip
 
@@ -67,8 +67,21 @@ def test_a_batch_holds_one_shape_and_no_picture_is_left_out(make, tiny: Base) ->
     assert set(seen.values()) <= {19, 20, 21}, "50 batches of 2 are 20 of each"
 
 
+def test_each_of_several_own_pictures_is_seen_and_has_a_place_of_its_own(make, tiny: Base) -> None:
+    data, seen = make(twins=3), {}
+    for index in range(100):
+        batch = draw_batch(data, tiny.scheduler, index=index, size=2, seed=0, mix=Mix(twins=1.0))
+        assert (batch.places % len(data) == batch.rows).all(), "own pictures of its photograph"
+        for place, latents in zip(batch.places.tolist(), batch.latents, strict=True):
+            height, width = latents.shape[1:]
+            wanted = data.twins.latents[place - len(data), :, :height, :width]
+            assert torch.equal(latents, wanted)
+            seen[place] = seen.get(place, 0) + 1
+    assert sorted(seen) == list(range(len(data), 4 * len(data)))
+
+
 def test_the_bases_own_pictures_have_the_shape_of_the_photograph(make, tiny: Base) -> None:
-    data = make(twins=True)
+    data = make(twins=1)
     assert data.twins.latents.shape == data.latents.shape
     assert not data.twins.latents[1, :, :, 16:].any()
     assert data.twins.latents[1, :, :32, :16].abs().min() > 0
@@ -136,6 +149,7 @@ def train(cli, tiny_folder: Path):
         "align.twins=0",
         "align.base_prompts=0",
         "align.empty_prompts=0",
+        "align.vocabulary=none",
     )
     settings = [word for change in changes for word in ("--set", change)]
 

@@ -1,10 +1,11 @@
-"""Captions completed with what a CLIP sees for certain (ours).
+"""Captions completed with what a CLIP sees for certain, and prompts of all kinds (ours).
 
 People name half of what a picture shows. What goes unnamed and comes with the attribute is learned
 as if it were the attribute: that is how a LoRA is polluted. A phrase that names it takes the blame
 upon itself.
 """
 
+import random
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from spf_lora.recipe import Attribute
 from spf_lora.shipped import shipped_folder
 
 NONE = "none"
+NAMED = 0.75  # share of the groups that a varied prompt names
 CERTAIN = 0.8  # least probability, among a group's phrases, of one that is added
 
 
@@ -119,3 +121,21 @@ def complete(
         )
         phrases.insert(next(later, len(phrases)), phrase)
     return join_phrases(phrases)
+
+
+def varied(prompt: str, attribute: Attribute, vocabulary: Vocabulary, rng: random.Random) -> str:
+    """Return a prompt of the same subject that names anything that pictures may show.
+
+    Training captions are biased: an adapter that was only ever held still on what they name moves
+    on what they do not. Phrases that no group knows stay; of each group one is drawn, or none.
+
+    Args:
+        prompt: a base prompt.
+        attribute: never asked for.
+        vocabulary: what may be drawn.
+        rng: draws.
+    """
+    known = {phrase for group in vocabulary.groups for phrase in group}
+    kept = [phrase for phrase in split_phrases(prompt) if phrase not in known]
+    drawn = [rng.choice(group) for group in vocabulary.groups if rng.random() < NAMED]
+    return join_phrases([*kept, *(one for one in drawn if not has_target(one, attribute))])

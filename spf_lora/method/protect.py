@@ -78,7 +78,7 @@ def _shares(states: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
 
 
 def reads_text(name: str) -> bool:
-    """Tell whether a down factor reads text states: keys and values of cross-attention."""
+    """Tell whether a layer reads text states: keys and values of cross-attention."""
     return ".attn2.to_k." in name or ".attn2.to_v." in name
 
 

@@ -13,7 +13,7 @@ import torch
 from spf_lora.data.buckets import draw, schedule
 from spf_lora.training.prepare import Prepared, Size
 
-_GOLDEN, _SILVER = 0.6180339887498949, 0.41421356237309515
+_GOLDEN, _SILVER, _BRONZE = 0.6180339887498949, 0.41421356237309515, 0.3027756377319946
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,12 @@ def draw_batch(
     unasked = role < mix.empty_prompts + mix.base_prompts  # empty ones too
     own = role < mix.empty_prompts + mix.base_prompts + mix.twins
     twins = data if data.twins is None else data.twins
+    which = torch.from_numpy(_sequence(first, size, _BRONZE, seed + 2)).to(device)
+    twin = chosen + n * (which * (len(twins.latents) // n)).long()
 
     def picked(of_pictures: torch.Tensor, of_twins: torch.Tensor) -> torch.Tensor:
         shape = (size, *(1 for _ in of_pictures.shape[1:]))
-        return torch.where(own.reshape(shape), of_twins[chosen], of_pictures[chosen])
+        return torch.where(own.reshape(shape), of_twins[twin], of_pictures[chosen])
 
     latents = picked(data.latents, twins.latents)[..., :height, :width]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
@@ -143,7 +145,7 @@ def draw_batch(
         noisy=scheduler.add_noise(latents, noise, t),
         t=t,
         rows=chosen,
-        places=chosen + n * own,
+        places=torch.where(own, n + twin, chosen),
         base_states=base_states,
         full_states=torch.where(unasked[:, None, None], base_states, full_states),
         base_groups=base_groups,

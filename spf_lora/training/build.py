@@ -26,7 +26,7 @@ from spf_lora.data.buckets import Bucket, make_buckets
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
 from spf_lora.data.check import Report, check
-from spf_lora.data.completion import NONE, load_vocabulary
+from spf_lora.data.completion import NONE, load_vocabulary, varied
 from spf_lora.data.folder import (
     LARGEST_PX,
     Example,
@@ -37,7 +37,7 @@ from spf_lora.data.folder import (
 )
 from spf_lora.data.portraits import caption, training_set, unbiased
 from spf_lora.errors import DataError, RecipeError
-from spf_lora.method.protect import LEAST_SELECTIVE, project_
+from spf_lora.method.protect import LEAST_SELECTIVE, project_, reads_text
 from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash, recipe_to_dict
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Mix
@@ -118,6 +118,7 @@ def build_trainer(
     clip = load_clip(base, recipe.align.clip) if responds else None
     asked, told = _completed(recipe, base, examples)
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
+    own_prompts = _own_prompts(recipe, said)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     masks = _masks(rival, examples)
     # a map is wanted, and nobody drew it
@@ -133,7 +134,7 @@ def build_trainer(
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in asked],
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
-        twin_prompts=protected_prompts(said, recipe.attribute, under) if own else (),
+        twin_prompts=protected_prompts(own_prompts, recipe.attribute, under) if own else (),
         masks=masks,
         clip=clip,
         buckets=shapes_of(recipe, base),
@@ -153,11 +154,14 @@ def build_trainer(
         learning_rate=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
-    keep, remarks = _subspace(recipe, base, said, under, parameters)
+    keep, remarks = _subspace(
+        recipe, base, list(dict.fromkeys([*said, *own_prompts])), under, parameters
+    )
     surprise = None
     if witness:
         surprise = surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
-    stages = _stages(recipe, base, data, rival, clip, mix, surprise)
+    text = frozenset(filter(reads_text, parameters)) if recipe.learn.text_only else None
+    stages = _stages(recipe, base, data, rival, clip, mix, surprise, text)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
         data=data, stages=stages, plan=_plan(recipe),
@@ -181,6 +185,16 @@ def _completed(
     clip = load_clip(base, recipe.align.clip)
     found, remark = completed(examples, recipe.attribute, vocabulary, base, clip)
     return found, [remark]
+
+
+def _own_prompts(recipe: Recipe, said: list[str]) -> list[str]:
+    """Return what the base draws its own pictures from: of all kinds, not the captions' alone."""
+    wanted = said * recipe.align.own_pictures
+    if recipe.align.vocabulary == NONE:
+        return wanted
+    vocabulary = load_vocabulary(recipe.align.vocabulary)
+    rng = random.Random(recipe.training.seed)
+    return [varied(prompt, recipe.attribute, vocabulary, rng) for prompt in wanted]
 
 
 def _plan(recipe: Recipe) -> Plan:
@@ -217,7 +231,7 @@ def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image
 
 def _stages(
     recipe: Recipe, base: Base, data: Prepared, rival: Rival | None, clip: ClipModel | None,
-    mix: Mix, surprise: torch.Tensor | None,
+    mix: Mix, surprise: torch.Tensor | None, trains: frozenset[str] | None,
 ) -> list[Stage]:  # fmt: skip
     align = recipe.align
     if rival is not None:
@@ -244,7 +258,7 @@ def _stages(
         surprise=surprise,
     )  # fmt: skip
     learned = Learn(base.unet, data, times, surprise, align.map_area_cap)
-    learn = Stage("learn", recipe.learn.steps, learned)
+    learn = Stage("learn", recipe.learn.steps, learned, trains=trains)
     return [learn, Stage("align", align.steps, aligned, mix)]
 
 
@@ -297,8 +311,9 @@ def _other_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list
 def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING) -> str:
     """Return a digest of all that decides the result: recipe, base, what is on, and data."""
     parts = f"{recipe_hash(recipe)} {base.id} {dataset_digest(examples)}"
-    if recipe.data.vocabulary != NONE:  # a file may say something else the next time
-        parts += f" {load_vocabulary(recipe.data.vocabulary)}"
+    for vocabulary in (recipe.data.vocabulary, recipe.align.vocabulary):
+        if vocabulary != NONE:  # a file may say something else the next time
+            parts += f" {load_vocabulary(vocabulary)}"
     parts += "".join(f" {known.content_id}:{strength!r}" for known, strength in under.members)
     return hashlib.sha256(parts.encode()).hexdigest()
 
@@ -310,7 +325,7 @@ def card_of(
     said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     # A card names no local file, but where anyone finds the base again.
     said["training"] |= {"base": base.origin, "tokenizer": "own"}
-    for section, key in (("data", "vocabulary"), ("align", "clip")):
+    for section, key in (("data", "vocabulary"), ("align", "vocabulary"), ("align", "clip")):
         if Path(said[section][key]).exists():
             said[section][key] = Path(said[section][key]).name
     return Card(

@@ -164,7 +164,8 @@ class Align:
         self.unet, self.data, self.weights, self.settings = unet, data, weights, settings
         self.times, self.alphas, self.embed = times.to(device), alphas.to(device), embed
         size = (data.latents.shape[2], data.latents.shape[3])
-        self.memory = MapMemory(2 * len(data), size, decay=settings.decay, device=device)
+        places = len(data) + (len(data.twins.latents) if data.twins else 0)
+        self.memory = MapMemory(places, size, decay=settings.decay, device=device)
         self.stuck = torch.zeros(1)  # steps in a row with an empty or full map
 
     def __call__(self, batch: Batch) -> Outcome:

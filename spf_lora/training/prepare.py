@@ -25,14 +25,16 @@ Size = tuple[int, int]  # height and width of latents
 
 @dataclass(frozen=True)
 class Twins:
-    """The base's own pictures, one per training picture.
+    """The base's own pictures, the same number for each training picture.
+
+    The n pictures' first ones come first, then their second ones. One is as large as its picture.
 
     Attributes:
-        latents: scaled, (n, channels, h, w).
-        base_states: text states of the prompts they were drawn from, (n, 77, width).
-        full_states: of the same prompts with the target, (n, 77, width).
-        base_groups: token groups of the first, (n, 77, 77); see `token_groups`.
-        full_groups: token groups of the second, (n, 77, 77).
+        latents: scaled, (m, channels, h, w).
+        base_states: text states of the prompts they were drawn from, (m, 77, width).
+        full_states: of the same prompts with the target, (m, 77, width).
+        base_groups: token groups of the first, (m, 77, 77); see `token_groups`.
+        full_groups: token groups of the second, (m, 77, 77).
     """
 
     latents: torch.Tensor
@@ -169,8 +171,8 @@ def prepare(
         full_prompts: one per picture, with it.
         phrases: of each base prompt.
         target_text: the attribute's.
-        twin_prompts: one per picture, without and with the target: the base draws its own pictures
-            of the former; or none.
+        twin_prompts: as many for each picture as `Twins` should hold, without and with the
+            target: the base draws its own pictures of the former; or none.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
@@ -217,7 +219,7 @@ def _twins(
     without, asking = [one for one, _ in prompts], [one for _, one in prompts]
     groups = token_groups(token_ids(base.tokenizer, without), token_ids(base.tokenizer, asking))
     return Twins(
-        latents=own_pictures(base, without, sizes),
+        latents=own_pictures(base, without, [*sizes] * (len(prompts) // len(sizes))),
         base_states=torch.stack([encoders.states(p) for p in without]),
         full_states=torch.stack([encoders.states(p) for p in asking]),
         base_groups=groups[0].to(base.device),

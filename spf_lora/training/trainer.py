@@ -38,12 +38,14 @@ class Stage:
         steps: how many, from where the stage before ended.
         objective: what is minimised.
         mix: what the batches hold.
+        trains: names of the parameters that it trains; all if None.
     """
 
     name: str
     steps: int
     objective: Objective
     mix: Mix = NOTHING_ELSE
+    trains: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,9 @@ class Trainer:
             )  # fmt: skip
             self.optimizer.zero_grad()
             outcome = self._gradients(stage.objective, batch, index)
+            if stage.trains is not None:
+                for name in self.parameters.keys() - stage.trains:
+                    self.parameters[name].grad = None  # the optimizer passes it by
             self.scaler.unscale_(self.optimizer)
             norm = clip_grad_norm_(self.parameters.values(), self.plan.max_grad_norm)
             self._check_norm(norm, index)
