@@ -5,8 +5,9 @@
 One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
 stopped run goes on where it was. `--variant NAME KEY=VALUE ...` measures ours with settings
 changed; with `--tuning` it does so on other prompts, for the search of settings, and writes to
-`benchmarks/results/search/`. `--table` only prints the table of what is there, `--page FILE` writes
-it into a page between its two markers.
+`benchmarks/results/search/`. `--table` only prints the tables of what is there; `--page README.md
+docs/benchmarks.md` writes them between a page's markers, `--curve docs/methods.svg` draws pollution
+over response.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from methods_table import write_page
+from methods_table import write_pages
 
 RESULTS = Path(__file__).parent / "results" / "methods"
 SEARCH = RESULTS.with_name("search")
@@ -67,7 +68,7 @@ def main() -> None:
             for attribute in args.attributes:
                 for method in changed or args.methods:
                     _cell(method, known[method], attribute, seed, args)
-    write_page(RESULTS, args.page)
+    write_pages(RESULTS, args.page, args.curve)
 
 
 def _arguments() -> Any:
@@ -81,7 +82,8 @@ def _arguments() -> Any:
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--variant", nargs="+", metavar="NAME KEY=VALUE")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--page", type=Path)
+    parser.add_argument("--page", nargs="+", type=Path, default=[])
+    parser.add_argument("--curve", type=Path)
     return parser.parse_args()
 
 

@@ -1,86 +1,189 @@
-"""Print the methods' table from the cells' JSON, and write it into a page between two markers."""
+"""The methods' tables and curve from the cells' JSON, written into pages between two markers."""
 
 import json
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from spf_lora.evaluate.curve import draw_curve
+from spf_lora.evaluate.result import Figure, figure_name
 from spf_lora.training.baselines import RIVALS
 
-BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+SPS = "sps"
+# of the table of means; each is lower for the better but response and H
 COLUMNS = {
-    "response": "rho@1", "P": "P@1", "P, lower": "P@1:low", "P, upper": "P@1:high",
+    "response": "rho@1", "P": "P@1", "P above the base's own": "excess@1",
     "base leakage": "BL@1", "shown unasked": "unasked@1", "H": "H@1",
     "distance to truth": "truth:pixels@1",
 }  # fmt: skip
+BY_ATTRIBUTE = {
+    "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
+    "Base leakage": "BL@1", "Shown unasked": "unasked@1",
+}  # fmt: skip
+COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
+DRAWS = 2000
+
+Cell = Mapping[str, Any]
 
 
-def write_page(folder: Path, page: Path | None) -> None:
-    """Print the table of every cell in `folder`; with a page, replace what is between its marks."""
-    cells = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    text = "\n".join(_lines(cells))
-    print(text)
-    if page is not None:
-        before, rest = page.read_text().split(BEGIN)
-        after = rest.split(END)[1]
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
+    """Print the tables of every cell in `folder`, and replace what is between a page's markers.
+
+    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes, or
+    rivals. The curve is an SVG of its own.
+    """
+    cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    compared = _compared(cells)
+    tables = {
+        "means": _means(cells, compared), "attributes": _by_attribute(cells), "rivals": _rivals(),
+    }  # fmt: skip
+    print("\n\n".join(tables.values()))
+    for page in pages:
+        text = page.read_text("utf-8")
+        for name, table in tables.items():
+            begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+            inside = f"{begin}\n{table}\n{end}"
+            text = re.sub(f"{begin}.*{end}", lambda _, new=inside: new, text, flags=re.DOTALL)
+        page.write_text(text, "utf-8")
+    if curve is not None:
+        curve.write_text(_curve(cells, compared), "utf-8")
 
 
-def _lines(cells: list[dict[str, Any]]) -> list[str]:
-    by_method: dict[str, list[dict[str, Any]]] = {}
+def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the methods that have every attribute that plain has, on those attributes."""
+    wanted = {c["attribute"] for c in cells if c["method"] == "plain" and c["seed"] == 0}
+    by_method: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_method.setdefault(cell["method"], []).append(cell)
-    heads = [*COLUMNS, "SPS at 0.8", "seconds"]
-    lines = [
-        f"| method | cells | {' | '.join(heads)} |",
-        f"| --- | --- | {' | '.join('---' for _ in heads)} |",
-    ]
-    rows = [("prompt only", cells, "0")] if cells else []
-    order = sorted(by_method, key=lambda m: (not m.startswith("ours"), m))
-    rows += [(m, by_method[m], "1") for m in order]
-    for name, own, strength in rows:
-        values = [_mean(own, figure.replace("@1", f"@{strength}")) for figure in COLUMNS.values()]
-        seconds = mean(c["training_seconds"] for c in own) if strength == "1" else None
-        sps = _sps(own) if strength == "1" else ""
-        count = len({(c["attribute"]) for c in own}) if strength == "0" else len(own)
-        shown = [_text(v) for v in values] + [sps, f"{seconds:.0f}" if seconds else ""]
-        lines.append(f"| {name} | {count} | {' | '.join(shown)} |")
-    lines += ["", "Response / pollution at strength 1, by attribute:", ""]
+        if cell["attribute"] in wanted and cell["seed"] == 0:
+            by_method.setdefault(cell["method"], []).append(cell)
+    return {m: by_method[m] for m in _order(by_method) if len(by_method[m]) == len(wanted)}
+
+
+def _order(methods: Mapping[str, Any]) -> list[str]:
+    return sorted(methods, key=lambda m: (m != "ours", not m.startswith("ours"), m))
+
+
+def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str:
+    """Return means over attributes, one training seed; P with its interval over prompts."""
+    if not compared:
+        return "No cells yet."
+    attributes = sorted({c["attribute"] for own in compared.values() for c in own})
+    lines = _head(["method", *COLUMNS, "SPS", "seconds"])
+    first = next(iter(compared.values()))
+    control = [_mean(first, figure.replace("@1", "@0")) for figure in COLUMNS.values()]
+    lines.append(_row("prompt only", [*map(_text, control), "", ""]))
+    for method, own in compared.items():
+        shown = [_text(_mean(own, figure)) for figure in COLUMNS.values()]
+        shown[1] += " ({:.2f} to {:.2f})".format(*_interval(own, "P@1"))
+        seconds = mean(c["training_seconds"] for c in own)
+        lines.append(_row(method, [*shown, _sps(own), f"{seconds:.0f}"]))
+    said = f"Means over {', '.join(attributes)}; in brackets the 95 % interval over prompts."
+    return "\n".join([*lines, "", said])
+
+
+def _by_attribute(cells: Sequence[Cell]) -> str:
     attributes = sorted({c["attribute"] for c in cells})
-    lines += [f"| method | {' | '.join(attributes)} |", f"| --- |{' --- |' * len(attributes)}"]
-    for method in order:
-        parts = []
-        for attribute in attributes:
-            own = [c for c in by_method[method] if c["attribute"] == attribute]
-            pair = [_text(_mean(own, figure)) for figure in ("rho@1", "P@1")] if own else []
-            parts.append(" / ".join(pair))
-        lines.append(f"| {method} | {' | '.join(parts)} |")
-    lines += ["", "The rivals, and U-Net forwards in a step of one sample (ours: 3):", ""]
-    lines += ["| method | source | what we chose | forwards |", "| --- | --- | --- | --- |"]
-    lines += [f"| {n} | {r.source} | {r.chosen} | {r.forwards} |" for n, r in RIVALS.items()]
-    return lines
+    groups: dict[str, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        groups.setdefault(cell["method"], {}).setdefault(cell["attribute"], []).append(cell)
+    tables = []
+    for title, figure in BY_ATTRIBUTE.items():
+        lines = _head([title, *attributes])
+        for method in _order(groups):
+            own = (groups[method].get(a, []) for a in attributes)
+            lines.append(_row(method, [_cell(found, figure) for found in own]))
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
-def _figure(figures: Mapping[str, Any], name: str) -> float | None:
-    figure, _, part = name.partition(":") if name.startswith("P@") else (name, "", "")
-    found = figures.get(figure)
-    value = None if found is None else found[part or "value"]
-    return None if value is None else float(value)
+def _cell(cells: Sequence[Cell], figure: str) -> str:
+    """Return the mean over training seeds, and each seed's where there are several."""
+    if not cells:
+        return ""
+    values = [_figure(c, figure) for c in sorted(cells, key=lambda c: c["seed"])]
+    if all(value is None for value in values):
+        return "not reached" if figure == SPS else ""
+    known = [value for value in values if value is not None]
+    each = ", ".join(_text(value) or "-" for value in values)
+    return f"{mean(known):.2f}" + (f" ({each})" if len(values) > 1 else "")
 
 
-def _mean(cells: list[dict[str, Any]], name: str) -> float | None:
-    values = [v for c in cells if (v := _figure(c["figures"], name)) is not None]
+def _rivals() -> str:
+    lines = _head(["method", "source", "what we chose", "forwards"])
+    lines += [_row(n, [r.source, r.chosen, str(r.forwards)]) for n, r in RIVALS.items()]
+    return "\n".join(lines)
+
+
+def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str:
+    """Return pollution over response of the methods compared, as an SVG that stands alone."""
+    shown = {m: own for m, own in compared.items() if m == "ours" or not m.startswith("ours-")}
+    series = []
+    for method, own in list(shown.items())[: len(COLOURS)]:
+        strengths = sorted({float(k[4:]) for k in own[0]["figures"] if k.startswith("rho@")})
+        numbers = {}
+        for strength in strengths:
+            rho, pollution = (figure_name(measure, strength) for measure in ("rho", "P"))
+            low, high = _interval(own, pollution)
+            numbers[rho] = Figure(_mean(own, rho), None, None, len(own))
+            numbers[pollution] = Figure(_mean(own, pollution), low, high, len(own))
+        series.append(SimpleNamespace(name=method, strengths=strengths, numbers=numbers))
+    drawn: Any = series
+    svg = draw_curve(drawn)
+    colours = "".join(
+        f".s{i}{{stroke:{c}}}.mark.s{i},.name.s{i}{{fill:{c};stroke:none}}"
+        for i, c in enumerate(COLOURS)
+    )
+    style = (
+        "<style>svg{background:#fff;font-family:sans-serif}text{fill:#555;font-size:13px}"
+        ".grid{stroke:#ddd}.matched{stroke:#888;stroke-dasharray:3 4}.control{fill:#222}"
+        f".line{{fill:none;stroke-width:2.5}}.bar{{stroke-width:1.2;opacity:.6}}{colours}</style>"
+    )
+    names = "".join(
+        f'<text class="name s{i}" x="64" y="{44 + 17 * i}">{one.name}</text>'
+        for i, one in enumerate(series)
+    )
+    head, rest = svg.split(">", 1)
+    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    return f"{head}>{style}{rest.removesuffix('</svg>')}{names}</svg>\n"
+
+
+def _interval(cells: Sequence[Cell], figure: str) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over cells; the prompts of each are drawn again."""
+    rng = np.random.default_rng(0)
+    rows = [np.array(cell["per_prompt"][figure]) for cell in cells]
+    draws = np.mean([r[rng.integers(len(r), size=(DRAWS, len(r)))].mean(axis=1) for r in rows], 0)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _figure(cell: Cell, name: str) -> float | None:
+    found = cell["figures"].get(name)
+    return None if found is None or found["value"] is None else float(found["value"])
+
+
+def _mean(cells: Sequence[Cell], name: str) -> float | None:
+    values = [v for c in cells if (v := _figure(c, name)) is not None]
     return mean(values) if values else None
 
 
-def _sps(cells: list[dict[str, Any]]) -> str:
-    values = [v for c in cells if (v := _figure(c["figures"], "sps")) is not None]
-    missed = len(cells) - len(values)
-    said = f"{mean(values):.2f}" if values else ""
+def _sps(cells: Sequence[Cell]) -> str:
+    missed = sum(_figure(c, SPS) is None for c in cells)
+    said = _text(_mean(cells, SPS))
     return f"{said} ({missed} not reached)".strip() if missed else said
 
 
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(names[0], names[1:]), "| --- |" + " --- |" * (len(names) - 1)]
+
+
+def _row(name: str, values: Sequence[str]) -> str:
+    return f"| {name} | {' | '.join(values)} |"
+
+
 def _text(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.2f}"
+    return "" if value is None else f"{value:.2f}"
