@@ -55,8 +55,11 @@ def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None
 
 
 def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Return the methods that have every attribute that plain has, on those attributes."""
-    wanted = {c["attribute"] for c in cells if c["method"] == "plain" and c["seed"] == 0}
+    """Return the methods that have every attribute that ours and plain have, on those."""
+    wanted = set.intersection(
+        *({c["attribute"] for c in cells if c["method"] == method and c["seed"] == 0}
+          for method in ("ours", "plain"))
+    )  # fmt: skip
     by_method: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell["attribute"] in wanted and cell["seed"] == 0:
