@@ -77,6 +77,9 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
         return "No cells yet."
     attributes = sorted({c["attribute"] for own in compared.values() for c in own})
     lines = _head(["method", *COLUMNS, "SPS", "seconds"])
+    reached = set.intersection(
+        *({c["attribute"] for c in own if _figure(c, SPS) is not None} for own in compared.values())
+    )
     first = next(iter(compared.values()))
     control = [_mean(first, figure.replace("@1", "@0")) for figure in COLUMNS.values()]
     lines.append(_row("prompt only", [*map(_text, control), "", ""]))
@@ -84,8 +87,12 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
         shown = [_text(_mean(own, figure)) for figure in COLUMNS.values()]
         shown[1] += " ({:.2f} to {:.2f})".format(*_interval(own, "P@1"))
         seconds = mean(c["training_seconds"] for c in own)
-        lines.append(_row(method, [*shown, _sps(own), f"{seconds:.0f}"]))
-    said = f"Means over {', '.join(attributes)}; in brackets the 95 % interval over prompts."
+        sps = _mean([c for c in own if c["attribute"] in reached], SPS)
+        lines.append(_row(method, [*shown, _text(sps), f"{seconds:.0f}"]))
+    said = (
+        f"Means over {', '.join(attributes)}; in brackets the 95 % interval over prompts. SPS over "
+        f"{', '.join(sorted(reached)) or 'none'}, where every method reaches a response of 0.8."
+    )
     return "\n".join([*lines, "", said])
 
 
@@ -172,12 +179,6 @@ def _figure(cell: Cell, name: str) -> float | None:
 def _mean(cells: Sequence[Cell], name: str) -> float | None:
     values = [v for c in cells if (v := _figure(c, name)) is not None]
     return mean(values) if values else None
-
-
-def _sps(cells: Sequence[Cell]) -> str:
-    missed = sum(_figure(c, SPS) is None for c in cells)
-    said = _text(_mean(cells, SPS))
-    return f"{said} ({missed} not reached)".strip() if missed else said
 
 
 def _head(names: Sequence[str]) -> list[str]:
