@@ -74,8 +74,8 @@ def test_a_partial_caption_names_its_share_and_always_the_target():
     for _ in range(20):
         phrases = portraits.partial_caption(_person(), ("hat",), rng, coverage=0.5).split(", ")
         assert phrases[0] == portraits.OPENING
-        assert phrases[-1] == "a hat"
-        assert len(phrases) == 2 + round(0.5 * len(FACTORS))
+        assert "a hat" in phrases
+        assert len(phrases) == 2 + round(0.5 * (len(FACTORS) - 1)), "the hair under it is not named"
 
 
 def test_a_training_set_follows_from_its_seed():

@@ -129,8 +129,9 @@ class WorldAttribute:
         target_text: the phrase that asks for it.
         kind: "weak" (the embedded base has seen it rarely and badly captioned) or "new" (never).
         draw: options for dicebear.
-        replaces: the factor whose phrase gives way to `target_text`, or None: it is appended.
-        hides: factors that cannot be judged while it is drawn.
+        replaces: the factor that is not drawn beside it, whose phrase gives way to `target_text`;
+            None: it is appended.
+        hides: further factors that cannot be judged while it is drawn.
         excludes: attributes that cannot be drawn beside it.
         company: the favourite choices of a biased fine-tuning set.
     """
@@ -166,11 +167,12 @@ ATTRIBUTES: dict[str, WorldAttribute] = {
     "sunglasses": WorldAttribute(
         "sunglasses", "new", {"accessoriesVariant": "sunglasses", "accessoriesProbability": 100},
         _company("brown", "long", "t-shirt", "yellow", "orange"),
-        hides=("eyes",), excludes=("glasses",),
+        replaces="eyes", excludes=("glasses",),
     ),
     "hat": WorldAttribute(
         "a hat", "weak", {"topVariant": "hat"},
-        _company("dark", "bun", "overalls", "green", "white"), hides=("hair_style", "hair_colour"),
+        _company("dark", "bun", "overalls", "green", "white"),
+        replaces="hair_style", hides=("hair_colour",),
     ),
     "blonde-hair": WorldAttribute(
         "blonde hair", "weak", {"hairColor": "e8c860"},

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spf_lora.data.captions import base_prompt, full_prompt
-from spf_lora.data.portraits import ATTRIBUTES, partial_caption, unbiased
+from spf_lora.data.captions import base_prompt, full_prompt, join_phrases, split_phrases
+from spf_lora.data.portraits import (
+    ATTRIBUTES,
+    caption_targets,
+    partial_caption,
+    phrases,
+    unbiased,
+)
 from spf_lora.errors import DataError, PromptError
 from spf_lora.recipe import Attribute
 
@@ -77,11 +83,9 @@ def held_out_cases(
     cases = []
     for index in range(prompts):
         person = unbiased(rng)
-        dice = rng.random()  # the same phrases are left out with the attribute and without
-        plain, full = (
-            partial_caption(person, worn, random.Random(dice), coverage=coverage)
-            for worn in ((), (attribute,))
-        )
+        plain = partial_caption(person, (), random.Random(rng.random()), coverage=coverage)
+        said = {*split_phrases(plain), *caption_targets([attribute])}
+        full = join_phrases([p for p in phrases(person, (attribute,)) if p in said])
         cases.append(Case(full, plain, prompt_seeds(index, seeds)))
     return tuple(cases)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from spf_lora.data.portraits import training_set
+from spf_lora.data.portraits import ATTRIBUTES, FACTORS, training_set
 from spf_lora.errors import DataError, PromptError
 from spf_lora.evaluate.protocol import (
     Case,
@@ -23,9 +23,17 @@ def test_full_and_base_prompt_of_held_out_people_differ_by_the_attribute_alone()
 
 
 def test_a_replacing_attribute_stands_in_its_factors_place() -> None:
-    for case in held_out_cases("blonde-hair", prompts=12, seeds=1):
-        assert case.prompt.count("blonde hair") == 1
-        assert "blonde hair" not in case.base_prompt
+    for name in ("blonde-hair", "hat", "sunglasses"):
+        drawn = ATTRIBUTES[name]
+        given_way = {phrase for phrase, _ in FACTORS[str(drawn.replaces)].values()}
+        named = 0
+        for case in held_out_cases(name, prompts=12, seeds=1):
+            asked, plain = case.prompt.split(", "), case.base_prompt.split(", ")
+            rest = [phrase for phrase in plain if phrase not in given_way]
+            assert [phrase for phrase in asked if phrase != drawn.target_text] == rest
+            assert asked.count(drawn.target_text) == 1
+            named += len(plain) - len(rest)
+        assert named > 4
 
 
 def test_held_out_people_are_the_same_every_time_and_in_no_training_set() -> None:
