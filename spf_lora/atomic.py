@@ -19,6 +19,7 @@ _HINTS = {
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
     errno.ENAMETOOLONG: "choose a shorter file name",
 }
+_LONGEST_NAME = 255 - len("..01234567.tmp")  # bytes; what most systems allow, less our own part
 
 
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
@@ -29,9 +30,15 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         overwrite: allow an existing file at that path.
 
     Raises:
-        OutputError: the file exists, is a folder, or its folder is missing or read-only.
+        OutputError: the file exists, is a folder or too long a name, or its folder is missing or
+            read-only.
     """
     folder = path.parent
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(
+            f"the file name {path.name[:40]}... is longer than {_LONGEST_NAME} bytes",
+            hint=_HINTS[errno.ENAMETOOLONG],
+        )
     if path.is_dir():
         raise OutputError(f"{path} is a folder, not a file", hint="add a file name to the path")
     if path.exists() and not overwrite:
@@ -73,6 +80,22 @@ def make_folder(path: Path, *, parents: bool = True) -> None:
         ) from error
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is neither there nor could be made; call it before the long work.
+
+    Raises:
+        OutputError: it is a file, or what is above it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder", hint="choose another folder")
+    above = next(p for p in (folder, *folder.parents, Path()) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{above} cannot be written, so nothing can be in {folder}",
+            hint="choose another folder",
+        )
 
 
 @contextmanager

@@ -7,7 +7,6 @@ changes the rest. Only the builders see a recipe; every other function takes pla
 import dataclasses
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,15 @@ from spf_lora.recipe_files import find_recipe as find_recipe
 from spf_lora.recipe_files import list_recipes as list_recipes
 from spf_lora.recipe_files import locate_recipe as locate_recipe
 from spf_lora.shipped import shipped_folder
-from spf_lora.strict import Shape, check_table, did_you_mean, missing_keys, required, setting
+from spf_lora.strict import (
+    Shape,
+    check_table,
+    did_you_mean,
+    missing_keys,
+    parse_toml,
+    required,
+    setting,
+)
 
 Scope = Literal["local", "global"]
 Preset = Literal["kv", "cross", "attention", "full"]
@@ -279,8 +286,8 @@ def parse_override(text: str) -> tuple[str, Any]:
             hint="write it like --set align.fine_grained=0.3",
         )
     try:
-        parsed = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {raw}")
+    except ValueError:
         return key, raw
     return key, parsed["value"] if set(parsed) == {"value"} else raw
 
@@ -301,13 +308,13 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise RecipeError(
             f"recipe {path} does not exist",
             hint="`spf-lora attributes` lists the recipes there are",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(
             f"recipe {path} is not valid TOML: {error}",
             hint='mend that place; texts need quotes, as in name = "beard"',

@@ -32,11 +32,13 @@ def find_recipe(attribute: str) -> Path:
         RecipeError: there is none; the nearest name is suggested.
     """
     family, _, name = attribute.rpartition("/")
-    known = list_recipes(family)
+    known = list_recipes(family if family in FAMILIES else "")
     if attribute in known:
         return known[attribute]
     elsewhere = [
-        f"{other}/{name}" for other in FAMILIES if f"{other}/{name}" in list_recipes(other)
+        f"{other}/{name}"
+        for other in FAMILIES
+        if name not in known and f"{other}/{name}" in list_recipes(other)
     ]
     near = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(attribute, known)
     raise RecipeError(

@@ -118,3 +118,21 @@ def test_a_folder_is_made_once_and_never_over_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="could not be written"):
         atomic.make_folder(tmp_path / "no" / "where", parents=False)
     assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_a_name_too_long_to_be_written_beside_is_refused_first(tmp_path: Path) -> None:
+    atomic.write_bytes(tmp_path / ("ä" * 120), b"")
+    with pytest.raises(OutputError, match="is longer than 241 bytes") as caught:
+        atomic.check_writable(tmp_path / ("ä" * 121))
+    assert caught.value.hint == "choose a shorter file name"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_and_none_is_made(tmp_path: Path) -> None:
+    atomic.check_folder(tmp_path / "a" / "b")
+    atomic.check_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        atomic.check_folder(tmp_path / "file")
+    with pytest.raises(OutputError, match="cannot be written"):
+        atomic.check_folder(tmp_path / "file" / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

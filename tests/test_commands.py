@@ -1,6 +1,8 @@
 """The reading commands: data on stdout, talk on stderr, faults in one sentence with a hint."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -164,3 +166,59 @@ def test_an_export_never_mixes_with_what_is_there(
     assert run(monkeypatch, *words, "2", "--force") == 1
     assert "holds other files, 0002.png among them" in capsys.readouterr().err
     assert len(list(Path("new").iterdir())) == 6
+
+
+def piped(*words: str, stdout: int) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "spf_lora", *words]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "words", [("recipe", "show", "beard"), ("recipe", "show", "hat", "--json")]
+)
+def test_a_reader_that_closes_early_is_no_fault_to_tell(words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = piped(*words, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize(
+    "words", [("recipe", "show", "beard"), ("recipe", "show", "hat", "--json")]
+)
+def test_an_output_without_room_is_told(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = piped(*words, stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[0] == "error: No space left on device"
+    assert b"hint: " in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_path_that_the_system_refuses_is_told_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "inspect", "x" * 300) == 1
+    said = capsys.readouterr().err
+    assert f"error: {'x' * 300}: File name too long" in said
+    assert "hint: look at the path" in said
+
+
+def test_a_recipe_of_letters_prints_where_only_ascii_can_be_printed(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path
+) -> None:
+    text = 'profile = "embedded"\n[attribute]\nname = "b"\ntarget_text = "bärt"\n'
+    Path("b.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = piped("recipe", "show", "b.toml", "--json", stdout=subprocess.PIPE)
+    assert json.loads(done.stdout)["attribute"]["target_text"] == "bärt"
+    assert piped("recipe", "show", "b.toml", stdout=subprocess.PIPE).returncode == 0
+
+
+def test_a_recipe_file_is_no_family_of_recipes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "portraits", "export", "new", "-a", "./beard") == 1
+    assert "did you mean beard?" in capsys.readouterr().err

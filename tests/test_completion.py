@@ -71,6 +71,7 @@ def test_the_shipped_vocabularies_are_right():
         ("template = '{}'\n[groups]\na = ['b', 'b']", "stands there twice"),
         ("x = 1\ntemplate = '{}'\n[groups]\na = ['b', 'c']", "x is not a known key"),
         ("x =", "cannot be read"),
+        (f"x = {'[' * 9999}", "cannot be read: it nests too deep"),
     ],
 )
 def test_a_vocabulary_that_is_not_right_is_refused(tmp_path, text, fault):

@@ -197,3 +197,15 @@ def test_sides_are_multiples_of_what_the_base_halves(tiny_folder) -> None:
     assert (outline.resolution, outline.step, outline.counts_tokens) == (32, 32, True)
     unknown = read_outline(Path("owner/name"))
     assert (unknown.resolution, unknown.step, unknown.counts_tokens) == (512, 64, False)
+
+
+@pytest.mark.parametrize(
+    "unet",
+    ["[]", "[" * 99_999, '{"block_out_channels": [1], "sample_size": 1e999}', '{"sample_size": 0}'],
+)
+def test_a_base_whose_configs_say_nothing_is_measured_as_sd15(tmp_path: Path, unet: str) -> None:
+    for part, text in (("unet", unet), ("vae", '{"block_out_channels": []}')):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(text)
+    outline = read_outline(tmp_path)
+    assert (outline.resolution, outline.step) == (512, 64)

@@ -42,6 +42,14 @@ def test_captions_may_stand_in_one_file(tmp_path: Path, kind: str, column: str) 
     ]  # fmt: skip
 
 
+def test_a_csv_whose_quote_is_never_closed_is_a_fault(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text('file_name,text\na.png,"a beard\n' + "x\n" * 99_999)
+    found = faults(tmp_path)
+    assert found[0] == "a.png: has no caption"
+    assert found[1].endswith("cannot be read; look for a quote that is never closed")
+
+
 def test_half_a_character_in_a_caption_does_no_harm(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     row = r'{"file_name": "a.png", "text": "a \ud800 man, a beard"}'

@@ -250,7 +250,18 @@ def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"[attribute", b"\xff\xfe", b"a = 1\na = 2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"name = ",
+        b"[attribute",
+        b"\xff\xfe",
+        b"a = 1\na = 2\n",
+        b"a = " + b"[" * 9999,
+        b"a = " + b"9" * 9999,
+        b"a = 0x" + b"f" * 9999,
+    ],
+)
 def test_a_recipe_that_is_no_toml_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(content)

@@ -137,6 +137,12 @@ def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(train, hat, monkeypatc
         (("-a", "hat", "--seed", "-1"), "training.seed is -1, but must be"),
         (("-a", "hat", "--out", "nowhere/hat.safetensors"), "nowhere does not exist"),
         (("-a", "hat", "--out", "hat.ckpt"), "is no .safetensors file"),
+        (("-a", "hat", "--out", f"{'h' * 243}.safetensors"), "is longer than 241 bytes"),
+        (("-a", "hat", "--out", f"{'h' * 300}.safetensors"), "File name too long"),
+        (("-a", "hat", "--log-dir", "hat.txt"), "hat.txt is a file, not a folder"),
+        (("-a", "hat", "--log-dir", "hat.txt/logs"), "hat.txt cannot be written"),
+        (("-a", "hat", "--base", "h" * 300), "File name too long"),
+        (("-a", "hat", "--set", "attribute.target_text=a \udcff"), "is no text in UTF-8"),
         (("-a", "hat", "--base", "nowhere"), "the base nowhere does not exist"),
         (("-a", "hat", "--data", "nowhere"), "nowhere"),
     ],
@@ -144,6 +150,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(train, hat, monkeypatc
 def test_a_wrong_setting_is_one_sentence_a_hint_and_nothing_written(cli, words, said):
     import re
 
+    Path("hat.txt").touch()
     before = left_behind()
     code, data, talk = cli("train", *words)
     assert code == 1
@@ -168,6 +175,14 @@ def test_an_existing_picture_needs_force_too(train):
     Path("adapters/hat.png").write_bytes(b"mine")
     assert train()[0] == 1
     assert Path("adapters/hat.png").read_bytes() == b"mine"
+
+
+def test_a_folder_where_the_checkpoint_goes_is_refused_before_training(train):
+    Path("adapters/.hat.checkpoint.safetensors").mkdir()
+    code, _, talk = train()
+    assert code == 1
+    assert ".hat.checkpoint.safetensors is a folder" in talk
+    assert "step" not in talk
 
 
 def test_a_read_only_folder_is_refused(train, monkeypatch):
@@ -280,6 +295,9 @@ def test_generate_warns_of_what_a_long_prompt_loses(cli, tiny_folder):
     ("words", "said"),
     [
         ((" ",), "the prompt is empty"),
+        (("\udcff",), "is no text in UTF-8"),
+        (("x", "--steps", "1000"), "embedded has 1000 time steps"),
+        (("x", "--out", "x" * 300), "is longer than 241 bytes"),
         (("x", "--adapter", "nobody"), "no adapter is called nobody"),
         (("x", "--adapter", "hat:much"), "no number from -4 to 4"),
         (("x", "--adapter", "hat:9"), "no number from -4 to 4"),
@@ -323,3 +341,7 @@ def test_an_adapter_of_the_embedded_base_is_verified_as_such(cli, tmp_path):
     assert code == 0, said + talk
     assert "fits spf-lora's embedded base, so no SD1.5 app can use it" in " ".join(said.split())
     assert "spf-lora's embedded base" in cli("inspect", "a.safetensors")[1]
+
+
+def test_generate_takes_no_seed_that_cannot_be_counted_on_from(cli):
+    assert cli("generate", "x", "--seed", str(2**64 - 1))[0] == 2

@@ -21,6 +21,7 @@ import numpy as np
 
 from spf_lora.adapters.module import Array, Shape
 from spf_lora.errors import AdapterFileError
+from spf_lora.strict import is_unicode
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 8192
@@ -256,18 +257,9 @@ def _no_constant(text: str) -> NoReturn:
 def _metadata(value: Any, path: Path) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         _refuse(path, "has metadata that is not all text", "get the file again")
-    if not all(_encodes(key) and _encodes(text) for key, text in value.items()):
+    if not all(is_unicode(key) and is_unicode(text) for key, text in value.items()):
         _refuse(path, "has metadata with broken characters", "get the file again")
     return value
-
-
-def _encodes(text: str) -> bool:
-    """Tell whether text can be written; JSON lets half of a surrogate pair through."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> dict[str, Entry]:

@@ -10,6 +10,7 @@ from spf_lora.adapters.peft_config import HEADER_KEY
 from spf_lora.adapters.privacy import leaks
 from spf_lora.adapters.reading import open_adapter
 from spf_lora.errors import AdapterFileError, RecipeError
+from spf_lora.strict import is_unicode
 
 # entries that say how strong the adapter is; without them it would be another one
 _STRENGTH = (HEADER_KEY,)
@@ -57,6 +58,9 @@ def _check(path: Path, changes: Mapping[str, str]) -> None:
             raise RecipeError(
                 f"{key} cannot be set by hand", hint="it follows from the tensors and is computed"
             )
+        if not is_unicode(key + text):
+            entry = f"{key}={text}"[:100]
+            raise RecipeError(f"{entry!r} is no text in UTF-8", hint="write it anew")
         if found := leaks(text):
             raise AdapterFileError(
                 f"{key} would hold a local path: {found[0]}",

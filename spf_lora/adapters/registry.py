@@ -76,9 +76,9 @@ def places(registry: Path | None = None) -> list[Place]:
         Place("user data", user_data_path("spf-lora", appauthor=False) / "adapters"),
         Place("shipped", shipped_folder("adapters")),
     ]
-    first: dict[Path, Place] = {}
-    for place in found:
-        first.setdefault(place.folder.resolve(), place)
+    first: dict[str, Place] = {}
+    for place in found:  # Path.resolve would stumble over a link to itself
+        first.setdefault(os.path.realpath(place.folder), place)
     return list(first.values())
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spf_lora.adapters.registry import STACK, SUFFIX, Place
-from spf_lora.atomic import check_writable, unwritable
+from spf_lora.atomic import check_writable, make_folder
 from spf_lora.errors import RegistryError
 
 TRASH = ".trash"
@@ -20,10 +20,7 @@ def ready(place: Place) -> Path:
     Raises:
         OutputError: it cannot be made or is read-only.
     """
-    try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(place.folder, error) from error
+    make_folder(place.folder)
     check_writable(place.folder / ".lock", overwrite=True)
     return place.folder
 

@@ -5,7 +5,6 @@ than it did. `stack_edit` changes what is there.
 """
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,15 @@ from spf_lora.adapters.registry import (
 )
 from spf_lora.adapters.strength import HIGHEST, LOWEST
 from spf_lora.errors import AdapterFileError, RegistryError, StackError
-from spf_lora.strict import Shape, check_table, did_you_mean, missing_keys, required, setting
+from spf_lora.strict import (
+    Shape,
+    check_table,
+    did_you_mean,
+    missing_keys,
+    parse_toml,
+    required,
+    setting,
+)
 
 FORMAT_VERSION = 1
 State = Literal["ok", "missing", "changed"]
@@ -274,8 +281,8 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_toml(path.read_bytes().decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise StackError(
             f"the stack {path} cannot be read: {str(error)[:200]}",
             hint="mend it, or remove it and create it anew",

@@ -40,11 +40,22 @@ def read_folder_base(folder: Path, name: str, tokenizer: Path | None = None) -> 
     check_unet_config(name, config)
     schedule = read_json(folder / "scheduler" / "scheduler_config.json", name)
     families.check_prediction(name, schedule.get("prediction_type", "epsilon"))
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
-        vae = AutoencoderKL.from_config(read_json(folder / "vae" / "config.json", name))
+    vae_config = read_json(folder / "vae" / "config.json", name)
     text = read_json(folder / "text_encoder" / "config.json", name)
-    encoder = CLIPTextModel(CLIPTextConfig(**text))
+    try:
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(config)
+            vae = AutoencoderKL.from_config(vae_config)
+        encoder = CLIPTextModel(CLIPTextConfig(**text))
+        scheduler = make_scheduler(schedule)
+        if not isinstance(unet.config.sample_size, int):
+            raise TypeError("the U-Net's sample_size is no whole number")
+    # Both libraries raise almost anything where a config is not as they expect.
+    except Exception as error:
+        raise BaseModelError(
+            f"the base {name} cannot be made from its configs: {_first_line(error)}",
+            hint="fetch the folder again, whole",
+        ) from error
     return Parts(
         unet=fill(unet, _part(folder, "unet", name), "U-Net"),
         vae=fill(vae, {vae_attention(k): v for k, v in _part(folder, "vae", name).items()}, "VAE"),
@@ -52,7 +63,7 @@ def read_folder_base(folder: Path, name: str, tokenizer: Path | None = None) -> 
             encoder, text_tensors(_part(folder, "text_encoder", name)), "text encoder"
         ),
         tokenizer=read_tokenizer(tokenizer or folder / "tokenizer"),
-        scheduler=make_scheduler(schedule),
+        scheduler=scheduler,
     )
 
 
@@ -116,13 +127,14 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     """
     try:
         table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(table, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise BaseModelError(
             f"the base {name} cannot be loaded: {path} is missing or damaged",
             hint="it needs model_index.json and the folders unet, vae, text_encoder, tokenizer and "
             "scheduler, as diffusers writes them",
         ) from error
-    assert isinstance(table, dict)
     return table
 
 
@@ -140,9 +152,13 @@ def read_tokenizer(folder: Path) -> Any:
         if not any((place / n).is_file() for n in ("vocab.json", "tokenizer.json")):
             raise OSError("it holds neither vocab.json nor tokenizer.json")
         return CLIPTokenizer.from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # tokenizers raises nothing more special
         raise BaseModelError(
-            f"no tokenizer can be read from {folder}: {str(error).splitlines()[0]}",
+            f"no tokenizer can be read from {folder}: {_first_line(error)}",
             hint="--tokenizer names a folder with vocab.json and merges.txt, or tokenizer.json, or "
             "a base that has one",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -48,7 +48,9 @@ def read_outline(folder: Path) -> Outline:
         step = picture_step(len(vae["block_out_channels"]), len(unet["block_out_channels"]))
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         resolution = int(unet["sample_size"]) * factor
-    except (OSError, ValueError, KeyError, TypeError):
+        if resolution < 1 or step < 1:
+            raise ValueError("no picture has such sides")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         resolution, step = _SD15_RESOLUTION, _SD15_STEP
     beside = next(
         (p for p in (folder / "tokenizer", folder.parent / "tokenizer") if p.is_dir()), None
@@ -69,5 +71,6 @@ def words_cut_off(prompt: str) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    assert isinstance(config, dict)
+    if not isinstance(config, dict):
+        raise TypeError("a config is a JSON object")
     return config

@@ -8,6 +8,7 @@ from PIL import Image
 
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
+from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
@@ -29,7 +30,16 @@ def sample_latents(
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square.
+
+    Raises:
+        PromptError: the base has not as many time steps.
     """
+    known = base.scheduler.config.num_train_timesteps
+    if steps >= known:  # its first time step is 1, not 0
+        raise PromptError(
+            f"{base.name} has {known} time steps, so it draws in less, not in {steps}",
+            hint="25 are enough: --steps 25",
+        )
     base.scheduler.set_timesteps(steps)
     latents = start_noise(base, seeds, size)
     both = torch.cat([encode(base, [""]).expand_as(states), states])  # (2 * batch, 77, width)

@@ -1,7 +1,11 @@
 """The command line's one entry: registers the commands, turns errors into text and exit codes."""
 
+import errno
+import io
+import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -65,12 +69,39 @@ app.command()(metadata)
 
 def main() -> None:
     """Run the command line; an `SpfError` becomes one sentence, a hint and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except SpfError as error:
-        out.say(f"error: {error.message}")
-        out.say(f"hint: {error.hint}")
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:
+        if error.filename is None:  # if it was stdout, it must not be tried again at the end
+            with suppress(OSError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # whoever read it has seen enough
+            sys.exit(1)
+        _end(_refused(error))
     except KeyboardInterrupt:
         out.say("stopped")
         sys.exit(130)
+
+
+def _end(error: SpfError) -> NoReturn:
+    out.say(f"error: {error.message}")
+    out.say(f"hint: {error.hint}")
+    sys.exit(error.exit_code)
+
+
+def _refused(error: OSError) -> SpfError:
+    """Return what to tell where the system refused a path or stdout and no command said so."""
+    what = "" if error.filename is None else f"{error.filename}: "
+    return SpfError(
+        f"{what}{error.strerror or error}",
+        hint="look at the path, its permissions and the room on its disk",
+    )

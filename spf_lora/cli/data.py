@@ -30,7 +30,8 @@ def check(
         str | None, typer.Option(help="The base to be trained; else the recipe's.")
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Side of the square, in pixels; else the base's own.")
+        int | None,
+        typer.Option(max=4096, help="Side of the square, in pixels; else the base's own."),
     ] = None,
     against: Annotated[
         Path | None,

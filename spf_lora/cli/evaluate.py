@@ -1,6 +1,5 @@
 """`spf-lora evaluate` and `spf-lora compare`: how much adapters pollute, and which pollute less."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from spf_lora.atomic import make_folder, write_text
+from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.measuring import Asked, measure, sweep
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
@@ -119,18 +118,11 @@ def compare(
 
 def _check_folder(folder: Path, *, force: bool) -> None:
     """Refuse a folder that could not be written, before the long work."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file, not a folder", hint="name another with -o")
+    check_folder(folder)
     if folder.exists() and any(folder.iterdir()) and not force:
         raise OutputError(
             f"{folder} exists and holds something",
             hint="--force overwrites the report in it; or name another with -o",
-        )
-    above = next(p for p in (folder, *folder.parents, Path()) if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{above} cannot be written, so the report cannot be in {folder}",
-            hint="name another folder with -o",
         )
 
 

@@ -9,6 +9,7 @@ from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import AdapterFileError, PromptError
+from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
     from spf_lora.adapters.file import Adapter
@@ -25,7 +26,7 @@ def generate(
         str | None, typer.Option(metavar="STACK", help="All adapters of a stack, before others.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the first picture; the next has one more.")
+        int, typer.Option(min=0, max=2**63, help="Of the first picture; the next has one more.")
     ] = 1,
     count: Annotated[int, typer.Option(min=1, max=256, help="How many pictures.")] = 8,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 25,
@@ -47,6 +48,8 @@ def generate(
     """Draw a grid of pictures."""
     if not prompt.strip():
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
+    if not is_unicode(prompt):
+        raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
     check_writable(output, overwrite=force)
     asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     picture = _draw(

@@ -155,6 +155,11 @@ def _cases(asked: Asked, attribute: "Attribute") -> "tuple[Case, ...]":
 def _judge(asked: Asked, attribute: "Attribute", base: "Base") -> "Judge":
     name = asked.judge or (WORLD if asked.base == "embedded" else PHOTOGRAPHS)
     if name == WORLD:
+        if asked.scorers or asked.mask:
+            raise MeasureError(
+                f"the judge {WORLD} uses no --scorer and no --mask",
+                hint=f"leave them out, or --judge {PHOTOGRAPHS}",
+            )
         from spf_lora.evaluate.judges import world_judge
 
         return world_judge(attribute.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spf_lora.cli import merge_check, out
+from spf_lora.cli.adapters import existing
 from spf_lora.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def merge(
     settings = Settings(method, rank, energy, dtype, density, seed)
     check_settings(settings)
     numbers = check_weights(_numbers(weights), len(adapters))
+    existing(registry)
     paths = [resolve(one, registry) for one in adapters]
     with open_sources(
         paths,
@@ -92,10 +94,11 @@ def merge(
             out.warn(note)
         if not plan:
             check_target(made, output, overwrite=force)
+        model = merge_check.load(base) if check or gate else None
         done = predict(made) if plan else execute(made, output, overwrite=force)
         compared = None
-        if check or gate:
-            compared = merge_check.compare(merge_check.parts_of(adapters, sources), output, base)
+        if model is not None:
+            compared = merge_check.compare(merge_check.parts_of(adapters, sources), output, model)
         target = None if plan else output
         if as_json:
             told = _as_json(made, adapters, done, target)

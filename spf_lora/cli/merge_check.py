@@ -10,6 +10,7 @@ from spf_lora.cli.quiet import hush
 from spf_lora.errors import CheckFailedError, MeasureError
 
 if TYPE_CHECKING:
+    from spf_lora.base.load import Base
     from spf_lora.evaluate.kept import Kept, Part
     from spf_lora.merge.sources import Source
 
@@ -51,21 +52,27 @@ def parts_of(names: Sequence[str], sources: "Sequence[Source]") -> "list[Part]":
     ]
 
 
-def compare(parts: "list[Part]", merged: Path, base: str) -> "list[Kept]":
+def load(base: str) -> "Base":
+    """Load what to draw with, before merging: one that cannot be loaded leaves no file behind."""
+    hush()
+    from spf_lora.base.load import load_base
+
+    return load_base(base)
+
+
+def compare(parts: "list[Part]", merged: Path, model: "Base") -> "list[Kept]":
     """Draw with the parts and with the merged file, and measure both.
 
     Raises:
         MeasureError: an attribute cannot be judged.
         AdapterFileError: the merged file is of another base.
     """
-    hush()
     from spf_lora.adapters.file import read_adapter
-    from spf_lora.base.load import load_base
     from spf_lora.cli.generate import check_base
     from spf_lora.evaluate import kept
     from spf_lora.evaluate.gallery import cache_folder
 
-    model, adapter = load_base(base), read_adapter(merged)
+    adapter = read_adapter(merged)
     check_base(adapter, model, merged)
     return kept.measure_kept(
         model, parts, adapter, gallery=cache_folder(), prompts=kept.PROMPTS, steps=kept.STEPS,

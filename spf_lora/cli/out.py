@@ -4,6 +4,7 @@ rich honours NO_COLOR and drops colour and movement when the stream is no termin
 """
 
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -34,4 +35,6 @@ def show(renderable: Any) -> None:
 
 def show_json(value: Any) -> None:
     """Print a result for programs: one JSON document (stdout)."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    ascii_only = not encoding.lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))

@@ -24,8 +24,8 @@ _COLUMNS = (
 
 def report(
     name: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name.")],
-    prompts: Annotated[int | None, typer.Option(min=2, help="People.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Pictures of each.")] = None,
+    prompts: Annotated[int | None, typer.Option(min=2, max=10_000, help="People.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, max=64, help="Pictures of each.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 15,
     orders: Annotated[
         int, typer.Option(min=1, max=24, help="Orders to add the adapters in, the stack's first.")

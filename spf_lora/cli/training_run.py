@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spf_lora.atomic import check_writable, sweep
+from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.live import live_view
 from spf_lora.errors import AdapterFileError
@@ -71,6 +71,9 @@ class Job:
         begun = self.resume and (self.checkpoint.exists() or self.target.exists())
         for path in (self.target, self.picture):
             check_writable(path, overwrite=self.force or begun)
+        check_writable(self.checkpoint, overwrite=True)
+        if self.log_dir is not None:
+            check_folder(self.log_dir)
 
 
 def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes") -> None:

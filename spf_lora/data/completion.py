@@ -6,7 +6,6 @@ upon itself.
 """
 
 import random
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from spf_lora.data.captions import (
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Attribute
 from spf_lora.shipped import shipped_folder
+from spf_lora.strict import parse_toml
 
 NONE = "none"
 NAMED = 0.75  # share of the groups that a varied prompt names
@@ -50,8 +50,8 @@ def load_vocabulary(name: str) -> Vocabulary:
     folder = shipped_folder("recipes") / "vocabularies"
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = parse_toml(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
         raise RecipeError(
             f"the vocabulary {name} cannot be read: {error}",

@@ -21,6 +21,10 @@ METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 MASK_FOLDER = "masks"
 _TEXT_COLUMNS = ("text", "caption")
 _LONGEST_NAME = 255
+_NO_ROW = {
+    ".jsonl": 'is no JSON object such as {"file_name": ..., "text": ...}',
+    ".csv": "begins a row that cannot be read; look for a quote that is never closed",
+}
 
 
 class Caption(NamedTuple):
@@ -160,7 +164,7 @@ def _metadata(path: Path, faults: list[Fault]) -> Iterator[tuple[str, Caption]]:
     for number, row in rows(whole):
         place = f"{path.name} line {number}"
         if not isinstance(row, dict):
-            faults.append(Fault(place, 'is no JSON object such as {"file_name": ..., "text": ...}'))
+            faults.append(Fault(place, _NO_ROW[path.suffix]))
             continue
         name, said = row.get("file_name"), next((row[c] for c in _TEXT_COLUMNS if row.get(c)), None)
         if not isinstance(name, str) or not name.strip():
@@ -185,10 +189,13 @@ def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, None
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | Any, str | Any]]]:
+def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
     reader = csv.DictReader(text.splitlines(keepends=True))
-    for row in reader:
-        yield reader.line_num, row
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error:
+        yield reader.line_num, None
 
 
 def _leaves_folder(name: str) -> bool:

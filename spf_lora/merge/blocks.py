@@ -18,6 +18,7 @@ BLOCKS_26 = (
 )
 _WITHOUT_ATTENTION = {"IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02"}
 BLOCKS_17 = tuple(one for one in BLOCKS_26 if one not in _WITHOUT_ATTENTION)
+_STRONGEST = 1e3
 _LISTS = {17: BLOCKS_17, 26: BLOCKS_26}
 
 PRESETS: dict[str, tuple[float, ...]] = {
@@ -47,9 +48,10 @@ def parse(text: str) -> dict[str, float]:
     if values is None:
         values = tuple(_number(word) for word in text.split(","))
     names = _LISTS.get(len(values))
-    if names is None or not all(map(math.isfinite, values)):
+    if names is None or not all(abs(value) <= _STRONGEST for value in values):
         raise RecipeError(
-            f"block weights {text[:100]!r} are neither a preset nor 17 or 26 numbers",
+            f"block weights {text[:100]!r} are neither a preset nor 17 or 26 numbers up to "
+            f"{_STRONGEST:g}",
             hint=f"choose {', '.join(PRESETS)}, or write 17 numbers: {', '.join(BLOCKS_17[:3])}...",
         )
     return dict(zip(names, values, strict=True))

@@ -1,6 +1,5 @@
 """The adapters that go into a merge: opened, weighted, and known to fit each other."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from spf_lora.errors import AdapterFileError, RecipeError
 from spf_lora.merge import blocks
 
 MOST = 200
+_WEAKEST, _STRONGEST = 1e-6, 1e3  # of weights; beyond them a file could not be read again
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +86,10 @@ def open_sources(
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Return one finite weight for each adapter.
+    """Return one weight for each adapter.
 
     Raises:
-        RecipeError: there are more or fewer, or one is no finite number.
+        RecipeError: there are more or fewer, or one is out of range.
     """
     if weights is None:
         return [1.0] * count
@@ -99,8 +99,11 @@ def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
             hint="give one for each, in the same order: --weights 1,0.8",
         )
     for weight in weights:
-        if not math.isfinite(weight):
-            raise RecipeError(f"weight {weight} is no finite number", hint="--weights 1,0.8")
+        if weight and not _WEAKEST <= abs(weight) <= _STRONGEST:
+            raise RecipeError(
+                f"weight {weight:g} is not 0, nor of a size from {_WEAKEST:g} to {_STRONGEST:g}",
+                hint="--weights 1,0.8",
+            )
     return list(weights)
 
 

@@ -28,6 +28,19 @@ def beard(tmp_path, make_adapter, full_metadata):
     return path
 
 
+def test_a_registry_that_is_a_link_to_itself_is_told(shelf, tmp_path, monkeypatch):
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "loop"))
+    with pytest.raises(RegistryError, match="symbolic links"):
+        names()
+
+
+def test_a_registry_that_is_a_file_is_told_when_something_is_added(shelf, beard, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is a file, so it cannot be a folder"):
+        registry_edit.add(beard, "beard", tmp_path / "file")
+
+
 def names(folder=None):
     return [entry.name for entry in registry.entries(folder)]
 

@@ -214,6 +214,7 @@ def test_shipped_stacks_and_those_of_other_registries_stay(shelf, portrait):
         ("[[adapters]]", "[[adaptors]]", "it has no adapters"),
         ('base_id = "base:1"', "", "base_id is missing"),
         ("[[adapters]]", "[[adapters]", "cannot be read"),
+        ("strength = 1.0", f"strength = 0x{'f' * 5000}", "a number of thousands of digits"),
     ],
 )
 def test_a_damaged_stack_file_is_refused_with_the_reason(shelf, portrait, old, new, reason):

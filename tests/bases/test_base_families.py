@@ -111,6 +111,39 @@ def test_another_kind_of_unet_in_a_folder_is_refused_by_its_config(
     assert f" is {what}" in refusal(folder).message
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("unet", "sample_size", "64"),
+        ("unet", "block_out_channels", [10**12] * 4),
+        ("vae", "block_out_channels", None),
+        ("text_encoder", "hidden_size", "wide"),
+        ("text_encoder", "vocab_size", -3),
+        ("scheduler", "num_train_timesteps", 0),
+    ],
+)
+def test_a_folder_with_an_odd_config_is_refused(part, key, value, sd15_folder, tmp_path):
+    folder = shutil.copytree(sd15_folder, tmp_path / "copy")
+    path = next((folder / part).glob("*config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert "cannot be made from its configs: " in refusal(folder).message
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 99_999, "\0"])
+def test_a_folder_whose_index_is_no_table_is_refused(text, tmp_path):
+    (tmp_path / "model_index.json").write_text(text)
+    assert "model_index.json is missing or damaged" in refusal(tmp_path).message
+
+
+def test_a_damaged_vocabulary_is_refused(sd15_folder, tmp_path):
+    folder = shutil.copytree(sd15_folder, tmp_path / "copy")
+    for old in (folder / "tokenizer").iterdir():
+        old.unlink()
+    (folder / "tokenizer" / "vocab.json").write_text("[]")
+    (folder / "tokenizer" / "merges.txt").write_text("x")
+    assert "no tokenizer can be read from" in refusal(folder).message
+
+
 def test_a_whole_inpainting_checkpoint_is_refused_with_the_plain_model_as_the_way_out(tmp_path):
     folder = make_models(tmp_path / "m", **SMALL, channels=9)
     told = refusal(make_checkpoint(folder, tmp_path / "m.safetensors"))

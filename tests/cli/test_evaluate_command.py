@@ -141,6 +141,8 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
         (("one.safetensors", "--strengths", ""), ("--strengths",), "'' is no number"),
         (("one.safetensors", "--gate", "speed<1"), (), "'speed' is no figure"),
         (("one.safetensors", "--judge", "jury"), ("--judge",), "no judge 'jury'"),
+        (("one.safetensors", "--mask", "."), (), "the judge world uses no --scorer and no --mask"),
+        (("one.safetensors", "--steps", "1000"), ("--steps",), "has 1000 time steps"),
         (("one.safetensors", "--judge", "photographs"), ("--judge",), "hf download "),
         (
             ("one.safetensors", "--judge", "photographs", "--scorer", "clip=nowhere"),

@@ -117,6 +117,7 @@ def test_blocks_have_weights_of_their_own(pair, tmp_path):
     [
         (("--weights", "1"), "2 adapters were given but 1 weights"),
         (("--weights", "1,a"), "are not numbers with commas"),
+        (("--registry", "nowhere"), "registry nowhere is no folder"),
         (("--method", "svd", "--rank", "9"), "8 is the useful maximum"),
         (("-o", "hat.safetensors", "--force"), "is one of the adapters"),
         (("missing",), "no adapter is called missing"),

@@ -69,4 +69,5 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_written(pair, shel
     assert "plain has no card" in spf_lora(*pair, "plain", "--check", code=1).stderr
     assert "cannot judge 'tattoo'" in spf_lora(*pair, "tattoo", "--gate", code=1).stderr
     assert "leave --plan or --check out" in spf_lora(*pair, "--plan", "--check", code=1).stderr
+    assert "nowhere does not exist" in spf_lora(*pair, "--gate", "--base", "nowhere", code=1).stderr
     assert not (shelf.parent / "merged.safetensors").exists()

@@ -82,6 +82,8 @@ def test_strip_and_set_together_leave_only_what_was_set(tmp_path):
         ("sshs_model_hash=0", "cannot be set by hand"),
         ("lora_adapter_metadata={}", "cannot be set by hand"),
         ("a=/home/ada/x", "local path"),
+        ("a=\udcff", "is no text in UTF-8"),
+        ("\udcff=a", "is no text in UTF-8"),
     ],
 )
 def test_entries_that_would_lie_or_leak_are_refused_and_the_file_is_left(tmp_path, setting, reason):

@@ -45,12 +45,16 @@ def planned(paths, weights=None, block_weights=(), mixed=False, **settings):
         ({"method": "svd", "rank": 9}, "rank 9 is above what is there: 8 is the useful maximum"),
         ({"method": "ties", "rank": 33}, "32 is the useful maximum"),
         ({"weights": [1.0]}, "2 adapters were given but 1 weights"),
-        ({"weights": [1.0, float("inf")]}, "weight inf is no finite number"),
+        ({"weights": [1.0, float("inf")]}, "weight inf is not 0, nor of a size"),
+        ({"weights": [1.0, float("nan")]}, "weight nan is not 0, nor of a size"),
+        ({"weights": [1.0, -1e38]}, r"weight -1e\+38 is not 0, nor of a size"),
+        ({"weights": [1.0, 1e-30]}, "weight 1e-30 is not 0, nor of a size"),
         ({"weights": [0.0, 0.0]}, "every weight is 0"),
         ({"weights": [1.0, -1.0], "method": "average"}, "add up to 0"),
         ({"block_weights": ["1,1"]}, "neither a preset nor 17 or 26 numbers"),
         ({"block_weights": ["OUTDOORS"]}, "neither a preset nor 17 or 26 numbers"),
         ({"block_weights": [",".join(["nan"] * 26)]}, "neither a preset nor"),
+        ({"block_weights": [",".join(["-1e30"] * 26)]}, "26 numbers up to 1000"),
         ({"block_weights": ["ALL"] * 3}, "2 adapters were given but 3 lists"),
     ],
 )
@@ -143,7 +147,8 @@ def test_a_damaged_card_is_refused_with_the_name_of_its_file(tmp_path, pair):
         planned([pair[0], path])
 
 
-def test_a_number_too_large_for_the_format_is_refused(tmp_path, pair):
+def test_a_number_too_large_for_the_format_is_refused(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("spf_lora.merge.sources._STRONGEST", 1e9)
     with open_sources(pair, weights=[1.0, 1e9]) as sources:
         plan = make_plan(sources, Settings(method="svd", rank=4))
         with pytest.raises(AdapterFileError, match="does not fit F16"):
