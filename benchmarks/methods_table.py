@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from spf_lora.evaluate.curve import MATCHED as LEVEL
 from spf_lora.evaluate.curve import draw_curve
 from spf_lora.evaluate.result import Figure, figure_name
+from spf_lora.evaluate.statistics import at_response
 from spf_lora.training.baselines import RIVALS
 
 SPS = "sps"
@@ -19,8 +21,10 @@ SPS = "sps"
 COLUMNS = {
     "response": "rho@1", "P": "P@1", "P above the base's own": "excess@1",
     "base leakage": "BL@1", "shown unasked": "unasked@1", "H": "H@1",
-    "distance to truth": "truth:pixels@1",
+    "distance to truth": "truth:pixels@1", "area": "auc",
 }  # fmt: skip
+# where response first reaches 0.8
+MATCHED = {"SPS": "P", "above the base's own": "excess", "leakage": "BL", "unasked": "unasked"}
 BY_ATTRIBUTE = {
     "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
     "Base leakage": "BL@1", "Shown unasked": "unasked@1",
@@ -76,24 +80,43 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     if not compared:
         return "No cells yet."
     attributes = sorted({c["attribute"] for own in compared.values() for c in own})
-    lines = _head(["method", *COLUMNS, "SPS", "seconds"])
+    lines = _head(["method", *COLUMNS, "seconds", "MiB"])
+    matched = _head(["method", *MATCHED])
     reached = set.intersection(
         *({c["attribute"] for c in own if _figure(c, SPS) is not None} for own in compared.values())
     )
     first = next(iter(compared.values()))
-    control = [_mean(first, figure.replace("@1", "@0")) for figure in COLUMNS.values()]
+    control = [_mean(first, f.replace("@1", "@0")) if "@" in f else None for f in COLUMNS.values()]
     lines.append(_row("prompt only", [*map(_text, control), "", ""]))
     for method, own in compared.items():
         shown = [_text(_mean(own, figure)) for figure in COLUMNS.values()]
         shown[1] += " ({:.2f} to {:.2f})".format(*_interval(own, "P@1"))
-        seconds = mean(c["training_seconds"] for c in own)
-        sps = _mean([c for c in own if c["attribute"] in reached], SPS)
-        lines.append(_row(method, [*shown, _text(sps), f"{seconds:.0f}"]))
+        cost = (mean(c[k] for c in own) for k in ("processor_seconds", "peak_mib"))
+        lines.append(_row(method, [*shown, *(f"{value:.0f}" for value in cost)]))
+        there = [c for c in own if c["attribute"] in reached]
+        matched.append(_row(method, [_text(_mean_there(there, m)) for m in MATCHED.values()]))
     said = (
-        f"Means over {', '.join(attributes)}; in brackets the 95 % interval over prompts. SPS over "
-        f"{', '.join(sorted(reached)) or 'none'}, where every method reaches a response of 0.8."
+        f"Means over {', '.join(attributes)}, at strength 1; in brackets the 95 % interval over "
+        "prompts. Seconds are processor time of the training, MiB the process's peak."
     )
-    return "\n".join([*lines, "", said])
+    also = (
+        f"At the strength where response reaches 0.8, over {', '.join(sorted(reached)) or 'none'}, "
+        "where every method reaches it:"
+    )
+    return "\n".join([*lines, "", said, "", also, "", *matched])
+
+
+def _mean_there(cells: Sequence[Cell], measure: str) -> float | None:
+    """Return a measure where response first reaches 0.8, as SPS takes P; the mean over cells."""
+    values = []
+    for cell in cells:
+        strengths = sorted(float(k[4:]) for k in cell["figures"] if k.startswith("rho@"))
+        rho, wanted = (
+            np.array([[_figure(cell, figure_name(name, s)) or 0.0 for s in strengths]])
+            for name in ("rho", measure)
+        )
+        values.append(float(at_response(rho, wanted, LEVEL)[0]))
+    return mean(values) if values else None
 
 
 def _by_attribute(cells: Sequence[Cell]) -> str:
