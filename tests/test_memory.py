@@ -136,6 +136,20 @@ def test_a_tally_counts_what_lives_and_forgets_what_went():
     assert view.untyped_storage().data_ptr() == kept.untyped_storage().data_ptr()
 
 
+def test_a_convolutions_backward_pass_holds_its_weights_twice():
+    conv = torch.nn.Conv2d(640, 640, 3, padding=1).requires_grad_(False)
+    pixels = torch.randn(1, 640, 8, 8, requires_grad=True)
+
+    def step():
+        pixels.grad = None
+        conv(pixels).square().mean().backward()
+
+    step()
+    with Tally([pixels, *conv.parameters()]) as tally:
+        step()
+    assert tally.peak == pytest.approx(allocated_peak(step), rel=0.15)
+
+
 def test_a_dry_run_prints_the_plan_and_what_fits_and_trains_nothing(
     cli, tiny_folder, tmp_path, monkeypatch
 ):
