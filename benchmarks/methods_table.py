@@ -97,7 +97,8 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
         matched.append(_row(method, [_text(_mean_there(there, m)) for m in MATCHED.values()]))
     said = (
         f"Means over {', '.join(attributes)}, at strength 1; in brackets the 95 % interval over "
-        "prompts. Seconds are processor time of the training, MiB the process's peak."
+        "prompts. Seconds are processor time of the steps, without what is prepared before them; "
+        "MiB is the process's peak."
     )
     also = (
         f"At the strength where response reaches 0.8, over {', '.join(sorted(reached)) or 'none'}, "
