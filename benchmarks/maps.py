@@ -3,8 +3,9 @@
     python benchmarks/maps.py [--attributes beard ...] [--out FILE.json] [--picture docs/maps.png]
 
 The maps are those of a finished training: a trained adapter from `adapters/demo` answers on its
-training pictures, averaged over draws of noise; the frozen base's surprise needs no adapter. A
-place counts as found where a map is above its own mean, and, for what training uses, above 0.5.
+training pictures, averaged over draws of noise; the frozen base's surprise and CLIP's relevance
+need no adapter. A place counts as found where an answer is above its own mean, and where a map is
+above 0.5.
 """
 
 import argparse
@@ -20,10 +21,13 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from spf_lora.adapters.attach import adapter_off
 from spf_lora.adapters.file import read_adapter
+from spf_lora.base.clip import load_clip
 from spf_lora.base.load import load_base
 from spf_lora.method.control_map import answer, control_map
 from spf_lora.recipe import find_recipe, load_recipe
 from spf_lora.training.build import build_trainer, load_examples
+from spf_lora.training.relevance import relevances
+from spf_lora.training.witness import surprises
 
 DEMO = Path(__file__).parents[1] / "adapters" / "demo"
 TIMES = (100, 300, 500, 700)
@@ -53,26 +57,31 @@ def _measure(attribute: str) -> tuple[dict[str, float], list[Image.Image]]:
     told = load_recipe(find_recipe(attribute), ["training.method=masked-prior"])
     base, examples = load_base("embedded"), load_examples(recipe, None)
     trainer = build_trainer(recipe, base, examples, checkpoint=Path("none"))
-    surprise: Any = trainer.stages[1].objective.surprise  # type: ignore[attr-defined]
-    side = surprise.shape[-1]
+    witnessed: Any = trainer.stages[1].objective.witnessed  # type: ignore[attr-defined]
+    side = witnessed.shape[-1]
+    surprise = surprises(base.unet, trainer.data, base.scheduler, seed=recipe.training.seed)
+    text = recipe.attribute.target_text
+    relevance = relevances(base, load_clip(base), trainer.data, text, seed=recipe.training.seed)
     masks = [np.array(one.mask.convert("L")) for one in load_examples(told, None) if one.mask]
     wide = torch.from_numpy(np.stack(masks)).float()[:, None] / 255
     true = adaptive_max_pool2d(wide, side) > 0
+    cap = recipe.align.map_area_cap
+    alone = {"surprise": surprise, "relevance": relevance, "witnesses": witnessed}
+    seen = {name: control_map(one, area_cap=cap) for name, one in alone.items()}
     answers = _answers(trainer, attribute)
     share = recipe.align.surprise
-    mixed = (1 - share) * torch.stack(list(answers.values())).mean(dim=0) + share * surprise
-    used = control_map(mixed, area_cap=recipe.align.map_area_cap)
+    mixed = (1 - share) * torch.stack(list(answers.values())).mean(dim=0) + share * witnessed
+    used = control_map(mixed, area_cap=cap)
     at = {t: _iou(_above_mean(one), true) for t, one in answers.items()}
     figures = {
         "true area": true.float().mean().item(),
         "answer": sum(at.values()) / len(at),
         **{f"answer, t = {t}": value for t, value in at.items()},
-        "surprise": _iou(_above_mean(surprise), true),
-        "answer and surprise": _iou(_above_mean(mixed), true),
+        **{name: _iou(one > 0.5, true) for name, one in seen.items()},
         "map": _iou(used > 0.5, true),
         "map's area": used.mean().item(),
     }
-    shown = [true.float(), *(one / 4 for one in answers.values()), surprise / 4, used]
+    shown = [true.float(), *(one / 4 for one in answers.values()), *seen.values(), used]
     strip = [examples[0].image, *(_grey(one[0, 0]) for one in shown)]
     return {name: round(value, 3) for name, value in figures.items()}, strip
 
@@ -116,8 +125,9 @@ def _grey(places: torch.Tensor) -> Image.Image:
 
 
 def _page(attributes: list[str], strips: list[list[Image.Image]]) -> Image.Image:
-    """Return one row an attribute: picture, true region, answers over t, surprise, map."""
-    heads = ["picture", "true", *(f"t = {t}" for t in TIMES), "surprise", "map"]
+    """Return one row an attribute: picture, true region, answers over t, witnesses, map."""
+    times = (f"t = {t}" for t in TIMES)
+    heads = ["picture", "true", *times, "surprise", "relevance", "both", "map"]
     size = (len(heads) * CELL_PX, LABEL_PX + len(strips) * CELL_PX)
     page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)

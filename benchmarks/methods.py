@@ -36,6 +36,7 @@ _RIVAL = (
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
+    "ours-told": (),
     "plain": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
@@ -45,6 +46,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
+TOLD = ("ours-told",)  # beside each picture a mask of the attribute's true region
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
     "ours-no-completion": ("data.vocabulary=none",),
@@ -53,6 +55,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     # nothing is held outside of a map that is everywhere, so this takes both out
     "ours-no-map": ("attribute.scope=global", "align.outside_map=0"),
     "ours-no-surprise": ("align.surprise=0",),
+    "ours-no-relevance": ("align.relevance=false",),
     "ours-no-subspace": ("adapter.subspace=0",),
     "ours-no-outside": ("align.outside_map=0",),
     "ours-no-twins": ("align.twins=0",),
@@ -98,7 +101,7 @@ def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args
     claim.touch()
     try:
         with get_context("spawn").Pool(1) as pool:  # so that the peak of memory is its own
-            result = pool.apply(_measure, (changes, attribute, seed, args))
+            result = pool.apply(_measure, (method, changes, attribute, seed, args))
         found = {"method": method, "attribute": attribute, "seed": seed, **result}
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(found, indent=1) + "\n")
@@ -109,7 +112,9 @@ def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args
         claim.unlink()
 
 
-def _measure(changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> dict[str, Any]:
+def _measure(
+    method: str, changes: tuple[str, ...], attribute: str, seed: int, args: Any
+) -> dict[str, Any]:
     import torch
 
     from spf_lora.base.load import load_base
@@ -120,7 +125,8 @@ def _measure(changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> 
     from spf_lora.training.build import build_trainer, finished_adapter, load_examples
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
-    examples = load_examples(recipe, None)
+    told = load_recipe(find_recipe(attribute), ["training.method=masked-prior"])
+    examples = load_examples(told if method in TOLD else recipe, None)
     base = load_base("embedded", device=torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(recipe, base, examples, checkpoint=Path(folder) / "none")

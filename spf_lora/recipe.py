@@ -149,6 +149,9 @@ class AlignSettings:
     surprise: float = setting(
         0.0, "share of the base's surprise at a picture in its control map", low=0.0, high=1.0
     )
+    relevance: bool = setting(
+        False, "ask align.clip too where the target is in a picture, beside the base's surprise"
+    )
     phrases: float = setting(
         0.0, "share of the base phrases' attention taken off the map", low=0.0, high=100
     )

@@ -40,11 +40,12 @@ def tiny(tiny_folder: Path) -> Base:
 def few_draws() -> Iterator[None]:
     """Train as always, but on hasty pictures of the base's own, and with a hasty preview."""
     from spf_lora.cli import preview
-    from spf_lora.training import prepare, witness
+    from spf_lora.training import prepare, relevance, witness
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepare, "_TWIN_STEPS", 2)
         patched.setattr(witness, "DRAWS", 2)
+        patched.setattr(relevance, "COVERS", 4)
         patched.setattr(preview, "_PREVIEW_STEPS", 2)
         yield
 

@@ -46,10 +46,11 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
 from spf_lora.training.processes import Processes
 from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
+from spf_lora.training.relevance import relevances
 from spf_lora.training.seen import completed
 from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
-from spf_lora.training.witness import surprises
+from spf_lora.training.witness import combined, surprises
 
 _LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
@@ -157,11 +158,9 @@ def build_trainer(
     keep, remarks = _subspace(
         recipe, base, list(dict.fromkeys([*said, *own_prompts])), under, parameters
     )
-    surprise = None
-    if witness:
-        surprise = surprises(base.unet, data, base.scheduler, seed=recipe.training.seed)
+    found = _where(recipe, base, data) if witness else None
     text = frozenset(filter(reads_text, parameters)) if recipe.learn.text_only else None
-    stages = _stages(recipe, base, data, rival, clip, mix, surprise, text)
+    stages = _stages(recipe, base, data, rival, clip, mix, found, text)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, scheduler=base.scheduler,
         data=data, stages=stages, plan=_plan(recipe),
@@ -185,6 +184,16 @@ def _completed(
     clip = load_clip(base, recipe.align.clip)
     found, remark = completed(examples, recipe.attribute, vocabulary, base, clip)
     return found, [remark]
+
+
+def _where(recipe: Recipe, base: Base, data: Prepared) -> torch.Tensor:
+    """Return where witnesses that need no trained adapter see the attribute, (n, 1, h, w)."""
+    seed = recipe.training.seed
+    witnesses = [surprises(base.unet, data, base.scheduler, seed=seed)]
+    if recipe.align.relevance and brings_clip(base, recipe.align.clip):
+        clip = load_clip(base, recipe.align.clip)
+        witnesses.append(relevances(base, clip, data, recipe.attribute.target_text, seed=seed))
+    return combined(witnesses)
 
 
 def _own_prompts(recipe: Recipe, said: list[str]) -> list[str]:
@@ -231,7 +240,7 @@ def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image
 
 def _stages(
     recipe: Recipe, base: Base, data: Prepared, rival: Rival | None, clip: ClipModel | None,
-    mix: Mix, surprise: torch.Tensor | None, trains: frozenset[str] | None,
+    mix: Mix, witnessed: torch.Tensor | None, trains: frozenset[str] | None,
 ) -> list[Stage]:  # fmt: skip
     align = recipe.align
     if rival is not None:
@@ -255,9 +264,9 @@ def _stages(
     aligned = Align(
         base.unet, data, weights=weights, settings=settings, times=times,
         alphas=base.scheduler.alphas_cumprod, embed=_embedder(base, clip),
-        surprise=surprise,
+        witnessed=witnessed,
     )  # fmt: skip
-    learned = Learn(base.unet, data, times, surprise, align.map_area_cap)
+    learned = Learn(base.unet, data, times, witnessed, align.map_area_cap)
     learn = Stage("learn", recipe.learn.steps, learned, trains=trains)
     return [learn, Stage("align", align.steps, aligned, mix)]
 

@@ -67,7 +67,7 @@ class Weights:
 class MapSettings:
     """How answers become the control map; see `control_map`. `everywhere` opens all of it.
 
-    `surprise` is the share of the frozen base's own surprise at a training picture.
+    `surprise` is the share of what the witnesses saw in a training picture.
     """
 
     area_cap: float
@@ -98,25 +98,25 @@ class Learn:
         unet: carries the adapter.
         data: what is learned.
         weights: of the time steps, (steps,).
-        surprise: where the frozen base is surprised by each picture, (n, 1, h, w); or None.
+        witnessed: where witnesses see the attribute in each picture, (n, 1, h, w); or None.
         area_cap: see `control_map`.
     """
 
     def __init__(
         self, unet: Any, data: Prepared, weights: torch.Tensor,
-        surprise: torch.Tensor | None = None, area_cap: float = 1.0,
+        witnessed: torch.Tensor | None = None, area_cap: float = 1.0,
     ) -> None:  # fmt: skip
         self.unet, self.data, self.times = unet, data, weights.to(data.latents.device)
-        self.surprise, self.area_cap = surprise, area_cap
+        self.witnessed, self.area_cap = witnessed, area_cap
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Return the denoising loss inside drawn masks, else where the base is surprised."""
+        """Return the denoising loss inside drawn masks, else where witnesses see it."""
         eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
         where = None
         if self.data.masks is not None:
             where = of_batch(self.data.masks, batch)
-        elif self.surprise is not None:
-            where = control_map(of_batch(self.surprise, batch), area_cap=self.area_cap)
+        elif self.witnessed is not None:
+            where = control_map(of_batch(self.witnessed, batch), area_cap=self.area_cap)
         loss = losses.denoise(eps, batch.noise, self.times[batch.t], where)
         return Outcome(loss, {"denoise": loss.item()})
 
@@ -143,7 +143,7 @@ class Align:
         embed: scaled latents of predictions -> CLIP embeddings with gradient; None without a
             response loss.
         alphas: the scheduler's cumulated alphas, (steps,).
-        surprise: where the frozen base is surprised by each picture, (n, 1, h, w); see `witness`;
+        witnessed: where witnesses see the attribute in each picture, (n, 1, h, w); see `witness`;
             None where the map needs none.
     """
 
@@ -157,9 +157,9 @@ class Align:
         times: torch.Tensor,
         alphas: torch.Tensor,
         embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        surprise: torch.Tensor | None = None,
+        witnessed: torch.Tensor | None = None,
     ) -> None:
-        self.surprise = surprise
+        self.witnessed = witnessed
         device = data.latents.device
         self.unet, self.data, self.weights, self.settings = unet, data, weights, settings
         self.times, self.alphas, self.embed = times.to(device), alphas.to(device), embed
@@ -218,9 +218,9 @@ class Align:
             phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
             answers = (answers - self.weights.phrases * phrases).clamp(min=0)
         averaged = self._remembered(batch.places[asked], answers[asked])
-        if self.surprise is not None:  # the base's own pictures hold none
+        if self.witnessed is not None:  # the base's own pictures hold none
             share = self.settings.surprise * batch.real[asked][:, None, None, None]
-            witness = of_batch(self.surprise, batch)[asked]
+            witness = of_batch(self.witnessed, batch)[asked]
             averaged = (1 - share) * averaged + share * witness
         control[asked] = control_map(averaged, area_cap=self.settings.area_cap)
         return control

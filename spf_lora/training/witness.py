@@ -5,6 +5,7 @@ worse than it does in its own pictures, it sees what it would not have drawn: a 
 attribute's place that needs no trained adapter.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,19 @@ from spf_lora.training.prepare import Prepared
 
 DRAWS, FIRST_T, LAST_T = 8, 600, 975  # large times, where a prompt decides what is drawn
 _BATCH = 8
+
+
+def combined(witnesses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what several witnesses say together, (n, 1, h, w); the mean over a picture is 1.
+
+    Each is divided by its standard deviation over a picture, so that none speaks louder for having
+    sharper peaks; one that says nothing of a picture is not heard there.
+
+    Args:
+        witnesses: each (n, 1, h, w), 0 or more.
+    """
+    heard = (w / w.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6) for w in witnesses)
+    return relative(torch.stack(list(heard)).sum(dim=0))
 
 
 @torch.no_grad()
