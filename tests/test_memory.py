@@ -73,7 +73,10 @@ def step_of(found):
     [
         {"watched": True, "gradient_checkpointing": True},
         pytest.param({"dual": False}, marks=pytest.mark.slow),
-        pytest.param({"precision": "bf16", "preset": "full", "rank": 32}, marks=pytest.mark.slow),
+        pytest.param(
+            {"precision": "bf16", "preset": "full", "rank": 32, "cuda": False},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda how: "-".join(how),
 )
@@ -173,6 +176,18 @@ def test_the_estimate_holds_for_the_full_model(px, monkeypatch):
         needs = replace(SD15, side=px // 8, watched=watched)
         real = measured(full_unet(torch.device("cpu")), needs, 768)
         assert real == pytest.approx(step_of(estimate(unet, vae, needs)), rel=0.15)
+
+
+@pytest.mark.slow
+def test_cudas_autocast_computes_norms_in_fp32_and_so_keeps_more(tiny_folder):
+    unet, vae = base_configs(str(tiny_folder))
+    needs = replace(SD15, side=16, dual=False)
+    half = replace(needs, precision="bf16")
+    cuda, cpu = (estimate(unet, vae, replace(half, cuda=kind)) for kind in (True, False))
+    assert cuda.activations > 1.05 * cpu.activations
+    assert cuda.weights == cpu.weights
+    fp32 = [estimate(unet, vae, replace(needs, cuda=kind)) for kind in (True, False)]
+    assert fp32[0] == fp32[1]
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ class Needs:
         dual: whether there is an align stage.
         watched: whether it compares queries or attention.
         response: whether it decodes predictions.
+        cuda: whether autocast is CUDA's, which computes norms in fp32, and not the CPU's.
     """
 
     side: int
@@ -51,6 +52,7 @@ class Needs:
     dual: bool = True
     watched: bool = False
     response: bool = False
+    cuda: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def _peak(
         set_up(
             model, precision=needs.precision, gradient_checkpointing=needs.gradient_checkpointing
         )
+        if needs.cuda:
+            _norms_in_fp32(model)
         latents = torch.randn(needs.pictures, unet["in_channels"], needs.side, needs.side)
         states = torch.randn(needs.pictures, _TOKENS, width)
         t = torch.zeros(needs.pictures, dtype=torch.long)
@@ -161,6 +165,15 @@ def _make_fake(model: Any, dtype: torch.dtype) -> None:
                 kind = torch.float32 if weight.requires_grad else dtype
                 fake = torch.empty(weight.shape, dtype=kind)
                 module._parameters[name] = torch.nn.Parameter(fake, weight.requires_grad)
+
+
+def _norms_in_fp32(model: Any) -> None:
+    """Compute norms in fp32, as CUDA's autocast does; call it inside a FakeTensorMode."""
+    for module in model.modules():
+        if isinstance(module, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
+            for name, weight in list(module.named_parameters(recurse=False)):
+                module._parameters[name] = torch.nn.Parameter(weight.detach().float(), False)
+            module.register_forward_pre_hook(lambda _, args: (args[0].float(),))
 
 
 def _loss(
