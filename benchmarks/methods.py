@@ -33,6 +33,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _RIVAL = (
     "adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3",
     "data.vocabulary=none", "align.vocabulary=none", "align.own_pictures=1",
+    "training.calibrate=false",
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
@@ -60,6 +61,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "ours-no-outside": ("align.outside_map=0",),
     "ours-no-twins": ("align.twins=0",),
     "ours-no-silent-prompts": ("align.base_prompts=0", "align.empty_prompts=0"),
+    "ours-no-dose": ("training.calibrate=false",),
     "ours-no-time-weights": ("training.x0_weight_cap=0",),
 }
 

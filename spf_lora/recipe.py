@@ -149,9 +149,7 @@ class AlignSettings:
     surprise: float = setting(
         0.0, "share of the base's surprise at a picture in its control map", low=0.0, high=1.0
     )
-    relevance: bool = setting(
-        False, "ask align.clip too where the target is in a picture, beside the base's surprise"
-    )
+    relevance: bool = setting(False, "ask align.clip too where the target is in a picture")
     phrases: float = setting(
         0.0, "share of the base phrases' attention taken off the map", low=0.0, high=100
     )
@@ -194,6 +192,7 @@ class TrainingSettings:
     )
     channels_last: bool = setting(False, "memory layout of convolutions; faster on some machines")
     compile: bool = setting(False, "compile the residual blocks; pays in long runs on a GPU")
+    calibrate: bool = setting(False, "strength 1 becomes the least that align.clip sees answer")
     tokenizer: str = setting("own", "the base's own, or a folder or hub id of one", shape=_NAME)
 
 

@@ -81,6 +81,13 @@ def adapter_off(unet: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(grad)
 
 
+def set_alpha(unet: nn.Module, alpha: float) -> None:
+    """Scale the LoRA that `attach_trainable` put on by alpha / rank."""
+    for _, layer in _layers(unet):
+        layer.lora_alpha["default"] = alpha
+        layer.scaling["default"] = alpha / layer.r["default"]
+
+
 def trained_adapter(unet: nn.Module, metadata: Mapping[str, str]) -> Adapter:
     """Take the LoRA that `attach_trainable` put on as an adapter in canonical names."""
     modules = {}

@@ -6,6 +6,7 @@ Only these functions see a recipe; everything below takes plain arguments.
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,12 +36,13 @@ from spf_lora.data.folder import (
     read_folder,
     usable,
 )
-from spf_lora.data.portraits import caption, training_set, unbiased
+from spf_lora.data.portraits import training_set
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.method.protect import LEAST_SELECTIVE, project_, reads_text
 from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash, recipe_to_dict
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Mix
+from spf_lora.training.dose import find_dose
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
@@ -353,14 +355,26 @@ def card_of(
 def finished_adapter(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Adapter:
-    """Take the trained adapter off the base's U-Net, with its card."""
-    card = card_of(recipe, base, examples, under)
+    """Take the trained adapter off the base's U-Net, with its card; it stays on at strength 1."""
+    dose = _dose(recipe, base, examples, under)
+    card = replace(card_of(recipe, base, examples, under), metrics={"dose": dose})
     metadata = file_metadata(
-        card, rank=recipe.adapter.rank, alpha=recipe.adapter.alpha, title=recipe.attribute.name,
+        card, rank=recipe.adapter.rank, alpha=recipe.adapter.alpha * dose,
+        title=recipe.attribute.name,
         description=f"Pollution-free attribute LoRA: {recipe.attribute.target_text}",
         usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
     )  # fmt: skip
     return trained_adapter(base.unet, metadata)
+
+
+def _dose(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below) -> float:
+    """Return the share of what was trained that is strength 1, and leave the adapter so."""
+    if not recipe.training.calibrate or not brings_clip(base, recipe.align.clip):
+        return 1.0
+    said = [base_prompt(e.caption, recipe.attribute) for e in examples]
+    asked = protected_prompts(_own_prompts(recipe, said), recipe.attribute, under)
+    clip = load_clip(base, recipe.align.clip)
+    return find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
 
 
 def with_steps(recipe: Recipe, steps: int) -> tuple[str, str]:
@@ -378,16 +392,3 @@ def with_steps(recipe: Recipe, steps: int) -> tuple[str, str]:
     share = recipe.learn.steps / (recipe.learn.steps + recipe.align.steps)
     learn = min(max(1, round(steps * share)), steps - both)
     return f"learn.steps={learn}", f"align.steps={steps - learn}"
-
-
-def preview_prompts(recipe: Recipe, examples: Sequence[Example], count: int) -> list[str]:
-    """Return captions to try the adapter on: held-out portraits, or the data's own base prompts.
-
-    The full prompt is made of each by appending or replacing, as in training.
-    """
-    if recipe.training.base == "embedded":
-        rng = random.Random(f"held-out {recipe.attribute.name}")
-        captions = [caption(unbiased(rng)) for _ in range(count)]
-    else:
-        captions = [base_prompt(e.caption, recipe.attribute) for e in examples[:count]]
-    return captions

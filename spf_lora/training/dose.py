@@ -1,0 +1,60 @@
+"""How strongly a trained adapter acts at strength 1: no more than it takes to answer (ours).
+
+Guidance multiplies what a prompt adds to the prediction. An adapter that leaves the empty prompt
+alone adds all it learned to what is multiplied, so it acts more than it was taught; what it does
+beyond its answer is pollution.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from spf_lora.adapters.attach import set_alpha
+from spf_lora.base.clip import ClipModel
+from spf_lora.base.load import Base
+from spf_lora.base.sample import GUIDANCE, sample_latents
+from spf_lora.base.texts import encode
+
+DOSES, ENOUGH = (0.25, 0.5, 0.75, 1.0), 0.95
+PROMPTS, STEPS = 16, 15
+
+
+@torch.no_grad()
+def find_dose(
+    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
+) -> float:
+    """Return the least share of an adapter's alpha whose answer is nearly as good as the best.
+
+    The adapter on the base's U-Net is left at `alpha` times that share.
+
+    Args:
+        base: draws with the adapter on.
+        clip: judges whether a picture shows what was asked; see `answers`.
+        prompts: without and with the target; the first `PROMPTS` are drawn.
+        alpha: what the adapter was trained with.
+    """
+    found = {}
+    for dose in DOSES:
+        set_alpha(base.unet, alpha * dose)
+        found[dose] = answers(base, clip, prompts[:PROMPTS])
+    best = max(found.values())
+    dose = next(dose for dose, answered in found.items() if answered >= ENOUGH * best)
+    set_alpha(base.unet, alpha * dose)
+    return dose
+
+
+def answers(base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]]) -> float:
+    """Return how surely pictures show the target, in [0, 1]: the mean over prompts.
+
+    Each is drawn from its full prompt; CLIP chooses between that and the base prompt.
+    """
+    without, asking = ([pair[side] for pair in prompts] for side in (0, 1))
+    latents = sample_latents(
+        base, encode(base, asking), range(len(prompts)), steps=STEPS, guidance=GUIDANCE
+    )
+    total = 0.0
+    for row, texts in zip(latents, zip(asking, without, strict=True), strict=True):
+        picture = base.vae.decode(row[None] / base.vae.config.scaling_factor).sample
+        cosines = clip.embed_text(texts) @ clip.embed_image(picture.clamp(-1, 1))[0]
+        total += (clip.scale * cosines.float()).softmax(0)[0].item()
+    return total / len(prompts)

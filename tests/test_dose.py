@@ -1,0 +1,121 @@
+"""Strength 1 is the least that answers nearly as well as the best."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from spf_lora.adapters.attach import attach_trainable, trained_adapter
+from spf_lora.base.load import Base
+from spf_lora.data.captions import full_prompt
+from spf_lora.data.folder import Example
+from spf_lora.recipe import find_recipe, load_recipe
+from spf_lora.training import build, dose
+from spf_lora.training.dose import PROMPTS, answers, find_dose
+
+PAIRS = [(f"a man {i}", f"a man {i}, a hat") for i in range(20)]
+
+
+class BrightMeans:
+    """A CLIP to which a bright picture is the asked one."""
+
+    scale = 30.0
+
+    def embed_text(self, texts):
+        return torch.tensor([[1.0, 0.0] if "hat" in text else [0.0, 1.0] for text in texts])
+
+    def embed_image(self, pixels):
+        bright = pixels.mean(dim=(1, 2, 3)).clamp(0, 1)
+        return torch.stack([bright, 1 - bright], dim=1)
+
+
+def _alpha(unet) -> float:
+    (alpha,) = {module.alpha for module in trained_adapter(unet, {}).modules.values()}
+    return alpha
+
+
+@pytest.mark.parametrize(
+    ("answered", "wanted"),
+    [
+        ({0.25: 0.2, 0.5: 0.94, 0.75: 0.97, 1.0: 1.0}, 0.75),
+        ({0.25: 0.8, 0.5: 0.8, 0.75: 0.8, 1.0: 0.6}, 0.25),
+        ({0.25: 0.0, 0.5: 0.1, 0.75: 0.3, 1.0: 0.4}, 1.0),
+        ({0.25: 0.0, 0.5: 0.0, 0.75: 0.0, 1.0: 0.0}, 0.25),
+    ],
+)
+def test_the_least_dose_that_answers_nearly_as_well_is_taken(
+    tiny: Base, monkeypatch, answered, wanted
+):
+    attach_trainable(tiny.unet, preset="kv", rank=4, alpha=4.0, seed=0)
+
+    def answer(base, clip, prompts):
+        assert len(prompts) == PROMPTS
+        return answered[_alpha(base.unet) / 4]
+
+    monkeypatch.setattr(dose, "answers", answer)
+    for _ in range(2):  # asked again it says the same: it starts from what was trained
+        assert find_dose(tiny, BrightMeans(), PAIRS, alpha=4.0) == wanted
+        assert _alpha(tiny.unet) == 4 * wanted
+
+
+def test_a_smaller_alpha_acts_less(tiny: Base):
+    parameters = attach_trainable(tiny.unet, preset="kv", rank=4, alpha=4.0, seed=0)
+    states, latents = torch.randn(1, 77, 24), torch.randn(1, 4, 8, 8)
+
+    def eps(alpha):
+        dose.set_alpha(tiny.unet, alpha)
+        with torch.no_grad():
+            return tiny.unet(latents, 500, states).sample
+
+    before = eps(4.0)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    moved = [(eps(alpha) - before).abs().mean().item() for alpha in (0.0, 1.0, 4.0)]
+    assert moved[0] == 0
+    assert 0 < moved[1] < 0.6 * moved[2]
+
+
+@pytest.mark.parametrize(("grey", "wanted"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
+def test_an_answer_is_how_surely_pictures_show_what_was_asked(
+    tiny: Base, monkeypatch, grey, wanted
+):
+    asked = []
+    monkeypatch.setattr(
+        dose, "encode", lambda base, texts: asked.extend(texts) or torch.zeros(len(texts), 77, 24)
+    )
+    monkeypatch.setattr(dose, "STEPS", 2)
+    shown = SimpleNamespace(sample=torch.full((1, 3, 8, 8), grey))
+    monkeypatch.setattr(tiny.vae, "decode", lambda latents: shown)
+    found = answers(tiny, BrightMeans(), PAIRS[:3])
+    assert found == pytest.approx(wanted, abs=1e-6)
+    assert asked == [asking for _, asking in PAIRS[:3]]
+
+
+def test_a_finished_adapter_has_its_dose_and_says_so(tiny: Base, tmp_path, monkeypatch):
+    examples = [Example(Image.new("RGB", (64, 64), c), "a man, a hat", c) for c in ("red", "blue")]
+    recipe = load_recipe(find_recipe("hat"), ["training.base=x", "adapter.alpha=16"])
+    seen = []
+
+    def half(base, clip, prompts, *, alpha):
+        seen.extend(prompts)
+        dose.set_alpha(base.unet, alpha / 2)
+        return 0.5
+
+    monkeypatch.setattr(build, "find_dose", half)
+    attach_trainable(tiny.unet, preset="attention", rank=16, alpha=16.0, seed=0)
+    assert build.finished_adapter(recipe, tiny, examples).metadata["ss_network_alpha"] == "16"
+    assert not seen, "without a CLIP nobody can tell"
+    monkeypatch.setattr(build, "brings_clip", lambda base, spec: True)
+    monkeypatch.setattr(build, "load_clip", lambda base, spec: BrightMeans())
+    adapter = build.finished_adapter(recipe, tiny, examples)
+    assert adapter.metadata["ss_network_alpha"] == "8"
+    assert _alpha(tiny.unet) == 8
+    assert '"dose":0.5' in "".join(adapter.metadata.values())
+    assert all(asking == full_prompt(without, recipe.attribute) for without, asking in seen)
+    off = load_recipe(find_recipe("hat"), ["training.base=x", "training.calibrate=false"])
+    seen.clear()
+    build.finished_adapter(off, tiny, examples)
+    assert not seen
