@@ -83,10 +83,12 @@ def test_an_answer_is_how_surely_pictures_show_what_was_asked(
     tiny: Base, monkeypatch, grey, wanted
 ):
     asked = []
-    monkeypatch.setattr(
-        dose, "encode", lambda base, texts: asked.extend(texts) or torch.zeros(len(texts), 77, 24)
-    )
-    monkeypatch.setattr(dose, "STEPS", 2)
+
+    def drawn(base, prompts):
+        asked.extend(prompts)
+        return torch.zeros(len(prompts), 4, 8, 8)
+
+    monkeypatch.setattr(dose, "own_pictures", drawn)
     shown = SimpleNamespace(sample=torch.full((1, 3, 8, 8), grey))
     monkeypatch.setattr(tiny.vae, "decode", lambda latents: shown)
     found = answers(tiny, BrightMeans(), PAIRS[:3])

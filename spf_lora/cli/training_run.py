@@ -162,11 +162,15 @@ def _clear(job: Job, *, keep: bool = False) -> None:
 
 def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
     """Write the picture, then the adapter, then give up the checkpoint; see the module."""
+    from spf_lora.adapters.card import from_metadata
     from spf_lora.adapters.file import write_adapter
     from spf_lora.cli.preview import preview, write_png
     from spf_lora.training.build import finished_adapter
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
+    card = from_metadata(adapter.metadata)
+    if card and card.metrics["dose"] < 1:
+        out.say(f"strength 1 is {card.metrics['dose']:g} of what was trained: that answers enough")
     write_png(preview(job.settings, base, examples), job.picture)
     write_adapter(adapter, job.target, overwrite=True)
     job.checkpoint.unlink(missing_ok=True)

@@ -12,11 +12,10 @@ import torch
 from spf_lora.adapters.attach import set_alpha
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
-from spf_lora.base.sample import GUIDANCE, sample_latents
-from spf_lora.base.texts import encode
+from spf_lora.training.prepare import own_pictures
 
 DOSES, ENOUGH = (0.25, 0.5, 0.75, 1.0), 0.95
-PROMPTS, STEPS = 16, 15
+PROMPTS = 16
 
 
 @torch.no_grad()
@@ -38,7 +37,7 @@ def find_dose(
         set_alpha(base.unet, alpha * dose)
         found[dose] = answers(base, clip, prompts[:PROMPTS])
     best = max(found.values())
-    dose = next(dose for dose, answered in found.items() if answered >= ENOUGH * best)
+    dose = next((dose for dose, answered in found.items() if answered >= ENOUGH * best), DOSES[-1])
     set_alpha(base.unet, alpha * dose)
     return dose
 
@@ -49,11 +48,10 @@ def answers(base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]]) -> 
     Each is drawn from its full prompt; CLIP chooses between that and the base prompt.
     """
     without, asking = ([pair[side] for pair in prompts] for side in (0, 1))
-    latents = sample_latents(
-        base, encode(base, asking), range(len(prompts)), steps=STEPS, guidance=GUIDANCE
-    )
     total = 0.0
-    for row, texts in zip(latents, zip(asking, without, strict=True), strict=True):
+    for row, texts in zip(
+        own_pictures(base, asking), zip(asking, without, strict=True), strict=True
+    ):
         picture = base.vae.decode(row[None] / base.vae.config.scaling_factor).sample
         cosines = clip.embed_text(texts) @ clip.embed_image(picture.clamp(-1, 1))[0]
         total += (clip.scale * cosines.float()).softmax(0)[0].item()
