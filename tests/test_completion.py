@@ -152,6 +152,7 @@ def test_a_base_without_a_clip_leaves_captions_alone_and_says_so(tiny, tmp_path)
     examples = load_examples(recipe, None)
     told = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c").remarks
     assert any("captions stay as they are" in remark for remark in told)
+    assert any("strength 1 is all that was trained" in remark for remark in told)
 
 
 def test_a_caption_that_would_be_cut_off_stays_as_it_is(embedded):

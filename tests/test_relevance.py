@@ -79,15 +79,27 @@ def test_no_witness_speaks_louder_for_sharper_peaks():
     flat, sharp = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
     flat[..., :2, :] = 1.2
     sharp[..., 0, 0] = 100.0
-    both = combined([flat, sharp])
+    size = [(4, 4)]
+    both = combined([flat, sharp], size)
     assert both.mean().item() == pytest.approx(1)
-    swapped = combined([sharp * 7, flat / 3])  # nor for its scale
+    swapped = combined([sharp * 7, flat / 3], size)  # nor for its scale
     torch.testing.assert_close(swapped, both)
-    rise = [w.max() - w.min() for w in (combined([flat]), combined([sharp]))]
+    rise = [w.max() - w.min() for w in (combined([flat], size), combined([sharp], size))]
     assert both[0, 0, 1, 0] - both[0, 0, 3, 0] > 0.1 * rise[0]
 
 
 def test_a_witness_that_says_nothing_is_not_heard():
     says = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     silent = torch.zeros(2, 1, 4, 4)
-    torch.testing.assert_close(combined([says, silent]), combined([says]))
+    sizes = [(4, 4)] * 2
+    torch.testing.assert_close(combined([says, silent], sizes), combined([says], sizes))
+
+
+def test_a_smaller_picture_is_weighed_within_itself():
+    torch.manual_seed(0)
+    one, other = torch.rand(1, 1, 2, 4), torch.rand(1, 1, 2, 4)
+    alone = combined([one, other], [(2, 4)])
+    padded = [torch.nn.functional.pad(w, (0, 0, 0, 2)) for w in (one, other)]
+    found = combined(padded, [(2, 4)])
+    torch.testing.assert_close(found[..., :2, :], alone)
+    assert found[..., 2:, :].abs().max() == 0

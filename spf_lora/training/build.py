@@ -28,14 +28,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
 from spf_lora.data.check import Report, check
 from spf_lora.data.completion import NONE, load_vocabulary, varied
-from spf_lora.data.folder import (
-    LARGEST_PX,
-    Example,
-    Scan,
-    dataset_digest,
-    read_folder,
-    usable,
-)
+from spf_lora.data.folder import LARGEST_PX, Example, Scan, dataset_digest, read_folder, usable
 from spf_lora.data.portraits import training_set
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.method.protect import LEAST_SELECTIVE, project_, reads_text
@@ -175,17 +168,26 @@ def _completed(
     recipe: Recipe, base: Base, examples: Sequence[Example]
 ) -> tuple[Sequence[Example], list[str]]:
     """Complete the captions; return the examples and what to tell."""
+    if not brings_clip(base, recipe.align.clip):
+        return examples, _without_clip(recipe)
     if recipe.data.vocabulary == NONE:
         return examples, []
     vocabulary = load_vocabulary(recipe.data.vocabulary)
-    if not brings_clip(base, recipe.align.clip):
-        return examples, [
-            "captions stay as they are: completing them needs a CLIP, and this base brings none "
-            "(--set align.clip=openai/clip-vit-large-patch14)"
-        ]
     clip = load_clip(base, recipe.align.clip)
     found, remark = completed(examples, recipe.attribute, vocabulary, base, clip)
     return found, [remark]
+
+
+def _without_clip(recipe: Recipe) -> list[str]:
+    """Return what to tell where a recipe would ask a CLIP and there is none."""
+    lost = {
+        "captions stay as they are": recipe.data.vocabulary != NONE,
+        "no relevance in the control map": recipe.align.relevance,
+        "strength 1 is all that was trained": recipe.training.calibrate,
+    }
+    told = ", ".join(what for what, asked in lost.items() if asked)
+    why = "that needs a CLIP, and this base brings none"
+    return [f"{told}: {why} (--set align.clip=openai/clip-vit-large-patch14)"] if told else []
 
 
 def _where(recipe: Recipe, base: Base, data: Prepared) -> torch.Tensor:
@@ -195,7 +197,7 @@ def _where(recipe: Recipe, base: Base, data: Prepared) -> torch.Tensor:
     if recipe.align.relevance and brings_clip(base, recipe.align.clip):
         clip = load_clip(base, recipe.align.clip)
         witnesses.append(relevances(base, clip, data, recipe.attribute.target_text, seed=seed))
-    return combined(witnesses)
+    return combined(witnesses, data.sizes)
 
 
 def _own_prompts(recipe: Recipe, said: list[str]) -> list[str]:

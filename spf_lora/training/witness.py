@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from spf_lora.method.control_map import relative, smooth
-from spf_lora.training.prepare import Prepared
+from spf_lora.training.prepare import Prepared, Size
 
 DRAWS, FIRST_T, LAST_T = 8, 600, 975  # large times, where a prompt decides what is drawn
 _BATCH = 8
 
 
-def combined(witnesses: Sequence[torch.Tensor]) -> torch.Tensor:
+def combined(witnesses: Sequence[torch.Tensor], sizes: Sequence[Size]) -> torch.Tensor:
     """Return what several witnesses say together, (n, 1, h, w); the mean over a picture is 1.
 
     Each is divided by its standard deviation over a picture, so that none speaks louder for having
@@ -25,9 +25,14 @@ def combined(witnesses: Sequence[torch.Tensor]) -> torch.Tensor:
 
     Args:
         witnesses: each (n, 1, h, w), 0 or more.
+        sizes: height and width of each picture; beyond them is nothing.
     """
-    heard = (w / w.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6) for w in witnesses)
-    return relative(torch.stack(list(heard)).sum(dim=0))
+    found = torch.zeros_like(witnesses[0])
+    for row, (height, width) in enumerate(sizes):
+        own = (witness[row : row + 1, :, :height, :width] for witness in witnesses)
+        heard = [said / said.std().clamp(min=1e-6) for said in own]
+        found[row : row + 1, :, :height, :width] = relative(torch.stack(heard).sum(dim=0))
+    return found
 
 
 @torch.no_grad()
