@@ -91,8 +91,9 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     for method, own in compared.items():
         shown = [_text(_mean(own, figure)) for figure in COLUMNS.values()]
         shown[1] += " ({:.2f} to {:.2f})".format(*_interval(own, "P@1"))
-        cost = ([c[k] for c in own if c.get(k)] for k in ("processor_seconds", "peak_mib"))
-        lines.append(_row(method, [*shown, *(f"{mean(v):.0f}" if v else "" for v in cost)]))
+        cost = ([c.get(key) for c in own] for key in ("processor_seconds", "peak_mib"))
+        known = (f"{mean(each):.0f}" if all(each) else "" for each in cost)  # old cells have none
+        lines.append(_row(method, [*shown, *known]))
         there = [c for c in own if c["attribute"] in reached]
         matched.append(_row(method, [_text(_mean_there(there, m)) for m in MATCHED.values()]))
     said = (
