@@ -150,12 +150,8 @@ def _train(
     from spf_lora.adapters.file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
     from spf_lora.recipe import find_recipe, load_recipe
-    from spf_lora.training.build import (
-        build_trainer,
-        finished_adapter,
-        load_examples,
-        with_steps,
-    )
+    from spf_lora.training.build import build_trainer, load_examples, with_steps
+    from spf_lora.training.finish import finished_adapter
 
     asked = [*changes, f"training.seed={seed}"]
     recipe = load_recipe(find_recipe(attribute), asked)

@@ -124,7 +124,8 @@ def _measure(
     from spf_lora.evaluate.protocol import held_out_cases
     from spf_lora.evaluate.run import evaluate
     from spf_lora.recipe import find_recipe, load_recipe, recipe_hash
-    from spf_lora.training.build import build_trainer, finished_adapter, load_examples
+    from spf_lora.training.build import build_trainer, load_examples
+    from spf_lora.training.finish import finished_adapter
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
     told = load_recipe(find_recipe(attribute), ["training.method=masked-prior"])

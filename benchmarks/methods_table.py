@@ -59,16 +59,21 @@ def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None
 
 
 def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Return the methods that have every attribute that ours and plain have, on those."""
-    wanted = set.intersection(
-        *({c["attribute"] for c in cells if c["method"] == method and c["seed"] == 0}
-          for method in ("ours", "plain"))
-    )  # fmt: skip
-    by_method: dict[str, list[Cell]] = {}
+    """Return the methods that have every attribute that ours and plain have, on those.
+
+    Of a method's training seeds, those that have every attribute.
+    """
+    groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
-        if cell["attribute"] in wanted and cell["seed"] == 0:
-            by_method.setdefault(cell["method"], []).append(cell)
-    return {m: by_method[m] for m in _order(by_method) if len(by_method[m]) == len(wanted)}
+        groups.setdefault((cell["method"], cell["seed"]), []).append(cell)
+    known = {of: {c["attribute"] for c in own} for of, own in groups.items()}
+    wanted = known.get(("ours", 0), set()) & known.get(("plain", 0), set())
+    by_method: dict[str, list[Cell]] = {}
+    for (method, seed), own in groups.items():
+        if wanted and wanted <= known[method, seed]:
+            there = (c for c in own if c["attribute"] in wanted)
+            by_method.setdefault(method, []).extend(there)
+    return {m: by_method[m] for m in _order(by_method)}
 
 
 def _order(methods: Mapping[str, Any]) -> list[str]:
@@ -76,30 +81,31 @@ def _order(methods: Mapping[str, Any]) -> list[str]:
 
 
 def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str:
-    """Return means over attributes, one training seed; P with its interval over prompts."""
+    """Return means over attributes and training seeds; P with its interval over prompts."""
     if not compared:
         return "No cells yet."
     attributes = sorted({c["attribute"] for own in compared.values() for c in own})
-    lines = _head(["method", *COLUMNS, "seconds", "MiB"])
+    lines = _head(["method", "seeds", *COLUMNS, "seconds", "MiB"])
     matched = _head(["method", *MATCHED])
     reached = set.intersection(
         *({c["attribute"] for c in own if _figure(c, SPS) is not None} for own in compared.values())
     )
     first = next(iter(compared.values()))
     control = [_mean(first, f.replace("@1", "@0")) if "@" in f else None for f in COLUMNS.values()]
-    lines.append(_row("prompt only", [*map(_text, control), "", ""]))
+    lines.append(_row("prompt only", ["", *map(_text, control), "", ""]))
     for method, own in compared.items():
         shown = [_text(_mean(own, figure)) for figure in COLUMNS.values()]
         shown[1] += " ({:.2f} to {:.2f})".format(*_interval(own, "P@1"))
         cost = ([c.get(key) for c in own] for key in ("processor_seconds", "peak_mib"))
         known = (f"{mean(each):.0f}" if all(each) else "" for each in cost)  # old cells have none
-        lines.append(_row(method, [*shown, *known]))
+        seeds = str(len({c["seed"] for c in own}))
+        lines.append(_row(method, [seeds, *shown, *known]))
         there = [c for c in own if c["attribute"] in reached]
         matched.append(_row(method, [_text(_mean_there(there, m)) for m in MATCHED.values()]))
     said = (
-        f"Means over {', '.join(attributes)}, at strength 1; in brackets the 95 % interval over "
-        "prompts. Seconds are processor time of the steps, without what is prepared before them; "
-        "MiB is the process's peak."
+        f"Means over {', '.join(attributes)} and training seeds, at strength 1; in brackets the "
+        "95 % interval over prompts. Seconds are processor time of the steps, without what is "
+        "prepared before them; MiB is the process's peak."
     )
     also = (
         f"At the strength where response reaches 0.8, over {', '.join(sorted(reached)) or 'none'}, "
@@ -188,9 +194,15 @@ def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
 
 
 def _interval(cells: Sequence[Cell], figure: str) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over cells; the prompts of each are drawn again."""
+    """Return the 95 % interval of the mean over cells; each attribute's prompts are drawn again.
+
+    A prompt is drawn with all its training seeds, which are no prompts more.
+    """
     rng = np.random.default_rng(0)
-    rows = [np.array(cell["per_prompt"][figure]) for cell in cells]
+    by_attribute: dict[str, list[list[float]]] = {}
+    for cell in cells:
+        by_attribute.setdefault(cell["attribute"], []).append(cell["per_prompt"][figure])
+    rows = [np.array(seeds).mean(axis=0) for seeds in by_attribute.values()]
     draws = np.mean([r[rng.integers(len(r), size=(DRAWS, len(r)))].mean(axis=1) for r in rows], 0)
     low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)

@@ -13,7 +13,8 @@ from spf_lora.data.folder import Example
 from spf_lora.data.portraits import FACTORS, caption, partial_caption, render, unbiased
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import Attribute, find_recipe, load_recipe
-from spf_lora.training.build import build_trainer, card_of, load_examples, run_id
+from spf_lora.training.build import build_trainer, load_examples, run_id
+from spf_lora.training.finish import card_of
 from spf_lora.training.seen import completed
 
 BEARD = Attribute(name="beard", target_text="a beard", aliases=("bearded",))

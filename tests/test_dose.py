@@ -1,4 +1,4 @@
-"""Strength 1 is the least that answers nearly as well as the best."""
+"""Strength 1 is the least that answers nearly as well as the best; so is when it begins."""
 
 from types import SimpleNamespace
 
@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from spf_lora.adapters.attach import attach_trainable, trained_adapter
+from spf_lora.adapters.card import from_metadata
 from spf_lora.base.load import Base
 from spf_lora.data.captions import full_prompt
 from spf_lora.data.folder import Example
 from spf_lora.recipe import find_recipe, load_recipe
-from spf_lora.training import build, dose
-from spf_lora.training.dose import PROMPTS, answers, find_dose
+from spf_lora.training import dose, finish
+from spf_lora.training.dose import PROMPTS, answers, find_dose, find_start
 
 PAIRS = [(f"a man {i}", f"a man {i}, a hat") for i in range(20)]
 
@@ -57,6 +58,34 @@ def test_the_least_dose_that_answers_nearly_as_well_is_taken(
     for _ in range(2):  # asked again it says the same: it starts from what was trained
         assert find_dose(tiny, BrightMeans(), PAIRS, alpha=4.0) == wanted
         assert _alpha(tiny.unet) == 4 * wanted
+
+
+@pytest.mark.parametrize(
+    ("answered", "wanted"),
+    [
+        ({0.0: 0.8, 0.1: 0.8, 0.2: 0.77, 0.3: 0.7, 0.4: 0.5}, 0.2),
+        ({0.0: 0.8, 0.1: 0.2, 0.2: 0.2, 0.3: 0.1, 0.4: 0.1}, 0.0),
+        ({0.0: 0.8, 0.1: 0.8, 0.2: 0.7, 0.3: 0.8, 0.4: 0.8}, 0.4),
+    ],
+)
+def test_an_adapter_may_begin_as_late_as_it_still_answers(
+    tiny: Base, monkeypatch, answered, wanted
+):
+    attach_trainable(tiny.unet, preset="kv", rank=4, alpha=4.0, seed=0)
+
+    def answer(base, clip, prompts):
+        assert len(prompts) == PROMPTS
+        for start, t in ((0.0, 950), (0.1, 850), (0.2, 750), (0.3, 650), (0.4, 550)):
+            base.unet(torch.zeros(1, 4, 8, 8), t, torch.zeros(1, 77, 24))
+            if _alpha(base.unet) == 3.0:
+                return answered[start]
+            assert _alpha(base.unet) == 0
+        raise AssertionError("it never acts")
+
+    monkeypatch.setattr(dose, "answers", answer)
+    dose.set_alpha(tiny.unet, 3.0)
+    assert find_start(tiny, BrightMeans(), PAIRS, alpha=3.0) == wanted
+    assert _alpha(tiny.unet) == 3.0
 
 
 def test_a_smaller_alpha_acts_less(tiny: Base):
@@ -106,18 +135,22 @@ def test_a_finished_adapter_has_its_dose_and_says_so(tiny: Base, tmp_path, monke
         dose.set_alpha(base.unet, alpha / 2)
         return 0.5
 
-    monkeypatch.setattr(build, "find_dose", half)
+    monkeypatch.setattr(finish, "find_dose", half)
+    monkeypatch.setattr(finish, "find_start", lambda *_, alpha: 0.3 if alpha == 8 else 0.1)
     attach_trainable(tiny.unet, preset="attention", rank=16, alpha=16.0, seed=0)
-    assert build.finished_adapter(recipe, tiny, examples).metadata["ss_network_alpha"] == "16"
+    assert finish.finished_adapter(recipe, tiny, examples).metadata["ss_network_alpha"] == "16"
     assert not seen, "without a CLIP nobody can tell"
-    monkeypatch.setattr(build, "brings_clip", lambda base, spec: True)
-    monkeypatch.setattr(build, "load_clip", lambda base, spec: BrightMeans())
-    adapter = build.finished_adapter(recipe, tiny, examples)
+    monkeypatch.setattr(finish, "brings_clip", lambda base, spec: True)
+    monkeypatch.setattr(finish, "load_clip", lambda base, spec: BrightMeans())
+    adapter = finish.finished_adapter(recipe, tiny, examples)
     assert adapter.metadata["ss_network_alpha"] == "8"
     assert _alpha(tiny.unet) == 8
-    assert '"dose":0.5' in "".join(adapter.metadata.values())
+    card = from_metadata(adapter.metadata)
+    assert card is not None
+    assert card.metrics == {"dose": 0.5, "start_percent": 0.3}
+    assert "start_percent 0.3" in adapter.metadata["modelspec.usage_hint"]
     assert all(asking == full_prompt(without, recipe.attribute) for without, asking in seen)
     off = load_recipe(find_recipe("hat"), ["training.base=x", "training.calibrate=false"])
     seen.clear()
-    build.finished_adapter(off, tiny, examples)
+    finish.finished_adapter(off, tiny, examples)
     assert not seen

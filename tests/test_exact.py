@@ -21,11 +21,11 @@ def adapter(tiny_folder):
     return trained_adapter(unet, {})
 
 
-def draw(unet):
+def draw(unet, t=500):
     torch.manual_seed(1)
     noisy, states = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 24)
     with torch.no_grad():
-        return unet(noisy, torch.tensor([500, 500]), states).sample
+        return unet(noisy, torch.tensor([t, t]), states).sample
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,35 @@ def test_the_empty_half_is_the_base_and_the_asking_half_is_the_adapter(tiny, ada
     assert torch.equal(found[0], plain[0])
     torch.testing.assert_close(found[1], added[1], atol=1e-4, rtol=1e-4)
     assert torch.equal(draw(tiny.unet), plain), "no hook is left behind"
+
+
+def on(unet, adapter, *, exact, **options):
+    if exact:
+        return exactly(unet, adapter, 0.7, torch.ones(77), **options)
+    return attached(unet, [(adapter, 0.7)], **options)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_before_its_start_an_adapter_is_the_base_bit_for_bit(tiny, adapter, exact):
+    plain = {t: draw(tiny.unet, t) for t in (601, 600)}
+    with on(tiny.unet, adapter, exact=exact):
+        added = draw(tiny.unet, 600)
+    with on(tiny.unet, adapter, exact=exact, start_percent=0.4):
+        for _ in range(2):  # a sampler begins anew with each batch
+            assert torch.equal(draw(tiny.unet, 601), plain[601])
+            assert torch.equal(draw(tiny.unet, 600), added)
+        draw(tiny.unet, 601)
+    assert not torch.equal(added, plain[600])
+    assert torch.equal(draw(tiny.unet, 600), plain[600])
+
+
+def test_a_time_step_given_by_name_counts(tiny, adapter):
+    noisy, states = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 24)
+    with torch.no_grad():
+        plain = tiny.unet(noisy, timestep=900, encoder_hidden_states=states).sample
+        with attached(tiny.unet, [(adapter, 1.0)], start_percent=0.2):
+            late = tiny.unet(noisy, timestep=900, encoder_hidden_states=states).sample
+    assert torch.equal(late, plain)
 
 
 def test_tokens_that_do_not_ask_keep_their_keys_and_values(tiny, adapter):

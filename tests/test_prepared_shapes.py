@@ -15,7 +15,8 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.folder import Example, read_folder
 from spf_lora.recipe import find_recipe, load_recipe
 from spf_lora.training.batch import Mix, draw_batch, of_batch
-from spf_lora.training.build import build_trainer, finished_adapter
+from spf_lora.training.build import build_trainer
+from spf_lora.training.finish import finished_adapter
 from spf_lora.training.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("few_draws")

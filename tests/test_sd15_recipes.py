@@ -10,7 +10,8 @@ from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_t
 from spf_lora.data.folder import Example
 from spf_lora.errors import RecipeError
 from spf_lora.recipe import find_recipe, list_recipes, load_recipe, locate_recipe
-from spf_lora.training.build import build_trainer, finished_adapter
+from spf_lora.training.build import build_trainer
+from spf_lora.training.finish import finished_adapter
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 TEN = sorted(

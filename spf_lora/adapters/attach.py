@@ -4,7 +4,7 @@ Training goes through peft; drawing adds the update to the weights and afterward
 weights back, so that a detached U-Net is bitwise what it was.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.errors import AdapterFileError
 
+TIME_STEPS = 1000  # that SD1.5 was trained with
 _PREFIX = "unet."
 _CROSS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 _SELF = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
@@ -113,8 +114,16 @@ def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor
 
 
 @contextmanager
-def attached(unet: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Iterator[None]:
+def attached(
+    unet: nn.Module, adapters: Sequence[tuple[Adapter, float]], *, start_percent: float = 0.0
+) -> Iterator[None]:
     """Add adapters at their strengths to the U-Net's weights; afterwards the old weights are back.
+
+    Args:
+        unet: changed in place while the context lasts.
+        adapters: with their strengths.
+        start_percent: share of the sampling's time steps, in [0, 1), in which they do not act yet:
+            with 0.4 of 1000 they act at t <= 600. ComfyUI's hooks call it so.
 
     Raises:
         AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
@@ -124,11 +133,50 @@ def attached(unet: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Iter
         for adapter, strength in adapters:
             for name, module in adapter.modules.items():
                 _add(unet, name, module, strength, saved)
-        yield
+        with switched_by_time(unet, start_percent, _switch(saved)):
+            yield
     finally:
         with torch.no_grad():
             for weight, before in saved.values():  # its name may have changed: peft wraps layers
                 weight.copy_(before)
+
+
+def _switch(saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]]) -> Callable[[bool], None]:
+    """Return what puts the weights with the adapters in place, or those before."""
+    added = {path: weight.data for path, (weight, _) in saved.items()}
+
+    def switch(on: bool) -> None:
+        for path, (weight, before) in saved.items():
+            weight.data = added[path] if on else before
+
+    return switch
+
+
+@contextmanager
+def switched_by_time(
+    unet: nn.Module, start_percent: float, switch: Callable[[bool], None]
+) -> Iterator[None]:
+    """Call `switch` before each of the U-Net's forwards with whether its time step is late enough.
+
+    Args:
+        unet: called with the time step as its second argument, or by name.
+        start_percent: share of the 1000 time steps of Stable Diffusion that are too early.
+        switch: called with True once more at the end.
+    """
+    if start_percent == 0:
+        yield
+        return
+
+    def hook(_unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        t = args[1] if len(args) > 1 else kwargs["timestep"]
+        switch(float(torch.as_tensor(t).max()) <= (1 - start_percent) * TIME_STEPS)
+
+    handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+        switch(True)
 
 
 @torch.no_grad()

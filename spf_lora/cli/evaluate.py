@@ -39,6 +39,9 @@ Scorers = Annotated[
 Mask = Annotated[
     Path | None, typer.Option(help="Folder with all.png, white where it may act; photographs.")
 ]
+StartPercent = Annotated[
+    float, typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters act.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -54,6 +57,7 @@ def evaluate(
     judge: JudgeName = None,
     scorer: Scorers = None,
     mask: Mask = None,
+    start_percent: StartPercent = 0.0,
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -68,7 +72,10 @@ def evaluate(
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
     models = tuple(scorer or ())
-    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask)
+    asked = Asked(
+        attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
+        start_percent,
+    )  # fmt: skip
     folder = output or Path("reports") / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
@@ -102,13 +109,17 @@ def compare(
     judge: JudgeName = None,
     scorer: Scorers = None,
     mask: Mask = None,
+    start_percent: StartPercent = 0.0,
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""
     if len(adapters) < 2:
         raise MeasureError("there is nothing to compare", hint="name at least two adapters")
     models = tuple(scorer or ())
-    asked = Asked(attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask)
+    asked = Asked(
+        attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
+        start_percent,
+    )  # fmt: skip
     results = measure(adapters, asked)
     if as_json:
         out.show_json(_for_programs(results, []))

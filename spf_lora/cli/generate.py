@@ -43,6 +43,10 @@ def generate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Adapters act on the words that ask for them only.")
     ] = False,
+    start_percent: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters act, as 0.4."),
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Draw a grid of pictures."""
@@ -53,8 +57,9 @@ def generate(
     check_writable(output, overwrite=force)
     asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     picture = _draw(
-        prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact
-    )
+        prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact,
+        start_percent,
+    )  # fmt: skip
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
 
@@ -116,7 +121,7 @@ def _target_of(adapter: "Adapter", path: Path) -> str:
 
 def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
-    steps: int, guidance: float, exact: bool,
+    steps: int, guidance: float, exact: bool, start_percent: float,
 ) -> bytes:  # fmt: skip
     hush()
     import io
@@ -139,9 +144,10 @@ def _draw(
         if exact:
             for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):
                 words = asking_tokens(model.tokenizer, prompt, _target_of(adapter, path))
-                switched.enter_context(exactly(model.unet, adapter, strength, words))
+                on = exactly(model.unet, adapter, strength, words, start_percent=start_percent)
+                switched.enter_context(on)
         else:
-            switched.enter_context(attached(model.unet, adapters))
+            switched.enter_context(attached(model.unet, adapters, start_percent=start_percent))
         pictures = sample(model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance)
     columns = min(len(pictures), 8)
     rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]

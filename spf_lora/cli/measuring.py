@@ -35,6 +35,7 @@ class Asked:
         judge: who looks at the pictures, or None: as the base needs.
         scorers: "MODEL=FOLDER" for the models of the judge of photographs.
         mask: folder of the region, for that judge; or None: it reads faces.
+        start_percent: share of the steps before the adapters act.
     """
 
     attribute: str | None
@@ -47,6 +48,7 @@ class Asked:
     judge: str | None
     scorers: tuple[str, ...] = ()
     mask: Path | None = None
+    start_percent: float = 0.0
 
 
 def sweep(asked: Asked) -> tuple[float, ...]:
@@ -110,7 +112,7 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
                 evaluate(
                     base, adapter, attribute=attribute, cases=cases, strengths=strengths,
                     gallery=cache_folder(), name=name, judge=judge, steps=asked.steps,
-                    on_progress=progress,
+                    start_percent=asked.start_percent, on_progress=progress,
                 )
             )  # fmt: skip
     return results

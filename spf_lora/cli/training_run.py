@@ -87,7 +87,8 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
     """
     from spf_lora.cli.training_data import checked_examples, tell_of
     from spf_lora.data.cache import TensorCache, cache_folder
-    from spf_lora.training.build import build_trainer, card_of
+    from spf_lora.training.build import build_trainer
+    from spf_lora.training.finish import card_of
     from spf_lora.training.speed import resting
 
     settings, under = job.settings, job.under
@@ -165,12 +166,15 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
     from spf_lora.adapters.card import from_metadata
     from spf_lora.adapters.file import write_adapter
     from spf_lora.cli.preview import preview, write_png
-    from spf_lora.training.build import finished_adapter
+    from spf_lora.training.finish import finished_adapter
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
     card = from_metadata(adapter.metadata)
     if card and card.metrics["dose"] < 1:
         out.say(f"strength 1 is {card.metrics['dose']:g} of what was trained: that answers enough")
+    if card and card.metrics["start_percent"] > 0:
+        start = f"{card.metrics['start_percent']:g}"
+        out.say(f"it answers as well from {start} of the steps on and moves less: --start-percent")
     write_png(preview(job.settings, base, examples), job.picture)
     write_adapter(adapter, job.target, overwrite=True)
     job.checkpoint.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ class Ingredients:
         sampler: its name.
         steps: how many.
         guidance: scale of classifier-free guidance.
+        start_percent: share of the time steps before the adapter acts.
     """
 
     model: str
@@ -44,12 +45,15 @@ class Ingredients:
     sampler: str
     steps: int
     guidance: float
+    start_percent: float = 0.0
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
-            parts |= {"adapter": "", "strength": 0.0}
+            parts |= {"adapter": "", "strength": 0.0, "start_percent": 0.0}
+        if parts["start_percent"] == 0:
+            del parts["start_percent"]  # pictures drawn before it was known keep their keys
         text = json.dumps([_FORMAT, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

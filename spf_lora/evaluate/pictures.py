@@ -52,6 +52,7 @@ class Painter:
         batch_size: pictures drawn at once.
         model_id: digest of the base with its VAE.
         adapter_id: content id, "" for none.
+        start_percent: share of the time steps before the adapter acts.
     """
 
     base: Base
@@ -62,13 +63,14 @@ class Painter:
     batch_size: int
     model_id: str
     adapter_id: str
+    start_percent: float = 0.0
 
     def key(self, wanted: Wanted) -> str:
         """Return where the picture is in the cache."""
         return Ingredients(
             model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
-            guidance=self.guidance,
+            guidance=self.guidance, start_percent=self.start_percent,
         ).key()  # fmt: skip
 
     def check(self) -> None:
@@ -118,7 +120,9 @@ class Painter:
     def _attached(self, strength: float) -> AbstractContextManager[None]:
         if self.adapter is None or strength == 0:
             return nullcontext()
-        return attached(self.base.unet, [(self.adapter, strength)])
+        return attached(
+            self.base.unet, [(self.adapter, strength)], start_percent=self.start_percent
+        )
 
     def _draw_group(self, group: Sequence[Wanted]) -> None:
         latents = sample_latents(
@@ -143,13 +147,14 @@ def painter(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch_size: int = BATCH,
+    start_percent: float = 0.0,
 ) -> Painter:
     """Return what draws with a base and an adapter; their digests are computed once, here."""
     vae = tensors_digest(dict(base.vae.named_parameters()))
     return Painter(
         base=base, adapter=adapter, folder=folder, steps=steps, guidance=guidance,
         batch_size=batch_size, model_id=f"{base.id} {vae[:16]} {base.resolution}",
-        adapter_id=content_id(adapter) if adapter else "",
+        adapter_id=content_id(adapter) if adapter else "", start_percent=start_percent,
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def evaluate(
     judge: Judge | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    start_percent: float = 0.0,
     batch_size: int = BATCH,
     bootstraps: int = BOOTSTRAPS,
     on_progress: Progress | None = None,
@@ -57,6 +58,7 @@ def evaluate(
         judge: who looks at the pictures; the portrait world's by default.
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
+        start_percent: share of the time steps before the adapter acts; see `attached`.
         batch_size: pictures drawn at once.
         bootstraps: draws of the bootstrap.
         on_progress: told how many of the missing pictures are drawn.
@@ -76,8 +78,9 @@ def evaluate(
         raise MeasureError("there are no pictures to compare", hint="give a prompt and a seed")
     check_lengths(base.tokenizer, cases)
     paint = painter(
-        base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size
-    )
+        base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size,
+        start_percent=start_percent,
+    )  # fmt: skip
     paint.check()
     tell("draw")
     drawn = paint.draw(all_wanted(cases, swept), on_progress)
@@ -93,7 +96,10 @@ def evaluate(
         target_text=_target_text(attribute),
         adapter=(name or who) if adapter else "",
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
-        sampler={"name": "ddim", "steps": steps, "guidance": guidance, "negative": ""},
+        sampler={
+            "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
+            **({"start_percent": start_percent} if start_percent else {}),
+        },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
         draws=tuple(draws), numbers=figures(sums, draws=bootstraps),

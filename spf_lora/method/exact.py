@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, linear
 
+from spf_lora.adapters.attach import switched_by_time
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.errors import AdapterFileError
 from spf_lora.method.protect import reads_text
@@ -45,8 +46,9 @@ def asking_tokens(tokenizer: Any, prompt: str, target_text: str) -> torch.Tensor
 
 @contextmanager
 def exactly(
-    unet: nn.Module, adapter: Adapter, strength: float, tokens: torch.Tensor
-) -> Iterator[None]:
+    unet: nn.Module, adapter: Adapter, strength: float, tokens: torch.Tensor, *,
+    start_percent: float = 0.0,
+) -> Iterator[None]:  # fmt: skip
     """Let an adapter act on the asking tokens only, while the context lasts.
 
     Args:
@@ -55,6 +57,7 @@ def exactly(
         adapter: for this U-Net.
         strength: of its update.
         tokens: (77,) from `asking_tokens`.
+        start_percent: see `attached`.
 
     Raises:
         AdapterFileError: the U-Net has not the adapter's module.
@@ -63,6 +66,7 @@ def exactly(
         yield
         return
     handles = []
+    acts = [True]
     try:
         for name, module in adapter.modules.items():
             try:
@@ -72,15 +76,18 @@ def exactly(
                     f"the base has no module {name} for this adapter",
                     hint="text encoder adapters and other architectures cannot be drawn with here",
                 ) from error
-            hook = _hook(module, strength, tokens, layer)
+            hook = _hook(module, strength, tokens, layer, acts)
             handles.append(layer.register_forward_hook(hook))
-        yield
+        with switched_by_time(unet, start_percent, lambda late: acts.__setitem__(0, late)):
+            yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(module: Module, strength: float, tokens: torch.Tensor, layer: nn.Module) -> Any:
+def _hook(
+    module: Module, strength: float, tokens: torch.Tensor, layer: nn.Module, acts: list[bool]
+) -> Any:
     weight = next(layer.parameters())
     down, up = (
         torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)).to(weight)
@@ -90,6 +97,8 @@ def _hook(module: Module, strength: float, tokens: torch.Tensor, layer: nn.Modul
     by_token = reads_text(f".{module.name}.")
 
     def hook(_layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        if not acts[0]:
+            return output
         given = inputs[0]
         if isinstance(layer, nn.Conv2d):
             kernel = down.reshape(down.shape[0], given.shape[1], *layer.kernel_size)

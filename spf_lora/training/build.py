@@ -1,23 +1,18 @@
-"""The builders: a recipe and a base become a trainer, and a trained adapter becomes a file.
+"""The builders: a recipe and a base become a trainer.
 
-Only these functions see a recipe; everything below takes plain arguments.
+Only these functions and `finish` see a recipe; everything below takes plain arguments.
 """
 
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from spf_lora import __version__
-from spf_lora.adapters.attach import attach_trainable, trained_adapter
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import Adapter
+from spf_lora.adapters.attach import attach_trainable
 from spf_lora.adapters.onto import NOTHING, Below
 from spf_lora.base.clip import ClipModel, brings_clip, load_clip
 from spf_lora.base.load import Base
@@ -32,10 +27,9 @@ from spf_lora.data.folder import LARGEST_PX, Example, Scan, dataset_digest, read
 from spf_lora.data.portraits import training_set
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.method.protect import LEAST_SELECTIVE, project_, reads_text
-from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash, recipe_to_dict
+from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Mix
-from spf_lora.training.dose import find_dose
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
 from spf_lora.training.prepare import Prepared, prepare
@@ -48,7 +42,6 @@ from spf_lora.training.trainer import Plan, Stage, Trainer
 from spf_lora.training.witness import combined, surprises
 
 _LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
-_TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
 
 
 def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
@@ -114,7 +107,7 @@ def build_trainer(
     clip = load_clip(base, recipe.align.clip) if responds else None
     asked, told = _completed(recipe, base, examples)
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
-    own_prompts = _own_prompts(recipe, said)
+    own_prompts = drawn_prompts(recipe, said)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     masks = _masks(rival, examples)
     # a map is wanted, and nobody drew it
@@ -200,7 +193,7 @@ def _where(recipe: Recipe, base: Base, data: Prepared) -> torch.Tensor:
     return combined(witnesses, data.sizes)
 
 
-def _own_prompts(recipe: Recipe, said: list[str]) -> list[str]:
+def drawn_prompts(recipe: Recipe, said: list[str]) -> list[str]:
     """Return what the base draws its own pictures from: of all kinds, not the captions' alone."""
     wanted = said * recipe.align.own_pictures
     if recipe.align.vocabulary == NONE:
@@ -329,54 +322,6 @@ def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below
             parts += f" {load_vocabulary(vocabulary)}"
     parts += "".join(f" {known.content_id}:{strength!r}" for known, strength in under.members)
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def card_of(
-    recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
-) -> Card:
-    """Return the card of what a training makes; it is known before the training."""
-    said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
-    # A card names no local file, but where anyone finds the base again.
-    said["training"] |= {"base": base.origin, "tokenizer": "own"}
-    for section, key in (("data", "vocabulary"), ("align", "vocabulary"), ("align", "clip")):
-        if Path(said[section][key]).exists():
-            said[section][key] = Path(said[section][key]).name
-    return Card(
-        attribute=recipe.attribute.name,
-        target_text=recipe.attribute.target_text,
-        trigger=recipe.attribute.target_text,
-        base_id=base.id,
-        recipe=said,
-        parents=under.content_ids,
-        dataset_digest=dataset_digest(examples),
-        versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
-        seed=recipe.training.seed,
-    )
-
-
-def finished_adapter(
-    recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
-) -> Adapter:
-    """Take the trained adapter off the base's U-Net, with its card; it stays on at strength 1."""
-    dose = _dose(recipe, base, examples, under)
-    card = replace(card_of(recipe, base, examples, under), metrics={"dose": dose})
-    metadata = file_metadata(
-        card, rank=recipe.adapter.rank, alpha=recipe.adapter.alpha * dose,
-        title=recipe.attribute.name,
-        description=f"Pollution-free attribute LoRA: {recipe.attribute.target_text}",
-        usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
-    )  # fmt: skip
-    return trained_adapter(base.unet, metadata)
-
-
-def _dose(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below) -> float:
-    """Return the share of what was trained that is strength 1, and leave the adapter so."""
-    if not recipe.training.calibrate or not brings_clip(base, recipe.align.clip):
-        return 1.0
-    said = [base_prompt(e.caption, recipe.attribute) for e in examples]
-    asked = protected_prompts(_own_prompts(recipe, said), recipe.attribute, under)
-    clip = load_clip(base, recipe.align.clip)
-    return find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
 
 
 def with_steps(recipe: Recipe, steps: int) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
-from spf_lora.adapters.attach import set_alpha
+from spf_lora.adapters.attach import set_alpha, switched_by_time
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.training.prepare import own_pictures
 
 DOSES, ENOUGH = (0.25, 0.5, 0.75, 1.0), 0.95
+STARTS = (0.4, 0.3, 0.2, 0.1)
 PROMPTS = 16
 
 
@@ -40,6 +41,30 @@ def find_dose(
     dose = next((dose for dose, answered in found.items() if answered >= ENOUGH * best), DOSES[-1])
     set_alpha(base.unet, alpha * dose)
     return dose
+
+
+@torch.no_grad()
+def find_start(
+    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
+) -> float:
+    """Return the largest share of the time steps after which the adapter may begin to act.
+
+    What is decided before it, at large time steps, is the picture's layout, not the attribute;
+    an adapter that acts there moves it (T-LoRA, arXiv 2507.05964, sees the same in training).
+
+    Args:
+        base: draws with the adapter on, whose alpha is `alpha`.
+        clip: see `answers`.
+        prompts: without and with the target; the first `PROMPTS` are drawn.
+        alpha: of the adapter at strength 1.
+    """
+
+    def answered(start: float) -> float:
+        with switched_by_time(base.unet, start, lambda on: set_alpha(base.unet, alpha * on)):
+            return answers(base, clip, prompts[:PROMPTS])
+
+    wanted = ENOUGH * answered(0.0)
+    return next((start for start in STARTS if answered(start) >= wanted), 0.0)
 
 
 def answers(base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]]) -> float:

@@ -52,6 +52,14 @@ def test_strength_0_draws_the_base_models_picture_bit_for_bit(still) -> None:
     assert [p.tobytes() for p in one] != [p.tobytes() for p in plain]
 
 
+def test_a_late_adapter_draws_another_picture_in_the_cache_too(brush, still) -> None:
+    late = painter(still, brush.adapter, folder=brush.folder, steps=2, start_percent=0.6)
+    asked, base = Wanted("x", 1, 1.0), Wanted("x", 1, 0.0)
+    assert brush.draw([asked, base]) == 2
+    assert late.draw([asked, base]) == 1
+    assert len({bytes_of(brush, asked), bytes_of(late, asked), bytes_of(brush, base)}) == 3
+
+
 def test_strength_0_is_the_base_models_picture_in_the_cache_too(brush, still) -> None:
     alone = painter(still, None, folder=brush.folder, steps=2)
     assert brush.key(Wanted("x", 1, 0.0)) == alone.key(Wanted("x", 1))
@@ -126,6 +134,7 @@ def test_a_broken_adapter_is_told_and_leaves_no_picture(still, tmp_path) -> None
     [
         ("model", "n"), ("adapter", "b"), ("strength", 0.5), ("prompt", "q"), ("negative", "no"),
         ("seed", 2), ("sampler", "euler"), ("steps", 6), ("guidance", 3.5),
+        ("start_percent", 0.4),
     ],
 )  # fmt: skip
 def test_everything_that_decides_a_picture_is_in_its_key(part, value) -> None:
