@@ -3,7 +3,8 @@
 `python benchmarks/methods.py [--methods ours plain ...] [--attributes beard ...] [--seeds 0 1 2]`
 
 One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
-stopped run goes on where it was. `--variant NAME KEY=VALUE ...` measures ours with settings
+stopped run goes on where it was. Methods that share a training, as ours and ours-late do, train
+once in one run. `--variant NAME KEY=VALUE ...` measures ours with settings
 changed; with `--tuning` it does so on other prompts, for the search of settings, and writes to
 `benchmarks/results/search/`. `--table` only prints the tables of what is there; `--page README.md
 docs/benchmarks.md` writes them between a page's markers, `--curve docs/methods.svg` draws pollution
@@ -37,6 +38,7 @@ _RIVAL = (
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
+    "ours-late": (),
     "ours-told": (),
     "plain": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
@@ -47,6 +49,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
+LATE = ("ours-late",)  # drawn as their card advises: they begin to act at its start_percent
 TOLD = ("ours-told",)  # beside each picture a mask of the attribute's true region
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
@@ -68,6 +71,13 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 def main() -> None:
     args = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        args.trained = args.trained or Path(folder)
+        _run(args)
+    write_pages(RESULTS, args.page, args.curve)
+
+
+def _run(args: Any) -> None:
     if not args.table:
         changed = {"ours-" + args.variant[0]: tuple(args.variant[1:])} if args.variant else {}
         known = METHODS | PARTS | changed
@@ -75,7 +85,6 @@ def main() -> None:
             for attribute in args.attributes:
                 for method in changed or args.methods:
                     _cell(method, known[method], attribute, seed, args)
-    write_pages(RESULTS, args.page, args.curve)
 
 
 def _arguments() -> Any:
@@ -86,6 +95,7 @@ def _arguments() -> Any:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--trained", type=Path, help="keeps adapters here, by what they learned")
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--variant", nargs="+", metavar="NAME KEY=VALUE")
     parser.add_argument("--table", action="store_true")
@@ -119,39 +129,32 @@ def _measure(
 ) -> dict[str, Any]:
     import torch
 
+    from spf_lora.adapters.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.protocol import held_out_cases
     from spf_lora.evaluate.run import evaluate
     from spf_lora.recipe import find_recipe, load_recipe, recipe_hash
-    from spf_lora.training.build import build_trainer, load_examples
-    from spf_lora.training.finish import finished_adapter
+    from spf_lora.training.build import load_examples
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
     told = load_recipe(find_recipe(attribute), ["training.method=masked-prior"])
     examples = load_examples(told if method in TOLD else recipe, None)
-    base = load_base("embedded", device=torch.device("cpu"))
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(recipe, base, examples, checkpoint=Path(folder) / "none")
-        began = time.process_time()
-        areas = [step.map_area for step in trainer.run() if step.map_area is not None]
-        seconds, peak = time.process_time() - began, _peak_mib()
-    adapter = finished_adapter(recipe, base, examples)
+    trained = _train(recipe, examples, args.trained)
+    card = from_metadata(trained["adapter"].metadata)
+    start = card.metrics["start_percent"] if card and method in LATE else 0.0
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
-        load_base("embedded", device=torch.device("cpu")), adapter, attribute=recipe.attribute,
-        cases=cases[args.prompts :] if args.tuning else cases,
-        gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps,
+        load_base("embedded", device=torch.device("cpu")), trained.pop("adapter"),
+        attribute=recipe.attribute, cases=cases[args.prompts :] if args.tuning else cases,
+        gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps, start_percent=start,
     )  # fmt: skip
     return {
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),
-        "steps": trainer.steps,
-        "batch_size": trainer.plan.batch_size,
-        "processor_seconds": round(seconds, 1),
-        "peak_mib": peak,
-        "map_area": round(sum(areas[-50:]) / len(areas[-50:]), 4) if areas else None,
+        **trained,
+        "start_percent": start,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
         "ddim_steps": args.steps,
@@ -168,6 +171,36 @@ def _measure(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
     }  # fmt: skip
+
+
+def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
+    """Return the adapter and what its training cost, which is not told of one in the folder."""
+    import torch
+
+    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.base.load import load_base
+    from spf_lora.training.build import build_trainer, run_id
+    from spf_lora.training.finish import finished_adapter
+
+    base = load_base("embedded", device=torch.device("cpu"))
+    kept = folder / f"{run_id(recipe, base, examples)}.safetensors"
+    if kept.exists():
+        return {"adapter": read_adapter(kept)}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(recipe, base, examples, checkpoint=Path(folder) / "none")
+        began = time.process_time()
+        areas = [step.map_area for step in trainer.run() if step.map_area is not None]
+        seconds, peak = time.process_time() - began, _peak_mib()
+    adapter = finished_adapter(recipe, base, examples)
+    write_adapter(adapter, kept, dtype="fp32")
+    return {
+        "adapter": adapter,
+        "steps": trainer.steps,
+        "batch_size": trainer.plan.batch_size,
+        "processor_seconds": round(seconds, 1),
+        "peak_mib": peak,
+        "map_area": round(sum(areas[-50:]) / len(areas[-50:]), 4) if areas else None,
+    }
 
 
 def _peak_mib() -> int | None:
