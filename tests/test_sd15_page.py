@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -46,7 +47,7 @@ def test_every_command_of_the_page_runs(cli, photos, tiny_folder: Path) -> None:
     Path("models/sd15").symlink_to(tiny_folder)
     every = commands()
     assert [words[0] for words in every] == [
-        "base", "recipe", "data", "train", "generate", "inspect", "verify",
+        "base", "recipe", "data", "train", "generate", "inspect", "verify", "generate",
     ]  # fmt: skip
     for words in every:
         code, said, talk = cli(*words, *FEWER.get(words[0], []))
@@ -64,3 +65,35 @@ def test_what_the_page_says_of_settings_can_be_set() -> None:
     assert len(changes) >= 5
     for change in changes:
         load_recipe(find_recipe("sd15/beard"), [change])
+
+
+def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+
+    from spf_lora.adapters.attach import attached
+    from spf_lora.adapters.file import read_adapter
+    from spf_lora.base.load import EMBEDDED, load_base
+    from spf_lora.base.sample import sample, start_noise
+
+    embedded = load_base("embedded", device=torch.device("cpu"))
+    shipped = PAGE.parent.parent / "adapters" / "demo" / "beard.safetensors"
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "beard.safetensors").write_bytes(shipped.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    prompt = "a portrait of a man, red hair, a beard"
+    options = {
+        "num_inference_steps": 5,
+        "guidance_scale": 3.0,
+        "latents": start_noise(embedded, [7]),
+    }
+    known = {"pipe": pipe, "prompt": prompt, "options": options}
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+    exec(code, known)
+    ours = {}
+    for start in (0.0, 0.3):
+        with attached(embedded.unet, [(read_adapter(shipped), 1.0)], start_percent=start):
+            ours[start] = np.asarray(sample(embedded, [prompt], [7], steps=5)[0], dtype=int)
+    assert np.abs(np.asarray(known["picture"], dtype=int) - ours[0.3]).max() <= 1
+    assert np.abs(ours[0.0] - ours[0.3]).max() > 20
