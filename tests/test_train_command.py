@@ -270,6 +270,18 @@ def test_generate_exact_leaves_a_prompt_that_does_not_ask_alone(cli, tiny_folder
     assert asked != moved
 
 
+@pytest.mark.parametrize("exact", [(), ("--exact",)])
+def test_generate_lets_an_adapter_begin_late(cli, tiny_folder, trained, exact):
+    words = ("generate", "a person, a hat", "--base", tiny_folder, "--count", "1", "--steps", "2",
+             "--adapter", "hat:2", *exact, "--out")  # fmt: skip
+    drawn = []
+    for start in ("0", "0.4", "0.6"):  # two steps: at 501 and at 1
+        assert cli(*words, f"{start}.png", "--start-percent", start)[0] == 0
+        drawn.append(Image.open(f"{start}.png").tobytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
 def test_generate_exact_needs_an_adapter_that_says_its_words(cli, tiny_folder, trained):
     from spf_lora.adapters.file import write_adapter
 

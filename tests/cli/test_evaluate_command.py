@@ -82,6 +82,24 @@ def test_against_puts_others_beside_it_and_json_has_the_differences(run) -> None
     assert table["adapters"][0]["figures"]["P@1"]["n"] == 2
 
 
+def test_an_adapter_that_begins_late_is_measured_so(run, desk) -> None:
+    found = {}
+    for start in ("0", "0.6"):
+        code, _, talk = run(
+            "evaluate", "one.safetensors", "-o", f"from-{start}", "--steps", "2",
+            "--start-percent", start, without=("--steps",),
+        )  # fmt: skip
+        assert code == 0, talk
+        found[start] = from_json((desk / f"from-{start}" / "report.json").read_text("utf-8"))
+    assert found["0.6"].sampler["start_percent"] == 0.6
+    assert "start_percent" not in found["0"].sampler
+    assert found["0.6"].numbers["P@0"] == found["0"].numbers["P@0"]
+    assert found["0.6"].numbers["P@1"].value != found["0"].numbers["P@1"].value
+    code, _, talk = run("evaluate", "one.safetensors", "--start-percent", "1")
+    assert code != 0
+    assert "--start-percent" in talk
+
+
 def test_compare_says_which_differences_are_real_and_writes_nothing(run, desk) -> None:
     before = set(desk.iterdir())
     code, said, talk = run("compare", "one.safetensors", "two.safetensors")
