@@ -162,7 +162,7 @@ def _rivals() -> str:
 
 def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str:
     """Return pollution over response of the methods compared, as an SVG that stands alone."""
-    shown = {m: own for m, own in compared.items() if m == "ours" or not m.startswith("ours-")}
+    shown = {m: own for m, own in compared.items() if not m.startswith(("ours-no", "ours-told"))}
     series = []
     for method, own in list(shown.items())[: len(COLOURS)]:
         strengths = sorted({float(k[4:]) for k in own[0]["figures"] if k.startswith("rho@")})
