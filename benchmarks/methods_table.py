@@ -84,12 +84,11 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     """Return means over attributes and training seeds; P with its interval over prompts."""
     if not compared:
         return "No cells yet."
-    attributes = sorted({c["attribute"] for own in compared.values() for c in own})
+    every = [c for own in compared.values() for c in own]
+    attributes = sorted({c["attribute"] for c in every})
     lines = _head(["method", "seeds", *COLUMNS, "seconds", "MiB"])
     matched = _head(["method", *MATCHED])
-    reached = set.intersection(
-        *({c["attribute"] for c in own if _figure(c, SPS) is not None} for own in compared.values())
-    )
+    reached = set(attributes) - {c["attribute"] for c in every if _figure(c, SPS) is None}
     first = next(iter(compared.values()))
     control = [_mean(first, f.replace("@1", "@0")) if "@" in f else None for f in COLUMNS.values()]
     lines.append(_row("prompt only", ["", *map(_text, control), "", ""]))
@@ -109,7 +108,7 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     )
     also = (
         f"At the strength where response reaches 0.8, over {', '.join(sorted(reached)) or 'none'}, "
-        "where every method reaches it:"
+        "where every method reaches it with every seed:"
     )
     return "\n".join([*lines, "", said, "", also, "", *matched])
 
@@ -165,7 +164,8 @@ def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     shown = {m: own for m, own in compared.items() if not m.startswith(("ours-no", "ours-told"))}
     series = []
     for method, own in list(shown.items())[: len(COLOURS)]:
-        strengths = sorted({float(k[4:]) for k in own[0]["figures"] if k.startswith("rho@")})
+        swept = ({float(k[4:]) for k in c["figures"] if k.startswith("rho@")} for c in own)
+        strengths = sorted(set.intersection(*swept))
         numbers = {}
         for strength in strengths:
             rho, pollution = (figure_name(measure, strength) for measure in ("rho", "P"))
