@@ -201,7 +201,8 @@ def main():
         for name, step in steps.items():
             times[name].append(seconds_of(step, device))
     result = {
-        "spf-lora": spf_lora.__version__, "torch": torch.__version__, "device": device.type,
+        "spf-lora": spf_lora.__version__, "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "px": asked.px, "batch": 1, "precision": asked.precision,
         "gradient_checkpointing": asked.checkpointing, "repeats": asked.repeats,
