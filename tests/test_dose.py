@@ -56,16 +56,16 @@ def test_the_least_dose_that_answers_nearly_as_well_is_taken(
 
     monkeypatch.setattr(dose, "answers", answer)
     for _ in range(2):  # asked again it says the same: it starts from what was trained
-        assert find_dose(tiny, BrightMeans(), PAIRS, alpha=4.0) == wanted
+        assert find_dose(tiny, BrightMeans(), PAIRS, alpha=4.0) == (wanted, answered[wanted])
         assert _alpha(tiny.unet) == 4 * wanted
 
 
 @pytest.mark.parametrize(
     ("answered", "wanted"),
     [
-        ({0.0: 0.8, 0.1: 0.8, 0.2: 0.77, 0.3: 0.7, 0.4: 0.5}, 0.2),
-        ({0.0: 0.8, 0.1: 0.2, 0.2: 0.2, 0.3: 0.1, 0.4: 0.1}, 0.0),
-        ({0.0: 0.8, 0.1: 0.8, 0.2: 0.7, 0.3: 0.8, 0.4: 0.8}, 0.4),
+        ({0.1: 0.8, 0.2: 0.77, 0.3: 0.7, 0.4: 0.5, 0.5: 0.3}, 0.2),
+        ({0.1: 0.2, 0.2: 0.2, 0.3: 0.1, 0.4: 0.1, 0.5: 0.0}, 0.0),
+        ({0.1: 0.8, 0.2: 0.7, 0.3: 0.8, 0.4: 0.8, 0.5: 0.8}, 0.5),
     ],
 )
 def test_an_adapter_may_begin_as_late_as_it_still_answers(
@@ -73,18 +73,17 @@ def test_an_adapter_may_begin_as_late_as_it_still_answers(
 ):
     attach_trainable(tiny.unet, preset="kv", rank=4, alpha=4.0, seed=0)
 
-    def answer(base, clip, prompts):
+    def answer(base, clip, prompts, *, start_percent):
         assert len(prompts) == PROMPTS
-        for start, t in ((0.0, 950), (0.1, 850), (0.2, 750), (0.3, 650), (0.4, 550)):
+        for t in (950, 850, 750, 650, 550, 450):
             base.unet(torch.zeros(1, 4, 8, 8), t, torch.zeros(1, 77, 24))
-            if _alpha(base.unet) == 3.0:
-                return answered[start]
-            assert _alpha(base.unet) == 0
-        raise AssertionError("it never acts")
+            late_enough = t < 1000 * (1 - start_percent)
+            assert _alpha(base.unet) == (3.0 if late_enough else 0.0)
+        return answered[start_percent]
 
     monkeypatch.setattr(dose, "answers", answer)
     dose.set_alpha(tiny.unet, 3.0)
-    assert find_start(tiny, BrightMeans(), PAIRS, alpha=3.0) == wanted
+    assert find_start(tiny, BrightMeans(), PAIRS, alpha=3.0, answered=0.8) == wanted
     assert _alpha(tiny.unet) == 3.0
 
 
@@ -113,14 +112,15 @@ def test_an_answer_is_how_surely_pictures_show_what_was_asked(
 ):
     asked = []
 
-    def drawn(base, prompts):
+    def drawn(base, prompts, late):
         asked.extend(prompts)
+        assert late == ([without for without, _ in PAIRS[:3]], 0.2)
         return torch.zeros(len(prompts), 4, 8, 8)
 
     monkeypatch.setattr(dose, "own_pictures", drawn)
     shown = SimpleNamespace(sample=torch.full((1, 3, 8, 8), grey))
     monkeypatch.setattr(tiny.vae, "decode", lambda latents: shown)
-    found = answers(tiny, BrightMeans(), PAIRS[:3])
+    found = answers(tiny, BrightMeans(), PAIRS[:3], start_percent=0.2)
     assert found == pytest.approx(wanted, abs=1e-6)
     assert asked == [asking for _, asking in PAIRS[:3]]
 
@@ -133,10 +133,13 @@ def test_a_finished_adapter_has_its_dose_and_says_so(tiny: Base, tmp_path, monke
     def half(base, clip, prompts, *, alpha):
         seen.extend(prompts)
         dose.set_alpha(base.unet, alpha / 2)
-        return 0.5
+        return 0.5, 0.9
+
+    def start(*_, alpha, answered):
+        return 0.3 if (alpha, answered) == (8, 0.9) else 0.1
 
     monkeypatch.setattr(finish, "find_dose", half)
-    monkeypatch.setattr(finish, "find_start", lambda *_, alpha: 0.3 if alpha == 8 else 0.1)
+    monkeypatch.setattr(finish, "find_start", start)
     attach_trainable(tiny.unet, preset="attention", rank=16, alpha=16.0, seed=0)
     assert finish.finished_adapter(recipe, tiny, examples).metadata["ss_network_alpha"] == "16"
     assert not seen, "without a CLIP nobody can tell"

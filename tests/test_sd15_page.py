@@ -73,7 +73,7 @@ def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeyp
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import EMBEDDED, load_base
-    from spf_lora.base.sample import sample, start_noise
+    from spf_lora.base.sample import Late, sample, start_noise
 
     embedded = load_base("embedded", device=torch.device("cpu"))
     shipped = PAGE.parent.parent / "adapters" / "demo" / "beard.safetensors"
@@ -82,18 +82,23 @@ def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    prompt = "a portrait of a man, red hair, a beard"
+    before = "a portrait of a man, red hair"
+    prompt = f"{before}, a beard"
     options = {
         "num_inference_steps": 5,
         "guidance_scale": 3.0,
         "latents": start_noise(embedded, [7]),
     }
-    known = {"pipe": pipe, "prompt": prompt, "options": options}
+    known = {
+        "pipe": pipe, "prompt": prompt, "prompt_before": before, "options": options, "torch": torch,
+    }  # fmt: skip
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     exec(code, known)
     ours = {}
     for start in (0.0, 0.3):
         with attached(embedded.unet, [(read_adapter(shipped), 1.0)], start_percent=start):
-            ours[start] = np.asarray(sample(embedded, [prompt], [7], steps=5)[0], dtype=int)
+            late = Late([before], start)
+            picture = sample(embedded, [prompt], [7], steps=5, late=late)[0]
+            ours[start] = np.asarray(picture, dtype=int)
     assert np.abs(np.asarray(known["picture"], dtype=int) - ours[0.3]).max() <= 1
     assert np.abs(ours[0.0] - ours[0.3]).max() > 20

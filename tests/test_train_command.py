@@ -282,6 +282,27 @@ def test_generate_lets_an_adapter_begin_late(cli, tiny_folder, trained, exact):
     assert drawn[0] != drawn[2]
 
 
+def test_words_without_a_card_are_there_from_the_first_step(cli, tiny_folder, trained):
+    from spf_lora.adapters.file import write_adapter
+
+    bare = read_adapter(trained)
+    bare.metadata.clear()
+    write_adapter(bare, Path("bare.safetensors"))
+    words = ("--base", tiny_folder, "--count", "1", "--steps", "2", "--start-percent", "0.6")
+    found, told = {}, {}
+    for name in ("hat", "bare.safetensors"):
+        for prompt in ("a person, a hat", "a person"):
+            code, _, talk = cli(
+                "generate", prompt, *words, "--adapter", f"{name}:0", "--out", "x.png", "--force"
+            )
+            assert code == 0
+            found[name, prompt], told[name] = Image.open("x.png").tobytes(), " ".join(talk.split())
+    assert "does not say which words ask for it" in told["bare.safetensors"]
+    assert "does not say" not in told["hat"]
+    assert found["hat", "a person, a hat"] != found["bare.safetensors", "a person, a hat"]
+    assert found["hat", "a person"] == found["bare.safetensors", "a person"]
+
+
 def test_generate_exact_needs_an_adapter_that_says_its_words(cli, tiny_folder, trained):
     from spf_lora.adapters.file import write_adapter
 

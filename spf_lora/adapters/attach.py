@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from spf_lora.adapters.module import Adapter, Module
+from spf_lora.base.sample import begun
 from spf_lora.errors import AdapterFileError
 
-TIME_STEPS = 1000  # that SD1.5 was trained with
 _PREFIX = "unet."
 _CROSS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 _SELF = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
@@ -169,7 +169,7 @@ def switched_by_time(
 
     def hook(_unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         t = args[1] if len(args) > 1 else kwargs["timestep"]
-        switch(float(torch.as_tensor(t).max()) <= (1 - start_percent) * TIME_STEPS)
+        switch(begun(t, start_percent))
 
     handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
     try:

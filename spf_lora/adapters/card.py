@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spf_lora.errors import AdapterFileError
+from spf_lora.recipe import Attribute
 
 KEY = "spf_lora"
 FORMAT_VERSION = 1
+_LISTS = ("aliases", "replaces", "phrases")  # of an attribute
 _MAX_CHARACTERS = 1 << 20
 
 # what each entry of a card is in JSON
@@ -173,3 +175,14 @@ def file_metadata(
         KEY: to_json(card),
     }
     return {key: text for key, text in entries.items() if text}
+
+
+def attribute_of(card: Card) -> Attribute:
+    """Return the attribute that a card names, with the words of the recipe it carries."""
+    said = card.recipe.get("attribute")
+    texts: dict[str, Any] = {
+        key: tuple(value)
+        for key, value in (said.items() if isinstance(said, Mapping) else ())
+        if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
+    }
+    return Attribute(name=card.attribute, target_text=card.target_text, **texts)

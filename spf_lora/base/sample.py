@@ -1,6 +1,7 @@
 """Draw pictures: DDIM with classifier-free guidance, one noise per seed, whatever the batch."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,19 @@ from spf_lora.base.texts import encode
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
+TIME_STEPS = 1000  # that SD1.5 was trained with
+
+
+class Late(NamedTuple):
+    """What is drawn until `start_percent`, in [0, 1), of the time steps are over."""
+
+    prompts: Sequence[str]  # one per picture
+    start_percent: float
+
+
+def begun(t: float | torch.Tensor, start_percent: float) -> bool:
+    """Tell whether a time step is late enough: with a start of 0.4, those up to 600 are."""
+    return float(torch.as_tensor(t).max()) <= (1 - start_percent) * TIME_STEPS
 
 
 def start_noise(
@@ -25,11 +39,11 @@ def start_noise(
 @torch.no_grad()
 def sample_latents(
     base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | None = None, late: Late | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
-    Without a size (h, w) they are the base's own square.
+    Without a size (h, w) they are the base's own square. With `late` the states come later.
 
     Raises:
         PromptError: the base has not as many time steps.
@@ -42,8 +56,11 @@ def sample_latents(
         )
     base.scheduler.set_timesteps(steps)
     latents = start_noise(base, seeds, size)
-    both = torch.cat([encode(base, [""]).expand_as(states), states])  # (2 * batch, 77, width)
+    empty = encode(base, [""]).expand_as(states)
+    before = encode(base, late.prompts) if late else states
     for t in base.scheduler.timesteps:
+        asked = states if late is None or begun(t, late.start_percent) else before
+        both = torch.cat([empty, asked])  # (2 * batch, 77, width)
         eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]
         without, with_text = eps.chunk(2)
         guided = without + guidance * (with_text - without)
@@ -68,6 +85,7 @@ def sample(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch_size: int = BATCH,
+    late: Late | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """Draw one picture per prompt and seed.
@@ -79,13 +97,15 @@ def sample(
         steps: DDIM steps.
         guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
         batch_size: pictures drawn at once.
+        late: other prompts for the first time steps.
         on_batch: told how many pictures are done.
     """
     pictures: list[Image.Image] = []
     for i in range(0, len(prompts), batch_size):
         states = encode(base, prompts[i : i + batch_size])
+        first = late and Late(late.prompts[i : i + batch_size], late.start_percent)
         chunk = sample_latents(
-            base, states, seeds[i : i + batch_size], steps=steps, guidance=guidance
+            base, states, seeds[i : i + batch_size], steps=steps, guidance=guidance, late=first
         )
         pictures += decode(base, chunk)
         if on_batch:

@@ -40,7 +40,8 @@ Mask = Annotated[
     Path | None, typer.Option(help="Folder with all.png, white where it may act; photographs.")
 ]
 StartPercent = Annotated[
-    float, typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters act.")
+    float,
+    typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters and their words act."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

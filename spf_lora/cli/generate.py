@@ -45,7 +45,9 @@ def generate(
     ] = False,
     start_percent: Annotated[
         float,
-        typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters act, as 0.4."),
+        typer.Option(
+            min=0.0, max=0.99, help="Share of the steps before adapters and their words act: 0.3."
+        ),
     ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
@@ -119,6 +121,22 @@ def _target_of(adapter: "Adapter", path: Path) -> str:
     return card.target_text
 
 
+def _without_targets(
+    prompt: str, adapters: "list[tuple[Adapter, float]]", paths: list[Path]
+) -> str:
+    """Return the prompt without the words that ask for the adapters, where their cards say them."""
+    from spf_lora.adapters.card import attribute_of, from_metadata
+    from spf_lora.data.captions import base_prompt
+
+    for (adapter, _), path in zip(adapters, paths, strict=True):
+        card = from_metadata(adapter.metadata)
+        if card is None or not card.target_text:
+            out.warn(f"{path} does not say which words ask for it: they act from the first step")
+        else:
+            prompt = base_prompt(prompt, attribute_of(card))
+    return prompt
+
+
 def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
     steps: int, guidance: float, exact: bool, start_percent: float,
@@ -130,7 +148,7 @@ def _draw(
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import load_base
-    from spf_lora.base.sample import contact_sheet, sample
+    from spf_lora.base.sample import Late, contact_sheet, sample
     from spf_lora.base.texts import cut_off
     from spf_lora.method.exact import asking_tokens, exactly
 
@@ -140,6 +158,10 @@ def _draw(
         check_base(adapter, model, path)
     if lost := cut_off(model.tokenizer, prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
+    late = None
+    if start_percent:
+        before = _without_targets(prompt, adapters, [path for path, _ in asked])
+        late = Late([before] * len(seeds), start_percent)
     with ExitStack() as switched:
         if exact:
             for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):
@@ -148,7 +170,9 @@ def _draw(
                 switched.enter_context(on)
         else:
             switched.enter_context(attached(model.unet, adapters, start_percent=start_percent))
-        pictures = sample(model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance)
+        pictures = sample(
+            model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance, late=late
+        )
     columns = min(len(pictures), 8)
     rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     buffer = io.BytesIO()

@@ -35,7 +35,7 @@ class Asked:
         judge: who looks at the pictures, or None: as the base needs.
         scorers: "MODEL=FOLDER" for the models of the judge of photographs.
         mask: folder of the region, for that judge; or None: it reads faces.
-        start_percent: share of the steps before the adapters act.
+        start_percent: share of the steps before the adapters and their words act.
     """
 
     attribute: str | None

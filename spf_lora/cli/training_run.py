@@ -174,7 +174,9 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
         out.say(f"strength 1 is {card.metrics['dose']:g} of what was trained: that answers enough")
     if card and card.metrics["start_percent"] > 0:
         start = f"{card.metrics['start_percent']:g}"
-        out.say(f"it answers as well from {start} of the steps on and moves less: --start-percent")
+        out.say(
+            f"asked for from {start} of the steps on it answers and moves less: --start-percent"
+        )
     write_png(preview(job.settings, base, examples), job.picture)
     write_adapter(adapter, job.target, overwrite=True)
     job.checkpoint.unlink(missing_ok=True)

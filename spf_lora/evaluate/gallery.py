@@ -34,6 +34,7 @@ class Ingredients:
         steps: how many.
         guidance: scale of classifier-free guidance.
         start_percent: share of the time steps before the adapter acts.
+        before: the prompt of those time steps, "" for the same.
     """
 
     model: str
@@ -46,14 +47,17 @@ class Ingredients:
     steps: int
     guidance: float
     start_percent: float = 0.0
+    before: str = ""
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
             parts |= {"adapter": "", "strength": 0.0, "start_percent": 0.0}
+        if parts["start_percent"] == 0 or not self.before:
+            del parts["before"]  # pictures drawn before these were known keep their keys
         if parts["start_percent"] == 0:
-            del parts["start_percent"]  # pictures drawn before it was known keep their keys
+            del parts["start_percent"]
         text = json.dumps([_FORMAT, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

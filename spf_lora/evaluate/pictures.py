@@ -16,7 +16,7 @@ from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, STEPS, decode, sample_latents
+from spf_lora.base.sample import BATCH, GUIDANCE, STEPS, Late, decode, sample_latents
 from spf_lora.base.texts import encode
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
@@ -32,11 +32,13 @@ class Wanted:
         prompt: what is asked for.
         seed: of the noise.
         strength: of the adapter; 0 is the base model.
+        before: the prompt until the painter's start_percent; "" for the same.
     """
 
     prompt: str
     seed: int
     strength: float = 0.0
+    before: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Painter:
         batch_size: pictures drawn at once.
         model_id: digest of the base with its VAE.
         adapter_id: content id, "" for none.
-        start_percent: share of the time steps before the adapter acts.
+        start_percent: share of the time steps before the adapter acts and its words are read.
     """
 
     base: Base
@@ -70,7 +72,7 @@ class Painter:
         return Ingredients(
             model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
-            guidance=self.guidance, start_percent=self.start_percent,
+            guidance=self.guidance, start_percent=self.start_percent, before=wanted.before,
         ).key()  # fmt: skip
 
     def check(self) -> None:
@@ -125,9 +127,12 @@ class Painter:
         )
 
     def _draw_group(self, group: Sequence[Wanted]) -> None:
+        late = None
+        if self.start_percent and group[0].strength:
+            late = Late([w.before or w.prompt for w in group], self.start_percent)
         latents = sample_latents(
             self.base, _states(self.base, [w.prompt for w in group]), [w.seed for w in group],
-            steps=self.steps, guidance=self.guidance,
+            steps=self.steps, guidance=self.guidance, late=late,
         )  # fmt: skip
         if not torch.isfinite(latents).all():
             raise MeasureError(

@@ -58,7 +58,8 @@ def evaluate(
         judge: who looks at the pictures; the portrait world's by default.
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
-        start_percent: share of the time steps before the adapter acts; see `attached`.
+        start_percent: share of the time steps before the adapter acts and its words are read,
+            until when the base prompt is drawn; at strength 0 nothing is late.
         batch_size: pictures drawn at once.
         bootstraps: draws of the bootstrap.
         on_progress: told how many of the missing pictures are drawn.
@@ -83,7 +84,7 @@ def evaluate(
     )  # fmt: skip
     paint.check()
     tell("draw")
-    drawn = paint.draw(all_wanted(cases, swept), on_progress)
+    drawn = paint.draw(all_wanted(cases, swept, late=start_percent > 0), on_progress)
     tell("look")
     rows = plan_draws(cases, swept, paint, judge)
     seen = with_numbers(rows, judge, gallery)
@@ -126,7 +127,13 @@ def _sweep(strengths: Sequence[float], adapter: Adapter | None) -> tuple[float, 
     return tuple(sorted(wanted))
 
 
-def all_wanted(cases: Sequence[Case], strengths: Sequence[float]) -> list[Wanted]:
+def _asking(case: Case, seed: int, strength: float, *, late: bool) -> Wanted:
+    return Wanted(case.prompt, seed, strength, case.base_prompt if late and strength else "")
+
+
+def all_wanted(
+    cases: Sequence[Case], strengths: Sequence[float], *, late: bool = False
+) -> list[Wanted]:
     """Return every picture of a run, in an order that depends on the words alone."""
     wanted = []
     for case in cases:
@@ -135,7 +142,7 @@ def all_wanted(cases: Sequence[Case], strengths: Sequence[float]) -> list[Wanted
                 other = other_seed(case.seeds, index, away) if away else seed
                 wanted.append(Wanted(case.base_prompt, other))
             for strength in strengths:
-                wanted.append(Wanted(case.prompt, seed, strength))
+                wanted.append(_asking(case, seed, strength, late=late))
                 wanted.append(Wanted(case.base_prompt, seed, strength))
     return wanted
 
@@ -161,7 +168,7 @@ def plan_draws(
             known = _known(truth, paint)
             for strength in strengths:
                 own = {
-                    "I1": Wanted(case.prompt, seed, strength),
+                    "I1": _asking(case, seed, strength, late=paint.start_percent > 0),
                     "Ib": Wanted(case.base_prompt, seed, strength),
                 }
                 keys = {which: paint.key(w) for which, w in (fixed | own).items()}

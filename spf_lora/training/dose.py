@@ -12,18 +12,19 @@ import torch
 from spf_lora.adapters.attach import set_alpha, switched_by_time
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
+from spf_lora.base.sample import Late
 from spf_lora.training.prepare import own_pictures
 
 DOSES, ENOUGH = (0.25, 0.5, 0.75, 1.0), 0.95
-STARTS = (0.4, 0.3, 0.2, 0.1)
+STARTS, STILL_ENOUGH = (0.5, 0.4, 0.3, 0.2, 0.1), 0.9
 PROMPTS = 16
 
 
 @torch.no_grad()
 def find_dose(
     base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
-) -> float:
-    """Return the least share of an adapter's alpha whose answer is nearly as good as the best.
+) -> tuple[float, float]:
+    """Return the least share of an adapter's alpha that answers nearly as well as the best.
 
     The adapter on the base's U-Net is left at `alpha` times that share.
 
@@ -32,6 +33,9 @@ def find_dose(
         clip: judges whether a picture shows what was asked; see `answers`.
         prompts: without and with the target; the first `PROMPTS` are drawn.
         alpha: what the adapter was trained with.
+
+    Returns:
+        The share, and what `answers` says of it.
     """
     found = {}
     for dose in DOSES:
@@ -40,43 +44,47 @@ def find_dose(
     best = max(found.values())
     dose = next((dose for dose, answered in found.items() if answered >= ENOUGH * best), DOSES[-1])
     set_alpha(base.unet, alpha * dose)
-    return dose
+    return dose, found[dose]
 
 
 @torch.no_grad()
 def find_start(
-    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
-) -> float:
-    """Return the largest share of the time steps after which the adapter may begin to act.
+    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float,
+    answered: float,
+) -> float:  # fmt: skip
+    """Return the largest share of the time steps after which the target may be asked for.
 
-    What is decided before it, at large time steps, is the picture's layout, not the attribute;
-    an adapter that acts there moves it (T-LoRA, arXiv 2507.05964, sees the same in training).
+    What is decided before it, at large time steps, is the picture's layout, not the attribute; an
+    adapter that acts there moves it (T-LoRA, arXiv 2507.05964, sees the same in training), and so
+    do its words. Until then the adapter is off and the prompt without the target is drawn.
 
     Args:
         base: draws with the adapter on, whose alpha is `alpha`.
         clip: see `answers`.
         prompts: without and with the target; the first `PROMPTS` are drawn.
         alpha: of the adapter at strength 1.
+        answered: what `answers` says of it when it acts all the time.
     """
 
-    def answered(start: float) -> float:
+    def late(start: float) -> float:
         with switched_by_time(base.unet, start, lambda on: set_alpha(base.unet, alpha * on)):
-            return answers(base, clip, prompts[:PROMPTS])
+            return answers(base, clip, prompts[:PROMPTS], start_percent=start)
 
-    wanted = ENOUGH * answered(0.0)
-    return next((start for start in STARTS if answered(start) >= wanted), 0.0)
+    return next((start for start in STARTS if late(start) >= STILL_ENOUGH * answered), 0.0)
 
 
-def answers(base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]]) -> float:
+def answers(
+    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, start_percent: float = 0.0
+) -> float:
     """Return how surely pictures show the target, in [0, 1]: the mean over prompts.
 
-    Each is drawn from its full prompt; CLIP chooses between that and the base prompt.
+    Each is drawn from its full prompt, until `start_percent` of the time steps from its base
+    prompt; CLIP chooses between the two.
     """
     without, asking = ([pair[side] for pair in prompts] for side in (0, 1))
     total = 0.0
-    for row, texts in zip(
-        own_pictures(base, asking), zip(asking, without, strict=True), strict=True
-    ):
+    pictures = own_pictures(base, asking, late=Late(without, start_percent))
+    for row, texts in zip(pictures, zip(asking, without, strict=True), strict=True):
         picture = base.vae.decode(row[None] / base.vae.config.scaling_factor).sample
         cosines = clip.embed_text(texts) @ clip.embed_image(picture.clamp(-1, 1))[0]
         total += (clip.scale * cosines.float()).softmax(0)[0].item()

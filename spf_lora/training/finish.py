@@ -62,7 +62,11 @@ def finished_adapter(
 
 
 def _late(start: float) -> str:
-    return f"; it may begin at start_percent {start:g}, which moves less" if start else ""
+    return (
+        f"; adapter and words may begin at start_percent {start:g}, which moves less"
+        if start
+        else ""
+    )
 
 
 def _calibrated(
@@ -77,5 +81,6 @@ def _calibrated(
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]
     asked = protected_prompts(drawn_prompts(recipe, said), recipe.attribute, under)
     clip = load_clip(base, recipe.align.clip)
-    dose = find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
-    return dose, find_start(base, clip, asked, alpha=recipe.adapter.alpha * dose)
+    dose, answered = find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
+    alpha = recipe.adapter.alpha * dose
+    return dose, find_start(base, clip, asked, alpha=alpha, answered=answered)

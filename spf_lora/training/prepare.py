@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_max_pool2d, normalize, pad
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, sample_latents
+from spf_lora.base.sample import BATCH, GUIDANCE, Late, sample_latents
 from spf_lora.base.texts import encode, encode_pooled, token_ids
 from spf_lora.data.buckets import Bucket, fit, nearest_bucket
 from spf_lora.data.cache import TensorCache
@@ -92,11 +92,13 @@ def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 @torch.no_grad()
 def own_pictures(
-    base: Base, prompts: Sequence[str], sizes: Sequence[Size] | None = None
-) -> torch.Tensor:
+    base: Base, prompts: Sequence[str], sizes: Sequence[Size] | None = None,
+    late: Late | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
     The n-th prompt is drawn from the n-th noise, in the n-th size; without sizes, in the base's.
+    With `late` it comes after another.
     """
     own = int(base.unet.config.sample_size)
     wanted = list(sizes) if sizes is not None else [(own, own)] * len(prompts)
@@ -105,9 +107,10 @@ def own_pictures(
         places = [place for place, of in enumerate(wanted) if of == size]
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
+            before = late and Late([late.prompts[place] for place in chunk], late.start_percent)
             rows = sample_latents(
                 base, encode(base, [prompts[place] for place in chunk]), chunk,
-                steps=_TWIN_STEPS, guidance=GUIDANCE, size=size,
+                steps=_TWIN_STEPS, guidance=GUIDANCE, size=size, late=before,
             )  # fmt: skip
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])

@@ -1,11 +1,10 @@
 """Which prompts must stay as they are, and which text states choose the selective subspace."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
-from spf_lora.adapters.card import Card
+from spf_lora.adapters.card import attribute_of
 from spf_lora.adapters.onto import Below
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
@@ -14,23 +13,11 @@ from spf_lora.method.protect import Subspace, choose_subspace
 from spf_lora.method.tokens import token_groups
 from spf_lora.recipe import Attribute
 
-_LISTS = ("aliases", "replaces", "phrases")  # of an attribute, as a card has them
-
 
 def taught(under: Below) -> list[Attribute]:
     """Return the attributes of the adapters that are on; those without a card say none."""
     cards = [known.card for known, _ in under.members if known.card]
-    return [_attribute(card) for card in cards if card.target_text]
-
-
-def _attribute(card: Card) -> Attribute:
-    said = card.recipe.get("attribute")
-    texts: dict[str, Any] = {
-        key: tuple(value)
-        for key, value in (said.items() if isinstance(said, Mapping) else ())
-        if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
-    }
-    return Attribute(name=card.attribute, target_text=card.target_text, **texts)
+    return [attribute_of(card) for card in cards if card.target_text]
 
 
 def protected_prompts(

@@ -12,6 +12,7 @@ from PIL import Image
 from spf_lora.adapters.attach import attached
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.sample import sample
+from spf_lora.base.texts import encode
 from spf_lora.errors import MeasureError, OutputError
 from spf_lora.evaluate import pictures
 from spf_lora.evaluate.gallery import (
@@ -58,6 +59,25 @@ def test_a_late_adapter_draws_another_picture_in_the_cache_too(brush, still) -> 
     assert brush.draw([asked, base]) == 2
     assert late.draw([asked, base]) == 1
     assert len({bytes_of(brush, asked), bytes_of(late, asked), bytes_of(brush, base)}) == 3
+
+
+def test_words_come_as_late_as_their_adapter(brush, still) -> None:
+    late = painter(still, brush.adapter, folder=brush.folder, steps=2, start_percent=0.6)
+    asked, never = Wanted("x, a hat", 1, 1.0, "x"), Wanted("x, a hat", 1, 0.0, "x")
+    read = []
+    hook = still.unet.register_forward_pre_hook(lambda _, a: read.append(a[2][1]))
+    late.draw([asked])
+    late.draw([never])
+    brush.draw([asked])
+    hook.remove()
+    x, hat = encode(still, ["x", "x, a hat"])
+    # two steps, at 501 and 1; without the adapter, and without a start, nothing is late
+    for found, wanted in zip(read, [x, hat, hat, hat, hat, hat], strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(x, hat)
+    assert late.key(asked) != late.key(Wanted("x, a hat", 1, 1.0))
+    assert late.key(never) == brush.key(Wanted("x, a hat", 1))
+    assert brush.key(asked) == brush.key(Wanted("x, a hat", 1, 1.0))
 
 
 def test_strength_0_is_the_base_models_picture_in_the_cache_too(brush, still) -> None:
