@@ -41,6 +41,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ours-late": (),
     "ours-told": (),
     "plain": ("training.method=plain", *_RIVAL),
+    "plain-late": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
     "l2-to-base": ("training.method=l2-to-base", *_RIVAL),
@@ -49,7 +50,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
-LATE = ("ours-late",)  # drawn as their card advises: they begin to act at its start_percent
+LATE = ("ours-late",)  # drawn as their card advises: asked for from its start_percent on
+AS_LATE = ("plain-late",)  # asked for as late as ours, whose cell must be there
 TOLD = ("ours-told",)  # beside each picture a mask of the attribute's true region
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
@@ -143,6 +145,9 @@ def _measure(
     trained = _train(recipe, examples, args.trained)
     card = from_metadata(trained["adapter"].metadata)
     start = card.metrics["start_percent"] if card and method in LATE else 0.0
+    if method in AS_LATE:
+        ours = RESULTS / f"ours-late-{attribute}-{seed}.json"
+        start = json.loads(ours.read_text("utf-8"))["start_percent"]
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
