@@ -29,6 +29,9 @@ BY_ATTRIBUTE = {
     "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
     "Base leakage": "BL@1", "Shown unasked": "unasked@1",
 }  # fmt: skip
+BESIDE = ("ours", "ours-late")
+# in the curve, where more lines would hide each other
+DRAWN = ("ours", "ours-late", "masked-prior", "plain", "plain-completed", "dop")
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 DRAWS = 2000
 
@@ -87,8 +90,6 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     every = [c for own in compared.values() for c in own]
     attributes = sorted({c["attribute"] for c in every})
     lines = _head(["method", "seeds", *COLUMNS, "seconds", "MiB"])
-    matched = _head(["method", *MATCHED])
-    reached = set(attributes) - {c["attribute"] for c in every if _figure(c, SPS) is None}
     first = next(iter(compared.values()))
     control = [_mean(first, f.replace("@1", "@0")) if "@" in f else None for f in COLUMNS.values()]
     lines.append(_row("prompt only", ["", *map(_text, control), "", ""]))
@@ -99,18 +100,39 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
         known = (f"{mean(each):.0f}" if all(each) else "" for each in cost)  # old cells have none
         seeds = str(len({c["seed"] for c in own}))
         lines.append(_row(method, [seeds, *shown, *known]))
-        there = [c for c in own if c["attribute"] in reached]
-        matched.append(_row(method, [_text(_mean_there(there, m)) for m in MATCHED.values()]))
     said = (
         f"Means over {', '.join(attributes)} and training seeds, at strength 1; in brackets the "
         "95 % interval over prompts. Seconds are processor time of the steps, without what is "
         "prepared before them; MiB is the process's peak."
     )
     also = (
-        f"At the strength where response reaches 0.8, over {', '.join(sorted(reached)) or 'none'}, "
-        "where every method reaches it with every seed:"
+        "At the strength where response reaches 0.8, a method / ours: means over the attributes "
+        "and training seeds with which both reach it."
     )
-    return "\n".join([*lines, "", said, "", also, "", *matched])
+    beside = [line for one in BESIDE if one in compared for line in ("", *_matched(compared, one))]
+    return "\n".join([*lines, "", said, "", also, *beside])
+
+
+def _matched(compared: Mapping[str, Sequence[Cell]], one: str) -> list[str]:
+    """Return each method beside one of ours where response first reaches 0.8."""
+    lines = _head([f"method / {one}", "cells", *MATCHED, f"SPS, {one} as a share"])
+    ours = {(c["attribute"], c["seed"]): c for c in compared[one]}
+    for method, own in compared.items():
+        pairs = [
+            (cell, other)
+            for cell in own
+            if (other := ours.get((cell["attribute"], cell["seed"])))
+            and _figure(cell, SPS) is not None and _figure(other, SPS) is not None
+        ]  # fmt: skip
+        if method == one or not pairs:
+            continue
+        theirs, beside = zip(*pairs, strict=True)
+        means = {n: [_mean_there(side, m) for side in (theirs, beside)] for n, m in MATCHED.items()}
+        shown = [" / ".join(map(_text, each)) for each in means.values()]
+        they, we = means["SPS"]
+        share = we / they if we is not None and they else None
+        lines.append(_row(method, [str(len(pairs)), *shown, _text(share)]))
+    return lines
 
 
 def _mean_there(cells: Sequence[Cell], measure: str) -> float | None:
@@ -161,9 +183,8 @@ def _rivals() -> str:
 
 def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str:
     """Return pollution over response of the methods compared, as an SVG that stands alone."""
-    shown = {m: own for m, own in compared.items() if not m.startswith(("ours-no", "ours-told"))}
     series = []
-    for method, own in list(shown.items())[: len(COLOURS)]:
+    for method, own in ((m, compared[m]) for m in DRAWN if m in compared):
         swept = ({float(k[4:]) for k in c["figures"] if k.startswith("rho@")} for c in own)
         strengths = sorted(set.intersection(*swept))
         numbers = {}
