@@ -4,7 +4,8 @@
                                      [--work FOLDER] [--page docs/incremental.md]
 
 `onto` methods train each adapter on top of those before it, `apart` methods train each on the bare
-base and put them together afterwards; all use the same data, steps and seeds. Adapters are kept in
+base and put them together afterwards; `late` methods draw the same adapters, each from when its
+card advises; all use the same data, steps and seeds. Adapters are kept in
 `--work` and one JSON for each cell in `benchmarks/results/incremental/`, so a stopped run goes on
 where it was. `--table` only prints the table of what is there; `--page` writes it into a page.
 """
@@ -41,15 +42,19 @@ class Method:
     Attributes:
         changes: to each attribute's own recipe.
         onto: whether each is trained on top of those before it.
+        late: whether each begins when its card advises.
     """
 
     changes: tuple[str, ...]
     onto: bool
+    late: bool = False
 
 
 METHODS = {
     "ours": Method((), onto=True),
+    "ours-late": Method((), onto=True, late=True),
     "ours-apart": Method((), onto=False),
+    "ours-apart-late": Method((), onto=False, late=True),
     "plain": Method(RIVALS["plain"], onto=True),
     "plain-apart": Method(RIVALS["plain"], onto=False),
 }
@@ -104,7 +109,14 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         learned.append(made)
     found = measure_incremental(
         load_base("embedded"),
-        [Learned(one.name, one.name, read_adapter(one.path)) for one in learned],
+        [
+            Learned(
+                one.name, one.name, read_adapter(one.path),
+                start_percent=one.card.metrics["start_percent"]
+                if METHODS[method].late and one.card else 0.0,
+            )
+            for one in learned
+        ],
         gallery=cache_folder(), prompts=args.prompts, seeds=args.noises, steps=args.ddim_steps,
         name=f"{method}, order {at}, seed {seed}", tell=print,
     )  # fmt: skip
@@ -131,7 +143,7 @@ def _adapter(
 ) -> tuple[Known, float | None]:
     """Return an adapter and its training time; one that is there is not trained again."""
     below = "-".join(one.name for one in learned)
-    kind = method.removesuffix("-apart") if not learned else method  # the first is the same
+    kind = method.split("-")[0]  # what is apart has nothing below, and lateness is not trained
     name = f"{kind}-{seed}-{args.steps or 'all'}-{below}-{attribute}.safetensors"
     path = args.work / name
     seconds = None

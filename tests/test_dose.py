@@ -114,7 +114,7 @@ def test_an_answer_is_how_surely_pictures_show_what_was_asked(
 
     def drawn(base, prompts, late):
         asked.extend(prompts)
-        assert late == ([without for without, _ in PAIRS[:3]], 0.2)
+        assert late == [([without for without, _ in PAIRS[:3]], 0.2)]
         return torch.zeros(len(prompts), 4, 8, 8)
 
     monkeypatch.setattr(dose, "own_pictures", drawn)

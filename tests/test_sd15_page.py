@@ -97,7 +97,7 @@ def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeyp
     ours = {}
     for start in (0.0, 0.3):
         with attached(embedded.unet, [(read_adapter(shipped), 1.0)], start_percent=start):
-            late = Late([before], start)
+            late = [Late([before], start)]
             picture = sample(embedded, [prompt], [7], steps=5, late=late)[0]
             ours[start] = np.asarray(picture, dtype=int)
     assert np.abs(np.asarray(known["picture"], dtype=int) - ours[0.3]).max() <= 1

@@ -113,27 +113,43 @@ def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor
     return (strength * module.scale * delta).reshape(like.shape).to(like)
 
 
+def each(start_percent: float | Sequence[float], count: int) -> tuple[float, ...]:
+    """Return the start of each of `count` adapters, from one for all or from their own."""
+    if isinstance(start_percent, float | int):
+        return count * (float(start_percent),)
+    return tuple(start_percent)
+
+
 @contextmanager
 def attached(
-    unet: nn.Module, adapters: Sequence[tuple[Adapter, float]], *, start_percent: float = 0.0
-) -> Iterator[None]:
+    unet: nn.Module, adapters: Sequence[tuple[Adapter, float]], *,
+    start_percent: float | Sequence[float] = 0.0,
+) -> Iterator[None]:  # fmt: skip
     """Add adapters at their strengths to the U-Net's weights; afterwards the old weights are back.
 
     Args:
         unet: changed in place while the context lasts.
         adapters: with their strengths.
         start_percent: share of the sampling's time steps, in [0, 1), in which they do not act yet:
-            with 0.4 of 1000 they act at t <= 600. ComfyUI's hooks call it so.
+            with 0.4 of 1000 they act at t <= 600. ComfyUI's hooks call it so. Of all, or of each.
 
     Raises:
         AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
     """
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
+    rows = list(zip(adapters, each(start_percent, len(adapters)), strict=True))
+    starts = sorted({start for _, start in rows})
+    added: list[dict[str, torch.Tensor]] = []  # the weights from each start on
     try:
-        for adapter, strength in adapters:
-            for name, module in adapter.modules.items():
-                _add(unet, name, module, strength, saved)
-        with switched_by_time(unet, start_percent, _switch(saved)):
+        for start in starts:
+            for adapter, strength in (row for row, begins in rows if begins == start):
+                for name, module in adapter.modules.items():
+                    _add(unet, name, module, strength, saved)
+            added.append({
+                path: weight.data if start == starts[-1] else weight.data.clone()
+                for path, (weight, _) in saved.items()
+            })  # fmt: skip
+        with switched_by_time(unet, starts, _switch(saved, added)):
             yield
     finally:
         with torch.no_grad():
@@ -141,42 +157,44 @@ def attached(
                 weight.copy_(before)
 
 
-def _switch(saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]]) -> Callable[[bool], None]:
-    """Return what puts the weights with the adapters in place, or those before."""
-    added = {path: weight.data for path, (weight, _) in saved.items()}
+def _switch(
+    saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]], added: Sequence[dict[str, torch.Tensor]]
+) -> Callable[[int], None]:
+    """Return what puts the weights in place that hold when so many starts have begun."""
 
-    def switch(on: bool) -> None:
+    def switch(count: int) -> None:
+        now = added[count - 1] if count else {}
         for path, (weight, before) in saved.items():
-            weight.data = added[path] if on else before
+            weight.data = now.get(path, before)
 
     return switch
 
 
 @contextmanager
 def switched_by_time(
-    unet: nn.Module, start_percent: float, switch: Callable[[bool], None]
+    unet: nn.Module, starts: Sequence[float], switch: Callable[[int], None]
 ) -> Iterator[None]:
-    """Call `switch` before each of the U-Net's forwards with whether its time step is late enough.
+    """Call `switch` before each of the U-Net's forwards with how many starts have begun by then.
 
     Args:
         unet: called with the time step as its second argument, or by name.
-        start_percent: share of the 1000 time steps of Stable Diffusion that are too early.
-        switch: called with True once more at the end.
+        starts: shares of the 1000 time steps of Stable Diffusion that are too early.
+        switch: called with all of them once more at the end.
     """
-    if start_percent == 0:
+    if not any(starts):
         yield
         return
 
     def hook(_unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         t = args[1] if len(args) > 1 else kwargs["timestep"]
-        switch(begun(t, start_percent))
+        switch(sum(begun(t, start) for start in starts))
 
     handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
-        switch(True)
+        switch(len(starts))
 
 
 @torch.no_grad()

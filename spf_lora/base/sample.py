@@ -22,6 +22,22 @@ class Late(NamedTuple):
     start_percent: float
 
 
+def stages(
+    starts: Sequence[float], without: Callable[[list[int]], str]
+) -> tuple[tuple[str, float], ...]:
+    """Return what to ask for until each start, the earliest first: nothing that has not begun.
+
+    Args:
+        starts: when each thing of a prompt begins, in [0, 1).
+        without: tells the prompt without some of them, given their places.
+    """
+    moments = sorted({start for start in starts if start > 0})
+    return tuple(
+        (without([i for i, start in enumerate(starts) if start >= moment]), moment)
+        for moment in moments
+    )
+
+
 def begun(t: float | torch.Tensor, start_percent: float) -> bool:
     """Tell whether a time step is late enough: with a start of 0.4, those up to 600 are."""
     return float(torch.as_tensor(t).max()) <= (1 - start_percent) * TIME_STEPS
@@ -39,11 +55,12 @@ def start_noise(
 @torch.no_grad()
 def sample_latents(
     base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    size: tuple[int, int] | None = None, late: Late | None = None,
+    size: tuple[int, int] | None = None, late: Sequence[Late] = (),
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
-    Without a size (h, w) they are the base's own square. With `late` the states come later.
+    Without a size (h, w) they are the base's own square. With `late` the states come
+    later: first what ends first.
 
     Raises:
         PromptError: the base has not as many time steps.
@@ -57,9 +74,10 @@ def sample_latents(
     base.scheduler.set_timesteps(steps)
     latents = start_noise(base, seeds, size)
     empty = encode(base, [""]).expand_as(states)
-    before = encode(base, late.prompts) if late else states
+    first = sorted(late, key=lambda one: one.start_percent)
+    earlier = [(one.start_percent, encode(base, one.prompts)) for one in first]
     for t in base.scheduler.timesteps:
-        asked = states if late is None or begun(t, late.start_percent) else before
+        asked = next((rows for start, rows in earlier if not begun(t, start)), states)
         both = torch.cat([empty, asked])  # (2 * batch, 77, width)
         eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]
         without, with_text = eps.chunk(2)
@@ -85,7 +103,7 @@ def sample(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch_size: int = BATCH,
-    late: Late | None = None,
+    late: Sequence[Late] = (),
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """Draw one picture per prompt and seed.
@@ -103,10 +121,10 @@ def sample(
     pictures: list[Image.Image] = []
     for i in range(0, len(prompts), batch_size):
         states = encode(base, prompts[i : i + batch_size])
-        first = late and Late(late.prompts[i : i + batch_size], late.start_percent)
         chunk = sample_latents(
-            base, states, seeds[i : i + batch_size], steps=steps, guidance=guidance, late=first
-        )
+            base, states, seeds[i : i + batch_size], steps=steps, guidance=guidance,
+            late=[Late(one.prompts[i : i + batch_size], one.start_percent) for one in late],
+        )  # fmt: skip
         pictures += decode(base, chunk)
         if on_batch:
             on_batch(len(pictures))

@@ -10,6 +10,7 @@ from rich.table import Table
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.measuring import Asked, measure, sweep
+from spf_lora.cli.starting import StartPercent
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ Scorers = Annotated[
 Mask = Annotated[
     Path | None, typer.Option(help="Folder with all.png, white where it may act; photographs.")
 ]
-StartPercent = Annotated[
-    float,
-    typer.Option(min=0.0, max=0.99, help="Share of the steps before adapters and their words act."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -58,7 +55,7 @@ def evaluate(
     judge: JudgeName = None,
     scorer: Scorers = None,
     mask: Mask = None,
-    start_percent: StartPercent = 0.0,
+    start_percent: StartPercent = "0",
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -110,7 +107,7 @@ def compare(
     judge: JudgeName = None,
     scorer: Scorers = None,
     mask: Mask = None,
-    start_percent: StartPercent = 0.0,
+    start_percent: StartPercent = "0",
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""

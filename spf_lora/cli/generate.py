@@ -8,12 +8,15 @@ import typer
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
+from spf_lora.cli.starting import StartPercent, check_start, starts_of
 from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
+    from spf_lora.adapters.card import Card
     from spf_lora.adapters.file import Adapter
     from spf_lora.base.load import Base
+    from spf_lora.base.sample import Late
 
 
 def generate(
@@ -43,12 +46,7 @@ def generate(
     exact: Annotated[
         bool, typer.Option("--exact", help="Adapters act on the words that ask for them only.")
     ] = False,
-    start_percent: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.99, help="Share of the steps before adapters and their words act: 0.3."
-        ),
-    ] = 0.0,
+    start_percent: StartPercent = "0",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Draw a grid of pictures."""
@@ -56,6 +54,7 @@ def generate(
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     if not is_unicode(prompt):
         raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
+    check_start(start_percent)
     check_writable(output, overwrite=force)
     asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     picture = _draw(
@@ -121,34 +120,45 @@ def _target_of(adapter: "Adapter", path: Path) -> str:
     return card.target_text
 
 
-def _without_targets(
-    prompt: str, adapters: "list[tuple[Adapter, float]]", paths: list[Path]
-) -> str:
-    """Return the prompt without the words that ask for the adapters, where their cards say them."""
-    from spf_lora.adapters.card import attribute_of, from_metadata
+def _earlier(
+    prompt: str,
+    cards: "list[Card | None]",
+    starts: tuple[float, ...],
+    paths: list[Path],
+    count: int,
+) -> "list[Late]":
+    """Return what is drawn before the adapters begin: the prompt without the words that ask."""
+    from spf_lora.adapters.card import attribute_of
+    from spf_lora.base.sample import Late, stages
     from spf_lora.data.captions import base_prompt
 
-    for (adapter, _), path in zip(adapters, paths, strict=True):
-        card = from_metadata(adapter.metadata)
-        if card is None or not card.target_text:
+    for card, start, path in zip(cards, starts, paths, strict=True):
+        if start and (card is None or not card.target_text):
             out.warn(f"{path} does not say which words ask for it: they act from the first step")
-        else:
-            prompt = base_prompt(prompt, attribute_of(card))
-    return prompt
+
+    def without(places: list[int]) -> str:
+        left = prompt
+        for card in (cards[place] for place in places):
+            if card is not None and card.target_text:
+                left = base_prompt(left, attribute_of(card))
+        return left
+
+    return [Late([text] * count, until) for text, until in stages(starts, without)]
 
 
 def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
-    steps: int, guidance: float, exact: bool, start_percent: float,
+    steps: int, guidance: float, exact: bool, start_percent: str,
 ) -> bytes:  # fmt: skip
     hush()
     import io
     from contextlib import ExitStack
 
     from spf_lora.adapters.attach import attached
+    from spf_lora.adapters.card import from_metadata
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import load_base
-    from spf_lora.base.sample import Late, contact_sheet, sample
+    from spf_lora.base.sample import contact_sheet, sample
     from spf_lora.base.texts import cut_off
     from spf_lora.method.exact import asking_tokens, exactly
 
@@ -158,18 +168,22 @@ def _draw(
         check_base(adapter, model, path)
     if lost := cut_off(model.tokenizer, prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    late = None
-    if start_percent:
-        before = _without_targets(prompt, adapters, [path for path, _ in asked])
-        late = Late([before] * len(seeds), start_percent)
+    cards, paths = [from_metadata(one.metadata) for one, _ in adapters], [path for path, _ in asked]
+    starts = starts_of(start_percent, cards, paths)
+    late = _earlier(prompt, cards, starts, paths, len(seeds))
+    if exact and len(set(starts)) > 1:  # the words of one would move those of another
+        raise PromptError(
+            "--exact cannot draw adapters that begin at different steps",
+            hint="give one share for all: --start-percent 0.1",
+        )
     with ExitStack() as switched:
         if exact:
             for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):
                 words = asking_tokens(model.tokenizer, prompt, _target_of(adapter, path))
-                on = exactly(model.unet, adapter, strength, words, start_percent=start_percent)
+                on = exactly(model.unet, adapter, strength, words, start_percent=starts[0])
                 switched.enter_context(on)
         else:
-            switched.enter_context(attached(model.unet, adapters, start_percent=start_percent))
+            switched.enter_context(attached(model.unet, adapters, start_percent=starts))
         pictures = sample(
             model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance, late=late
         )

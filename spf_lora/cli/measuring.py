@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.cli.drawing import drawing
 from spf_lora.cli.generate import check_base
 from spf_lora.cli.quiet import hush
+from spf_lora.cli.starting import check_start, starts_of
 from spf_lora.errors import MeasureError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Asked:
         judge: who looks at the pictures, or None: as the base needs.
         scorers: "MODEL=FOLDER" for the models of the judge of photographs.
         mask: folder of the region, for that judge; or None: it reads faces.
-        start_percent: share of the steps before the adapters and their words act.
+        start_percent: share of the steps before the adapters and their words act, or "card".
     """
 
     attribute: str | None
@@ -48,7 +49,7 @@ class Asked:
     judge: str | None
     scorers: tuple[str, ...] = ()
     mask: Path | None = None
-    start_percent: float = 0.0
+    start_percent: str = "0"
 
 
 def sweep(asked: Asked) -> tuple[float, ...]:
@@ -90,10 +91,14 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
 
     paths = [resolve(word) for word in words]
     strengths = sweep(asked)
+    check_start(asked.start_percent)
     hush()
+    from spf_lora.adapters.card import from_metadata
     from spf_lora.adapters.file import read_adapter
 
     adapters = [read_adapter(path) for path in paths]
+    cards = [from_metadata(adapter.metadata) for adapter in adapters]
+    starts = starts_of(asked.start_percent, cards, paths)
     attribute = _attribute(asked.attribute, paths[0], adapters[0])
     cases = _cases(asked, attribute)
     from spf_lora.base.load import load_base
@@ -105,14 +110,14 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
         check_base(adapter, base, path)
     judge = _judge(asked, attribute, base)
     results = []
-    for path, adapter in zip(paths, adapters, strict=True):
+    for path, adapter, start in zip(paths, adapters, starts, strict=True):
         name = _name(path, paths)
         with drawing(name) as progress:
             results.append(
                 evaluate(
                     base, adapter, attribute=attribute, cases=cases, strengths=strengths,
                     gallery=cache_folder(), name=name, judge=judge, steps=asked.steps,
-                    start_percent=asked.start_percent, on_progress=progress,
+                    start_percent=start, on_progress=progress,
                 )
             )  # fmt: skip
     return results

@@ -10,6 +10,7 @@ from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Json, Registry, existing, table
 from spf_lora.cli.quiet import hush
+from spf_lora.cli.starting import StartPercent, check_start, starts_of
 from spf_lora.errors import CheckFailedError, StackError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def report(
         int, typer.Option(min=1, max=24, help="Orders to add the adapters in, the stack's first.")
     ] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Few people: a first look.")] = False,
+    start_percent: StartPercent = "0",
     base: Annotated[
         str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
     ] = "embedded",
@@ -45,13 +47,15 @@ def report(
     """Measure a stack after every step, each adapter alone, and all asked for together."""
     from spf_lora.adapters.stack import adapters_of, find_stack
 
+    check_start(start_percent)
     members = adapters_of(find_stack(name, existing(registry)), registry)
     targets = [output / f"{name}.{kind}" for kind in ("json", "svg")] if output else []
     if output:
         make_folder(output)
     for target in targets:
         check_writable(target, overwrite=force)
-    found = _measure(name, members, base, prompts, seeds, steps, orders, quick)
+    starts = starts_of(start_percent, [k.card for k, _ in members], [k.path for k, _ in members])
+    found = _measure(name, members, base, prompts, seeds, steps, orders, quick, starts)
     for target in targets:
         text = found.to_json() if target.suffix == ".json" else _plot(found)
         write_text(target, text, overwrite=force)
@@ -67,7 +71,7 @@ def report(
 
 def _measure(
     name: str, members: "list[tuple[Known, float]]", base: str, prompts: int | None,
-    seeds: int | None, steps: int, orders: int, quick: bool,
+    seeds: int | None, steps: int, orders: int, quick: bool, starts: tuple[float, ...],
 ) -> "Incremental":  # fmt: skip
     hush()
     from spf_lora.base.load import load_base
@@ -77,7 +81,10 @@ def _measure(
     model = load_base(base)
     return incremental.measure_incremental(
         model,
-        [_learned(known, strength, model.id) for known, strength in members],
+        [
+            _learned(known, strength, model.id, start)
+            for (known, strength), start in zip(members, starts, strict=True)
+        ],
         gallery=cache_folder(),
         prompts=prompts or (incremental.QUICK_PROMPTS if quick else incremental.PROMPTS),
         seeds=seeds or (incremental.QUICK_SEEDS if quick else incremental.SEEDS),
@@ -88,7 +95,7 @@ def _measure(
     )
 
 
-def _learned(known: "Known", strength: float, base_id: str) -> "Learned":
+def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Learned":
     from spf_lora.adapters.file import read_adapter
     from spf_lora.evaluate.incremental import Learned
 
@@ -102,7 +109,8 @@ def _learned(known: "Known", strength: float, base_id: str) -> "Learned":
             f"{known.name} was trained on the base {known.card.base_id}, this is {base_id}",
             hint="name its base with --base",
         )
-    return Learned(known.name, known.card.attribute, read_adapter(known.path), strength)
+    adapter = read_adapter(known.path)
+    return Learned(known.name, known.card.attribute, adapter, strength, start)
 
 
 def _plot(found: "Incremental") -> str:

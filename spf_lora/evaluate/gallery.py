@@ -33,8 +33,8 @@ class Ingredients:
         sampler: its name.
         steps: how many.
         guidance: scale of classifier-free guidance.
-        start_percent: share of the time steps before the adapter acts.
-        before: the prompt of those time steps, "" for the same.
+        starts: share of the time steps before each adapter acts; none if all act from the first.
+        before: other prompts, and the share of the time steps until which each is drawn.
     """
 
     model: str
@@ -46,18 +46,17 @@ class Ingredients:
     sampler: str
     steps: int
     guidance: float
-    start_percent: float = 0.0
-    before: str = ""
+    starts: tuple[float, ...] = ()
+    before: tuple[tuple[str, float], ...] = ()
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
-            parts |= {"adapter": "", "strength": 0.0, "start_percent": 0.0}
-        if parts["start_percent"] == 0 or not self.before:
-            del parts["before"]  # pictures drawn before these were known keep their keys
-        if parts["start_percent"] == 0:
-            del parts["start_percent"]
+            parts |= {"adapter": "", "strength": 0.0, "starts": (), "before": ()}
+        for late in ("starts", "before"):
+            if not parts[late]:  # pictures drawn before these were known keep their keys
+                del parts[late]
         text = json.dumps([_FORMAT, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

@@ -19,7 +19,7 @@ from spf_lora.adapters.combine import combined
 from spf_lora.adapters.module import Adapter
 from spf_lora.adapters.overlap import overlaps
 from spf_lora.base.load import Base
-from spf_lora.base.sample import GUIDANCE
+from spf_lora.base.sample import GUIDANCE, stages
 from spf_lora.data.captions import join_phrases, split_phrases
 from spf_lora.data.portraits import ATTRIBUTES, FACTORS
 from spf_lora.errors import MeasureError
@@ -46,12 +46,14 @@ class Learned:
         attribute: what it teaches, an attribute of the portrait world.
         adapter: at strength 1.
         strength: that it has in the stack.
+        start_percent: share of the time steps before it acts and its words are read.
     """
 
     name: str
     attribute: str
     adapter: Adapter
     strength: float = 1.0
+    start_percent: float = 0.0
 
 
 def measure_incremental(
@@ -101,7 +103,7 @@ def measure_incremental(
         strengths=tuple(one.strength for one in learned),
         prompts=prompts,
         seeds=seeds,
-        sampler={"name": "ddim", "steps": steps, "guidance": guidance},
+        sampler=cells.sampler(),
         control=tuple(one.figure("rho", 0.0) for one in alone),
         alone=tuple(one.figure("rho", 1.0) for one in alone),
         alone_pollution=tuple(one.figure("P", 1.0) for one in alone),
@@ -172,13 +174,28 @@ class _Cells:
             held_out_cases(one.attribute, prompts=prompts, seeds=seeds) for one in learned
         ]
         self.found: dict[tuple[frozenset[int], int], Result] = {}
-        self.stacks: dict[frozenset[int], Adapter] = {}
+        self.stacks: dict[frozenset[int], list[Adapter]] = {}
 
-    def stack(self, on: frozenset[int]) -> Adapter:
+    def stack(self, on: frozenset[int]) -> list[Adapter]:
+        """Return what is on, as one where nothing begins late."""
         if on not in self.stacks:
-            parts = [self.learned[i] for i in sorted(on)]
-            self.stacks[on] = combined([(one.adapter, one.strength) for one in parts])
+            parts = [(self.learned[i].adapter, self.learned[i].strength) for i in sorted(on)]
+            apart = [combined([part]) for part in parts]
+            self.stacks[on] = apart if any(self.starts(on)) else [combined(parts)]
         return self.stacks[on]
+
+    def starts(self, on: frozenset[int]) -> tuple[float, ...]:
+        found = tuple(self.learned[i].start_percent for i in sorted(on))
+        return found if any(found) else (0.0,)
+
+    def sampler(self) -> dict[str, str | int | float]:
+        found: dict[str, str | int | float] = {
+            "name": "ddim", "steps": self.steps, "guidance": self.guidance
+        }  # fmt: skip
+        starts = [one.start_percent for one in self.learned]
+        if any(starts):
+            found["start_percent"] = " ".join(f"{start:g}" for start in starts)
+        return found
 
     def get(self, on: frozenset[int], asked: int) -> Result:
         if (on, asked) not in self.found:
@@ -188,14 +205,15 @@ class _Cells:
             self.found[on, asked] = evaluate(
                 self.base, self.stack(on), attribute=attribute, cases=self.cases[asked],
                 gallery=self.gallery, strengths=(0.0, 1.0), steps=self.steps,
-                guidance=self.guidance, bootstraps=_BOOTSTRAPS,
+                guidance=self.guidance, bootstraps=_BOOTSTRAPS, start_percent=self.starts(on),
+                words_percent=self.learned[asked].start_percent,
             )  # fmt: skip
         return self.found[on, asked]
 
     def painter(self, on: frozenset[int]) -> Painter:
         return painter(
             self.base, self.stack(on), folder=self.gallery, steps=self.steps,
-            guidance=self.guidance,
+            guidance=self.guidance, start_percent=self.starts(on),
         )  # fmt: skip
 
 
@@ -249,11 +267,15 @@ def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) ->
     """Ask for several attributes in one prompt, all adapters on; the response of each."""
     paint = cells.painter(frozenset(range(len(cells.learned))))
     names = [cells.learned[i].attribute for i in group]
-    wanted = [
-        Wanted(asking_for(case.base_prompt, names), seed, 1.0)
-        for case in cells.cases[group[0]]
-        for seed in case.seeds
-    ]
+    starts = [cells.learned[i].start_percent for i in group]
+    wanted = []
+    for case in cells.cases[group[0]]:
+
+        def asked(late: list[int], prompt: str = case.base_prompt) -> str:
+            return asking_for(prompt, [name for i, name in enumerate(names) if i not in late])
+
+        earlier = stages(starts, asked)
+        wanted += [Wanted(asked([]), seed, 1.0, earlier) for seed in case.seeds]
     paint.draw(wanted)
     responses = []
     for i in group:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from spf_lora.adapters.attach import attached
+from spf_lora.adapters.attach import attached, each
+from spf_lora.adapters.combine import combined
 from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.identity import tensors_digest
@@ -31,59 +32,64 @@ class Wanted:
     Attributes:
         prompt: what is asked for.
         seed: of the noise.
-        strength: of the adapter; 0 is the base model.
-        before: the prompt until the painter's start_percent; "" for the same.
+        strength: of the adapter; 0 is the base model, for which nothing is late.
+        before: other prompts, and the share of the time steps until which each is drawn, the
+            earliest first; see `stages`.
     """
 
     prompt: str
     seed: int
     strength: float = 0.0
-    before: str = ""
+    before: tuple[tuple[str, float], ...] = ()
+
+    def until(self, share: float) -> str:
+        """Return the prompt that is drawn just before this share of the time steps is over."""
+        return next((prompt for prompt, end in self.before if end >= share), self.prompt)
 
 
 @dataclass(frozen=True, eq=False)
 class Painter:
-    """A base model, an adapter and a sampler: all that decides a picture but the prompt and seed.
+    """A base model, adapters and a sampler: all that decides a picture but the prompt and seed.
 
     Attributes:
         base: the model.
-        adapter: or None.
+        adapters: drawn with together, each at the picture's strength; or none.
         folder: the cache.
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
         batch_size: pictures drawn at once.
         model_id: digest of the base with its VAE.
         adapter_id: content id, "" for none.
-        start_percent: share of the time steps before the adapter acts and its words are read.
+        starts: share of the time steps before each adapter acts.
     """
 
     base: Base
-    adapter: Adapter | None
+    adapters: tuple[Adapter, ...]
     folder: Path
     steps: int
     guidance: float
     batch_size: int
     model_id: str
     adapter_id: str
-    start_percent: float = 0.0
+    starts: tuple[float, ...] = ()
 
     def key(self, wanted: Wanted) -> str:
         """Return where the picture is in the cache."""
         return Ingredients(
             model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
-            guidance=self.guidance, start_percent=self.start_percent, before=wanted.before,
+            guidance=self.guidance, starts=self.starts if any(self.starts) else (),
+            before=wanted.before,
         ).key()  # fmt: skip
 
     def check(self) -> None:
-        """Put the adapter on and off, so that a wrong one is refused before anything is drawn.
+        """Put the adapters on and off, so that a wrong one is refused before anything is drawn.
 
         Raises:
             AdapterFileError: the base has not the modules, or not their shapes.
         """
-        if self.adapter is not None:
-            with attached(self.base.unet, [(self.adapter, 0.0)]):
-                return
+        with self._attached(0.0):
+            return
 
     def draw(self, wanted: Iterable[Wanted], on_progress: Progress | None = None) -> int:
         """Draw every wanted picture that the cache has not.
@@ -101,7 +107,7 @@ class Painter:
         groups = [g for g in self._groups(wanted) if not all(map(self._has, g))]
         total, done = sum(map(len, groups)), 0
         for strength in dict.fromkeys(g[0].strength for g in groups):
-            with self._attached(strength):
+            with self._attached(strength) if strength else nullcontext():
                 for group in (g for g in groups if g[0].strength == strength):
                     self._draw_group(group)
                     done += len(group)
@@ -120,16 +126,12 @@ class Painter:
         return has_picture(self.folder, self.key(wanted))
 
     def _attached(self, strength: float) -> AbstractContextManager[None]:
-        if self.adapter is None or strength == 0:
-            return nullcontext()
-        return attached(
-            self.base.unet, [(self.adapter, strength)], start_percent=self.start_percent
-        )
+        rows = [(adapter, strength) for adapter in self.adapters]
+        return attached(self.base.unet, rows, start_percent=self.starts)
 
     def _draw_group(self, group: Sequence[Wanted]) -> None:
-        late = None
-        if self.start_percent and group[0].strength:
-            late = Late([w.before or w.prompt for w in group], self.start_percent)
+        ends = {end for w in group for _, end in w.before if w.strength}
+        late = [Late([w.until(end) for w in group], end) for end in ends]
         latents = sample_latents(
             self.base, _states(self.base, [w.prompt for w in group]), [w.seed for w in group],
             steps=self.steps, guidance=self.guidance, late=late,
@@ -146,20 +148,26 @@ class Painter:
 
 def painter(
     base: Base,
-    adapter: Adapter | None,
+    adapter: Adapter | Sequence[Adapter] | None,
     *,
     folder: Path,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch_size: int = BATCH,
-    start_percent: float = 0.0,
+    start_percent: float | Sequence[float] = 0.0,
 ) -> Painter:
-    """Return what draws with a base and an adapter; their digests are computed once, here."""
+    """Return what draws with a base and adapters; their digests are computed once, here.
+
+    `start_percent` is of all adapters, or of each.
+    """
+    adapters = (adapter,) if isinstance(adapter, Adapter) else tuple(adapter or ())
+    whole = adapters[0] if len(adapters) == 1 else combined([(part, 1.0) for part in adapters])
     vae = tensors_digest(dict(base.vae.named_parameters()))
     return Painter(
-        base=base, adapter=adapter, folder=folder, steps=steps, guidance=guidance,
+        base=base, adapters=adapters, folder=folder, steps=steps, guidance=guidance,
         batch_size=batch_size, model_id=f"{base.id} {vae[:16]} {base.resolution}",
-        adapter_id=content_id(adapter) if adapter else "", start_percent=start_percent,
+        adapter_id=content_id(whole) if adapters else "",
+        starts=each(start_percent, len(adapters)),
     )  # fmt: skip
 
 

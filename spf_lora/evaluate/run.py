@@ -10,7 +10,7 @@ import torch
 from spf_lora import __version__
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, STEPS
+from spf_lora.base.sample import BATCH, GUIDANCE, STEPS, stages
 from spf_lora.data.portraits import ATTRIBUTES
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import read_picture, write_content
@@ -29,7 +29,7 @@ _TOOLS = ("torch", "diffusers", "transformers", "numpy")
 
 def evaluate(
     base: Base,
-    adapter: Adapter | None,
+    adapter: Adapter | Sequence[Adapter] | None,
     *,
     attribute: Attribute | str,
     cases: Sequence[Case],
@@ -39,7 +39,8 @@ def evaluate(
     judge: Judge | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
-    start_percent: float = 0.0,
+    start_percent: float | Sequence[float] = 0.0,
+    words_percent: float | None = None,
     batch_size: int = BATCH,
     bootstraps: int = BOOTSTRAPS,
     on_progress: Progress | None = None,
@@ -49,7 +50,7 @@ def evaluate(
 
     Args:
         base: the model it was trained on.
-        adapter: None measures the prompt-only control alone.
+        adapter: or several that act together; None measures the prompt-only control alone.
         attribute: what it should add; a name stands for an attribute of the portrait world.
         cases: the prompts, see `spf_lora.evaluate.protocol`.
         gallery: folder of the picture cache; `cache_folder()` is the user's.
@@ -58,8 +59,10 @@ def evaluate(
         judge: who looks at the pictures; the portrait world's by default.
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
-        start_percent: share of the time steps before the adapter acts and its words are read,
-            until when the base prompt is drawn; at strength 0 nothing is late.
+        start_percent: share of the time steps before the adapter acts, or before each does; at
+            strength 0 nothing is late.
+        words_percent: share of the time steps until which the base prompt is drawn; by default as
+            long as no adapter acts.
         batch_size: pictures drawn at once.
         bootstraps: draws of the bootstrap.
         on_progress: told how many of the missing pictures are drawn.
@@ -83,10 +86,11 @@ def evaluate(
         start_percent=start_percent,
     )  # fmt: skip
     paint.check()
+    until = min(paint.starts, default=0.0) if words_percent is None else words_percent
     tell("draw")
-    drawn = paint.draw(all_wanted(cases, swept, late=start_percent > 0), on_progress)
+    drawn = paint.draw(all_wanted(cases, swept, until), on_progress)
     tell("look")
-    rows = plan_draws(cases, swept, paint, judge)
+    rows = plan_draws(cases, swept, paint, judge, until)
     seen = with_numbers(rows, judge, gallery)
     channels = [c for c in CHANNELS if all(f"ceiling:{c}" in d.numbers for d in seen)]
     draws = with_pollution(seen, channels)
@@ -99,7 +103,7 @@ def evaluate(
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
         sampler={
             "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
-            **({"start_percent": start_percent} if start_percent else {}),
+            **_late(paint.starts),
         },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
@@ -111,13 +115,20 @@ def evaluate(
     )  # fmt: skip
 
 
+def _late(starts: Sequence[float]) -> dict[str, float | str]:
+    if not any(starts):
+        return {}
+    alike = len(set(starts)) == 1
+    return {"start_percent": starts[0] if alike else " ".join(f"{one:g}" for one in starts)}
+
+
 def _target_text(attribute: Attribute | str) -> str:
     if isinstance(attribute, Attribute):
         return attribute.target_text
     return ATTRIBUTES[attribute].target_text if attribute in ATTRIBUTES else attribute
 
 
-def _sweep(strengths: Sequence[float], adapter: Adapter | None) -> tuple[float, ...]:
+def _sweep(strengths: Sequence[float], adapter: object) -> tuple[float, ...]:
     wanted = {0.0, *map(float, strengths)} if adapter else {0.0}
     if not all(0 <= s <= 4 for s in wanted):
         raise MeasureError(
@@ -127,12 +138,13 @@ def _sweep(strengths: Sequence[float], adapter: Adapter | None) -> tuple[float, 
     return tuple(sorted(wanted))
 
 
-def _asking(case: Case, seed: int, strength: float, *, late: bool) -> Wanted:
-    return Wanted(case.prompt, seed, strength, case.base_prompt if late and strength else "")
+def _asking(case: Case, seed: int, strength: float, until: float) -> Wanted:
+    late = until if strength else 0.0
+    return Wanted(case.prompt, seed, strength, stages([late], lambda _: case.base_prompt))
 
 
 def all_wanted(
-    cases: Sequence[Case], strengths: Sequence[float], *, late: bool = False
+    cases: Sequence[Case], strengths: Sequence[float], until: float = 0.0
 ) -> list[Wanted]:
     """Return every picture of a run, in an order that depends on the words alone."""
     wanted = []
@@ -142,13 +154,13 @@ def all_wanted(
                 other = other_seed(case.seeds, index, away) if away else seed
                 wanted.append(Wanted(case.base_prompt, other))
             for strength in strengths:
-                wanted.append(_asking(case, seed, strength, late=late))
+                wanted.append(_asking(case, seed, strength, until))
                 wanted.append(Wanted(case.base_prompt, seed, strength))
     return wanted
 
 
 def plan_draws(
-    cases: Sequence[Case], strengths: Sequence[float], paint: Painter, judge: Judge
+    cases: Sequence[Case], strengths: Sequence[float], paint: Painter, judge: Judge, until: float
 ) -> list[Draw]:
     """Return every draw with the keys of its pictures and no numbers yet; the base's are drawn."""
     draws = []
@@ -168,7 +180,7 @@ def plan_draws(
             known = _known(truth, paint)
             for strength in strengths:
                 own = {
-                    "I1": _asking(case, seed, strength, late=paint.start_percent > 0),
+                    "I1": _asking(case, seed, strength, until),
                     "Ib": Wanted(case.base_prompt, seed, strength),
                 }
                 keys = {which: paint.key(w) for which, w in (fixed | own).items()}

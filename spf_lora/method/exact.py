@@ -78,7 +78,7 @@ def exactly(
                 ) from error
             hook = _hook(module, strength, tokens, layer, acts)
             handles.append(layer.register_forward_hook(hook))
-        with switched_by_time(unet, start_percent, lambda late: acts.__setitem__(0, late)):
+        with switched_by_time(unet, [start_percent], lambda n: acts.__setitem__(0, n > 0)):
             yield
     finally:
         for handle in handles:

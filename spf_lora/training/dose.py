@@ -67,7 +67,7 @@ def find_start(
     """
 
     def late(start: float) -> float:
-        with switched_by_time(base.unet, start, lambda on: set_alpha(base.unet, alpha * on)):
+        with switched_by_time(base.unet, [start], lambda on: set_alpha(base.unet, alpha * on)):
             return answers(base, clip, prompts[:PROMPTS], start_percent=start)
 
     return next((start for start in STARTS if late(start) >= STILL_ENOUGH * answered), 0.0)
@@ -83,7 +83,7 @@ def answers(
     """
     without, asking = ([pair[side] for pair in prompts] for side in (0, 1))
     total = 0.0
-    pictures = own_pictures(base, asking, late=Late(without, start_percent))
+    pictures = own_pictures(base, asking, late=[Late(without, start_percent)])
     for row, texts in zip(pictures, zip(asking, without, strict=True), strict=True):
         picture = base.vae.decode(row[None] / base.vae.config.scaling_factor).sample
         cosines = clip.embed_text(texts) @ clip.embed_image(picture.clamp(-1, 1))[0]

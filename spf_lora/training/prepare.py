@@ -93,12 +93,12 @@ def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 @torch.no_grad()
 def own_pictures(
     base: Base, prompts: Sequence[str], sizes: Sequence[Size] | None = None,
-    late: Late | None = None,
+    late: Sequence[Late] = (),
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
     The n-th prompt is drawn from the n-th noise, in the n-th size; without sizes, in the base's.
-    With `late` it comes after another.
+    With `late` it comes after others.
     """
     own = int(base.unet.config.sample_size)
     wanted = list(sizes) if sizes is not None else [(own, own)] * len(prompts)
@@ -107,7 +107,7 @@ def own_pictures(
         places = [place for place, of in enumerate(wanted) if of == size]
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
-            before = late and Late([late.prompts[place] for place in chunk], late.start_percent)
+            before = [Late([one.prompts[p] for p in chunk], one.start_percent) for one in late]
             rows = sample_latents(
                 base, encode(base, [prompts[place] for place in chunk]), chunk,
                 steps=_TWIN_STEPS, guidance=GUIDANCE, size=size, late=before,

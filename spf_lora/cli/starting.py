@@ -1,0 +1,65 @@
+"""`--start-percent`: when adapters and their words begin to act."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spf_lora.cli import out
+from spf_lora.errors import PromptError
+
+if TYPE_CHECKING:
+    from spf_lora.adapters.card import Card
+
+CARD = "card"
+
+StartPercent = Annotated[
+    str,
+    typer.Option(
+        metavar="SHARE|card",
+        help="Share of the steps before adapters and their words act; card: what each advises.",
+    ),
+]
+
+
+def check_start(text: str) -> None:
+    """Refuse what is neither `card` nor a share.
+
+    Raises:
+        PromptError: it is not.
+    """
+    if text != CARD:
+        _share(text)
+
+
+def starts_of(
+    text: str, cards: "Sequence[Card | None]", paths: Sequence[Path]
+) -> tuple[float, ...]:
+    """Return the start of each adapter; one whose card advises none begins at once, with a warning.
+
+    Raises:
+        PromptError: the text is neither `card` nor a share.
+    """
+    if text != CARD:
+        return len(cards) * (_share(text),)
+    found = []
+    for card, path in zip(cards, paths, strict=True):
+        start = card.metrics.get("start_percent") if card else None
+        if start is None:
+            out.warn(f"{path} does not say when it may begin: it begins at once")
+        found.append(_share(str(start or 0.0)))
+    return tuple(found)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share < 1:
+        raise PromptError(
+            f"--start-percent {text} is no share of the steps",
+            hint=f"write a number from 0 to 0.99, or {CARD}: what each adapter's card advises",
+        )
+    return share
