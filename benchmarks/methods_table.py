@@ -29,6 +29,10 @@ BY_ATTRIBUTE = {
     "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
     "Base leakage": "BL@1", "Shown unasked": "unasked@1",
 }  # fmt: skip
+PARTS = {
+    "response": "rho@1", "P": "P@1", "SPS": SPS, "base leakage": "BL@1", "unasked": "unasked@1",
+}  # fmt: skip
+WITHOUT = "ours-no-"
 BESIDE = ("ours", "ours-late")
 # in the curve, where more lines would hide each other
 DRAWN = ("ours", "ours-late", "masked-prior", "plain", "plain-completed", "dop")
@@ -41,13 +45,15 @@ Cell = Mapping[str, Any]
 def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
     """Print the tables of every cell in `folder`, and replace what is between a page's markers.
 
-    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes, or
-    rivals. The curve is an SVG of its own.
+    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes, parts,
+    or rivals. The curve is an SVG of its own.
     """
-    cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    every: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    cells = [cell for cell in every if not cell["method"].startswith(WITHOUT)]
     compared = _compared(cells)
     tables = {
-        "means": _means(cells, compared), "attributes": _by_attribute(cells), "rivals": _rivals(),
+        "means": _means(cells, compared), "attributes": _by_attribute(cells),
+        "parts": _parts(every), "rivals": _rivals(),
     }  # fmt: skip
     print("\n\n".join(tables.values()))
     for page in pages:
@@ -173,6 +179,32 @@ def _cell(cells: Sequence[Cell], figure: str) -> str:
     known = [value for value in values if value is not None]
     each = ", ".join(_text(value) or "-" for value in values)
     return f"{mean(known):.2f}" + (f" ({each})" if len(values) > 1 else "")
+
+
+def _parts(cells: Sequence[Cell]) -> str:
+    """Return ours without each part beside ours of the same seed, a table for each attribute."""
+    tables = []
+    for attribute in sorted({c["attribute"] for c in cells if c["method"].startswith(WITHOUT)}):
+        own = {c["method"]: c for c in cells if c["attribute"] == attribute and c["seed"] == 0}
+        ours = own["ours"]
+        lines = _head([f"Ours, {attribute}", *PARTS, "P, more than ours"])
+        for method, cell in own.items():
+            if method == "ours" or method.startswith(WITHOUT):
+                shown = [_text(_figure(cell, figure)) for figure in PARTS.values()]
+                name = method.replace(WITHOUT, "without ").replace("-", " ")
+                lines.append(_row(name, [*shown, "" if cell is ours else _more(cell, ours)]))
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _more(cell: Cell, ours: Cell) -> str:
+    """Return how much larger P is at strength 1: the mean over prompts with its 95 % interval."""
+    pairs = zip(cell["per_prompt"]["P@1"], ours["per_prompt"]["P@1"], strict=True)
+    found = np.array([theirs - own for theirs, own in pairs])
+    rng = np.random.default_rng(0)
+    draws = found[rng.integers(len(found), size=(DRAWS, len(found)))].mean(axis=1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return f"{found.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _rivals() -> str:
