@@ -6,6 +6,7 @@ beyond its answer is pollution.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
@@ -16,14 +17,14 @@ from spf_lora.base.sample import Late
 from spf_lora.training.prepare import own_pictures
 
 DOSES, ENOUGH = (0.25, 0.5, 0.75, 1.0), 0.95
-STARTS, STILL_ENOUGH = (0.5, 0.4, 0.3, 0.2, 0.1), 0.9
-PROMPTS = 16
+STARTS, STILL_ENOUGH = (0.1, 0.2, 0.3, 0.4, 0.5), 0.9
+PROMPTS, START_PROMPTS = 16, 48  # fewer let blonde hair begin at 0.1, where it answers less
 
 
 @torch.no_grad()
 def find_dose(
     base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
-) -> tuple[float, float]:
+) -> float:
     """Return the least share of an adapter's alpha that answers nearly as well as the best.
 
     The adapter on the base's U-Net is left at `alpha` times that share.
@@ -33,9 +34,6 @@ def find_dose(
         clip: judges whether a picture shows what was asked; see `answers`.
         prompts: without and with the target; the first `PROMPTS` are drawn.
         alpha: what the adapter was trained with.
-
-    Returns:
-        The share, and what `answers` says of it.
     """
     found = {}
     for dose in DOSES:
@@ -44,14 +42,13 @@ def find_dose(
     best = max(found.values())
     dose = next((dose for dose, answered in found.items() if answered >= ENOUGH * best), DOSES[-1])
     set_alpha(base.unet, alpha * dose)
-    return dose, found[dose]
+    return dose
 
 
 @torch.no_grad()
 def find_start(
-    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float,
-    answered: float,
-) -> float:  # fmt: skip
+    base: Base, clip: ClipModel, prompts: Sequence[tuple[str, str]], *, alpha: float
+) -> float:
     """Return the largest share of the time steps after which the target may be asked for.
 
     What is decided before it, at large time steps, is the picture's layout, not the attribute; an
@@ -61,16 +58,16 @@ def find_start(
     Args:
         base: draws with the adapter on, whose alpha is `alpha`.
         clip: see `answers`.
-        prompts: without and with the target; the first `PROMPTS` are drawn.
+        prompts: without and with the target; the first `START_PROMPTS` are drawn.
         alpha: of the adapter at strength 1.
-        answered: what `answers` says of it when it acts all the time.
     """
 
     def late(start: float) -> float:
         with switched_by_time(base.unet, [start], lambda on: set_alpha(base.unet, alpha * on)):
-            return answers(base, clip, prompts[:PROMPTS], start_percent=start)
+            return answers(base, clip, prompts[:START_PROMPTS], start_percent=start)
 
-    return next((start for start in STARTS if late(start) >= STILL_ENOUGH * answered), 0.0)
+    wanted = STILL_ENOUGH * late(0.0)
+    return max(takewhile(lambda start: late(start) >= wanted, STARTS), default=0.0)
 
 
 def answers(

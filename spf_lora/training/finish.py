@@ -81,6 +81,5 @@ def _calibrated(
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]
     asked = protected_prompts(drawn_prompts(recipe, said), recipe.attribute, under)
     clip = load_clip(base, recipe.align.clip)
-    dose, answered = find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
-    alpha = recipe.adapter.alpha * dose
-    return dose, find_start(base, clip, asked, alpha=alpha, answered=answered)
+    dose = find_dose(base, clip, asked, alpha=recipe.adapter.alpha)
+    return dose, find_start(base, clip, asked, alpha=recipe.adapter.alpha * dose)
