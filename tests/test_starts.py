@@ -146,7 +146,7 @@ def shelf(tiny, tmp_path, monkeypatch):
     folder = Path("shelf")
     folder.mkdir()
     monkeypatch.setenv("SPF_LORA_ADAPTERS", str(folder))
-    for seed, (name, start) in enumerate((("beard", 0.0), ("hat", 0.6), ("old", None))):
+    for seed, (name, start) in enumerate((("beard", 0.0), ("hat", 0.6), ("old", None), ("odd", 7))):
         metrics = {} if start is None else {"start_percent": start}
         card = Card(name, f"a {name}", f"a {name}", tiny.id, metrics=metrics)
         write_adapter(fits(seed, KEYS, card=card), folder / f"{name}.safetensors")
@@ -175,6 +175,9 @@ def test_what_cannot_begin_so_is_told(cli, tiny_folder, shelf):
     code, _, talk = cli(*words, "--adapter", "old", "--start-percent", "card")
     assert code == 0
     assert "does not say when it may begin" in " ".join(talk.split())
+    code, _, talk = cli(*words, "--adapter", "odd", "--start-percent", "card", "--force")
+    assert code == 1
+    assert "advises to begin at 7, which is no share" in " ".join(talk.split())
     for wrong in ("1", "-0.1", "nan", "soon"):
         code, _, talk = cli(*words, "--adapter", "hat", "--start-percent", wrong, "--force")
         assert code == 1

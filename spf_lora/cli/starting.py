@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spf_lora.cli import out
-from spf_lora.errors import PromptError
+from spf_lora.errors import AdapterFileError, PromptError
 
 if TYPE_CHECKING:
     from spf_lora.adapters.card import Card
@@ -40,6 +40,7 @@ def starts_of(
 
     Raises:
         PromptError: the text is neither `card` nor a share.
+        AdapterFileError: what a card advises is no share.
     """
     if text != CARD:
         return len(cards) * (_share(text),)
@@ -48,7 +49,13 @@ def starts_of(
         start = card.metrics.get("start_percent") if card else None
         if start is None:
             out.warn(f"{path} does not say when it may begin: it begins at once")
-        found.append(_share(str(start or 0.0)))
+            start = 0.0
+        if not isinstance(start, float | int) or not 0 <= start < 1:
+            raise AdapterFileError(
+                f"{path} advises to begin at {start!r}, which is no share of the steps",
+                hint="give one for all: --start-percent 0.3",
+            )
+        found.append(float(start))
     return tuple(found)
 
 
