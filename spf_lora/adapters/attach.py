@@ -113,7 +113,7 @@ def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor
     return (strength * module.scale * delta).reshape(like.shape).to(like)
 
 
-def each(start_percent: float | Sequence[float], count: int) -> tuple[float, ...]:
+def starts_of_each(start_percent: float | Sequence[float], count: int) -> tuple[float, ...]:
     """Return the start of each of `count` adapters, from one for all or from their own."""
     if isinstance(start_percent, float | int):
         return count * (float(start_percent),)
@@ -137,7 +137,7 @@ def attached(
         AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
     """
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
-    rows = list(zip(adapters, each(start_percent, len(adapters)), strict=True))
+    rows = list(zip(adapters, starts_of_each(start_percent, len(adapters)), strict=True))
     starts = sorted({start for _, start in rows})
     added: list[dict[str, torch.Tensor]] = []  # the weights from each start on
     try:

@@ -29,7 +29,7 @@ from spf_lora.evaluate.judges import to_pixels, world_judge
 from spf_lora.evaluate.pictures import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
-from spf_lora.evaluate.run import evaluate
+from spf_lora.evaluate.run import evaluate, lateness
 
 STEPS, PROMPTS, SEEDS = 15, 16, 2
 QUICK_PROMPTS, QUICK_SEEDS = 6, 1
@@ -189,13 +189,8 @@ class _Cells:
         return found if any(found) else (0.0,)
 
     def sampler(self) -> dict[str, str | int | float]:
-        found: dict[str, str | int | float] = {
-            "name": "ddim", "steps": self.steps, "guidance": self.guidance
-        }  # fmt: skip
-        starts = [one.start_percent for one in self.learned]
-        if any(starts):
-            found["start_percent"] = " ".join(f"{start:g}" for start in starts)
-        return found
+        late = lateness([one.start_percent for one in self.learned])
+        return {"name": "ddim", "steps": self.steps, "guidance": self.guidance, **late}
 
     def get(self, on: frozenset[int], asked: int) -> Result:
         if (on, asked) not in self.found:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from spf_lora.adapters.attach import attached, each
+from spf_lora.adapters.attach import attached, starts_of_each
 from spf_lora.adapters.combine import combined
 from spf_lora.adapters.hashes import content_id
 from spf_lora.adapters.module import Adapter
@@ -167,7 +167,7 @@ def painter(
         base=base, adapters=adapters, folder=folder, steps=steps, guidance=guidance,
         batch_size=batch_size, model_id=f"{base.id} {vae[:16]} {base.resolution}",
         adapter_id=content_id(whole) if adapters else "",
-        starts=each(start_percent, len(adapters)),
+        starts=starts_of_each(start_percent, len(adapters)),
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def evaluate(
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
         sampler={
             "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
-            **_late(paint.starts),
+            **lateness(paint.starts),
         },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
@@ -115,7 +115,8 @@ def evaluate(
     )  # fmt: skip
 
 
-def _late(starts: Sequence[float]) -> dict[str, float | str]:
+def lateness(starts: Sequence[float]) -> dict[str, float | str]:
+    """Return what a result's sampler says of adapters that begin late: nothing if none does."""
     if not any(starts):
         return {}
     alike = len(set(starts)) == 1
