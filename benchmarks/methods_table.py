@@ -201,9 +201,7 @@ def _more(cell: Cell, ours: Cell) -> str:
     """Return how much larger P is at strength 1: the mean over prompts with its 95 % interval."""
     pairs = zip(cell["per_prompt"]["P@1"], ours["per_prompt"]["P@1"], strict=True)
     found = np.array([theirs - own for theirs, own in pairs])
-    rng = np.random.default_rng(0)
-    draws = found[rng.integers(len(found), size=(DRAWS, len(found)))].mean(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = _bounds([found])
     return f"{found.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
@@ -251,11 +249,15 @@ def _interval(cells: Sequence[Cell], figure: str) -> tuple[float, float]:
 
     A prompt is drawn with all its training seeds, which are no prompts more.
     """
-    rng = np.random.default_rng(0)
     by_attribute: dict[str, list[list[float]]] = {}
     for cell in cells:
         by_attribute.setdefault(cell["attribute"], []).append(cell["per_prompt"][figure])
-    rows = [np.array(seeds).mean(axis=0) for seeds in by_attribute.values()]
+    return _bounds([np.array(seeds).mean(axis=0) for seeds in by_attribute.values()])
+
+
+def _bounds(rows: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over rows; each row's values are drawn again."""
+    rng = np.random.default_rng(0)
     draws = np.mean([r[rng.integers(len(r), size=(DRAWS, len(r)))].mean(axis=1) for r in rows], 0)
     low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)
