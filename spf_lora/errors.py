@@ -4,6 +4,9 @@ Everything a user can cause is an `SpfError`; `spf_lora.cli.app.main` is the one
 it into text on stderr and an exit code. `assert` is for our own mistakes only.
 """
 
+from functools import partial
+from typing import Any
+
 
 class SpfError(Exception):
     """A fault the user can mend.
@@ -20,6 +23,10 @@ class SpfError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it pass between processes, which by default forget the hint."""
+        return partial(type(self), hint=self.hint), (self.message,)
 
 
 class RecipeError(SpfError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from spf_lora.adapters.file import Adapter, Module, write_adapter
 from spf_lora.cli.app import main
 from spf_lora.data.folder import dataset_digest, read_folder
+from spf_lora.errors import PromptError
 from spf_lora.recipe import find_recipe, list_recipes, load_recipe, recipe_hash
 
 ALL_RECIPES = [*list_recipes(), *list_recipes("sd15")]
@@ -222,3 +224,9 @@ def test_a_recipe_file_is_no_family_of_recipes(
 ) -> None:
     assert run(monkeypatch, "portraits", "export", "new", "-a", "./beard") == 1
     assert "did you mean beard?" in capsys.readouterr().err
+
+
+def test_an_error_passes_between_processes_whole() -> None:
+    sent = PromptError("the prompt is empty", hint="write one")
+    found = pickle.loads(pickle.dumps(sent))
+    assert (type(found), found.message, found.hint) == (PromptError, sent.message, sent.hint)
