@@ -60,6 +60,27 @@ def test_the_empty_half_is_the_base_and_the_asking_half_is_the_adapter(tiny, ada
     assert torch.equal(draw(tiny.unet), plain), "no hook is left behind"
 
 
+def test_each_prompt_of_a_batch_asks_for_itself(tiny, adapter):
+    torch.manual_seed(3)
+    noisy, states = torch.randn(6, 4, 8, 8), torch.randn(6, 77, 24)
+    half = torch.zeros(77)
+    half[40:] = 1
+    asking = torch.stack([torch.zeros(77), torch.ones(77), half])
+
+    def run(rows, tokens):
+        with torch.no_grad(), exactly(tiny.unet, adapter, 0.7, tokens):
+            return tiny.unet(noisy[rows], torch.full((len(rows),), 500), states[rows]).sample
+
+    found = run([0, 1, 2, 3, 4, 5], asking)
+    with torch.no_grad():
+        plain = tiny.unet(noisy, torch.full((6,), 500), states).sample
+    assert torch.equal(found[:4], plain[:4])
+    for row in (1, 2):
+        alone = run([row, 3 + row], asking[row])[1]
+        torch.testing.assert_close(found[3 + row], alone, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(found[3 + row], plain[3 + row], atol=1e-3)
+
+
 def on(unet, adapter, *, exact, **options):
     if exact:
         return exactly(unet, adapter, 0.7, torch.ones(77), **options)

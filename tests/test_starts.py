@@ -107,7 +107,7 @@ def test_a_stack_is_measured_with_each_adapter_as_late_as_it_is(tiny, tmp_path, 
     cells = incremental._Cells(
         tiny,
         [Learned("beard", "beard", fits(0, KEYS), 0.5, 0.1), Learned("hat", "hat", fits(1, KEYS))],
-        tmp_path, 2, 1, 2, 3.0, str,
+        tmp_path, 2, 1, 2, 3.0, False, str,
     )  # fmt: skip
     asked = []
     monkeypatch.setattr(incremental, "evaluate", lambda *words, **how: asked.append((*words, how)))
@@ -124,7 +124,7 @@ def test_a_stack_is_measured_with_each_adapter_as_late_as_it_is(tiny, tmp_path, 
 def test_asked_together_words_come_one_after_another(tiny, tmp_path, monkeypatch):
     parts = [Learned("beard", "beard", fits(0, KEYS), 1.0, 0.1),
              Learned("glasses", "glasses", fits(1, KEYS), 1.0, 0.3)]  # fmt: skip
-    cells = incremental._Cells(tiny, parts, tmp_path, 2, 1, 2, 3.0, str)
+    cells = incremental._Cells(tiny, parts, tmp_path, 2, 1, 2, 3.0, False, str)
     drawn = []
     monkeypatch.setattr(incremental.Painter, "draw", lambda self, wanted: drawn.extend(wanted))
     monkeypatch.setattr(incremental, "_mean", lambda draws, number: 0.0)
@@ -183,8 +183,10 @@ def test_what_cannot_begin_so_is_told(cli, tiny_folder, shelf):
         assert code == 1
         assert f"--start-percent {wrong} is no share of the steps" in " ".join(talk.split())
         assert "hint: " in talk
-    code, _, talk = cli(
-        *words, "--stack", "portrait", "--exact", "--start-percent", "card", "--force"
-    )
-    assert code == 1
-    assert "begin at different steps" in " ".join(talk.split())
+    late = ("--exact", "--start-percent", "card")
+    for command in (
+        (*words, "--stack", "portrait", *late, "--force"), ("stack", "report", "portrait", *late)
+    ):  # fmt: skip
+        code, _, talk = cli(*command)
+        assert code == 1
+        assert "begin at different steps" in " ".join(talk.split())

@@ -10,7 +10,7 @@ from rich.table import Table
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.measuring import Asked, measure, sweep
-from spf_lora.cli.starting import StartPercent
+from spf_lora.cli.starting import Exact, StartPercent
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate(
     scorer: Scorers = None,
     mask: Mask = None,
     start_percent: StartPercent = "0",
+    exact: Exact = False,
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -72,7 +73,7 @@ def evaluate(
     models = tuple(scorer or ())
     asked = Asked(
         attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent,
+        start_percent, exact,
     )  # fmt: skip
     folder = output or Path("reports") / Path(adapter).stem
     _check_folder(folder, force=force)
@@ -108,6 +109,7 @@ def compare(
     scorer: Scorers = None,
     mask: Mask = None,
     start_percent: StartPercent = "0",
+    exact: Exact = False,
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""
@@ -116,7 +118,7 @@ def compare(
     models = tuple(scorer or ())
     asked = Asked(
         attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent,
+        start_percent, exact,
     )  # fmt: skip
     results = measure(adapters, asked)
     if as_json:

@@ -8,7 +8,7 @@ import typer
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import StartPercent, check_start, starts_of
+from spf_lora.cli.starting import Exact, StartPercent, check_alike, check_start, starts_of
 from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
@@ -43,9 +43,7 @@ def generate(
     output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
         "grid.png"
     ),
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Adapters act on the words that ask for them only.")
-    ] = False,
+    exact: Exact = False,
     start_percent: StartPercent = "0",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
@@ -171,11 +169,8 @@ def _draw(
     cards, paths = [from_metadata(one.metadata) for one, _ in adapters], [path for path, _ in asked]
     starts = starts_of(start_percent, cards, paths)
     late = _earlier(prompt, cards, starts, paths, len(seeds))
-    if exact and len(set(starts)) > 1:  # the words of one would move those of another
-        raise PromptError(
-            "--exact cannot draw adapters that begin at different steps",
-            hint="give one share for all: --start-percent 0.1",
-        )
+    if exact:
+        check_alike(starts)
     with ExitStack() as switched:
         if exact:
             for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):

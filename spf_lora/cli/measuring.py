@@ -37,6 +37,7 @@ class Asked:
         scorers: "MODEL=FOLDER" for the models of the judge of photographs.
         mask: folder of the region, for that judge; or None: it reads faces.
         start_percent: share of the steps before the adapters and their words act, or "card".
+        exact: whether they act on those words alone.
     """
 
     attribute: str | None
@@ -50,6 +51,7 @@ class Asked:
     scorers: tuple[str, ...] = ()
     mask: Path | None = None
     start_percent: str = "0"
+    exact: bool = False
 
 
 def sweep(asked: Asked) -> tuple[float, ...]:
@@ -105,6 +107,7 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.run import evaluate
 
+    words_alone = [attribute.target_text] if asked.exact else []
     base = load_base(asked.base)
     for path, adapter in zip(paths, adapters, strict=True):
         check_base(adapter, base, path)
@@ -117,7 +120,7 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
                 evaluate(
                     base, adapter, attribute=attribute, cases=cases, strengths=strengths,
                     gallery=cache_folder(), name=name, judge=judge, steps=asked.steps,
-                    start_percent=start, on_progress=progress,
+                    start_percent=start, exact=words_alone, on_progress=progress,
                 )
             )  # fmt: skip
     return results

@@ -10,7 +10,7 @@ from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Json, Registry, existing, table
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import StartPercent, check_start, starts_of
+from spf_lora.cli.starting import Exact, StartPercent, check_alike, check_start, starts_of
 from spf_lora.errors import CheckFailedError, StackError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def report(
     ] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Few people: a first look.")] = False,
     start_percent: StartPercent = "0",
+    exact: Exact = False,
     base: Annotated[
         str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
     ] = "embedded",
@@ -55,7 +56,9 @@ def report(
     for target in targets:
         check_writable(target, overwrite=force)
     starts = starts_of(start_percent, [k.card for k, _ in members], [k.path for k, _ in members])
-    found = _measure(name, members, base, prompts, seeds, steps, orders, quick, starts)
+    if exact:
+        check_alike(starts)
+    found = _measure(name, members, base, prompts, seeds, steps, orders, quick, starts, exact)
     for target in targets:
         text = found.to_json() if target.suffix == ".json" else _plot(found)
         write_text(target, text, overwrite=force)
@@ -71,7 +74,7 @@ def report(
 
 def _measure(
     name: str, members: "list[tuple[Known, float]]", base: str, prompts: int | None,
-    seeds: int | None, steps: int, orders: int, quick: bool, starts: tuple[float, ...],
+    seeds: int | None, steps: int, orders: int, quick: bool, starts: tuple[float, ...], exact: bool,
 ) -> "Incremental":  # fmt: skip
     hush()
     from spf_lora.base.load import load_base
@@ -90,6 +93,7 @@ def _measure(
         seeds=seeds or (incremental.QUICK_SEEDS if quick else incremental.SEEDS),
         steps=steps,
         orders=orders,
+        exact=exact,
         name=name,
         tell=out.say,
     )

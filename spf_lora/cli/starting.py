@@ -1,4 +1,4 @@
-"""`--start-percent`: when adapters and their words begin to act."""
+"""`--start-percent` and `--exact`: when adapters begin to act, and on what."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,13 @@ StartPercent = Annotated[
     typer.Option(
         metavar="SHARE|card",
         help="Share of the steps before adapters and their words act; card: what each advises.",
+    ),
+]
+
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="Adapters act on the words that ask for them only, as no other app draws."
     ),
 ]
 
@@ -57,6 +64,19 @@ def starts_of(
             )
         found.append(float(start))
     return tuple(found)
+
+
+def check_alike(starts: Sequence[float]) -> None:
+    """Refuse adapters that act on their words alone, where one's would move another's.
+
+    Raises:
+        PromptError: they begin at different steps.
+    """
+    if len(set(starts)) > 1:
+        raise PromptError(
+            "--exact cannot draw adapters that begin at different steps",
+            hint="give one share for all: --start-percent 0.1",
+        )
 
 
 def _share(text: str) -> float:

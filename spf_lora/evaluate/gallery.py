@@ -35,6 +35,7 @@ class Ingredients:
         guidance: scale of classifier-free guidance.
         starts: share of the time steps before each adapter acts; none if all act from the first.
         before: other prompts, and the share of the time steps until which each is drawn.
+        exact: the words that ask for each adapter, if it acts on them alone.
     """
 
     model: str
@@ -48,15 +49,16 @@ class Ingredients:
     guidance: float
     starts: tuple[float, ...] = ()
     before: tuple[tuple[str, float], ...] = ()
+    exact: tuple[str, ...] = ()
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
-            parts |= {"adapter": "", "strength": 0.0, "starts": (), "before": ()}
-        for late in ("starts", "before"):
-            if not parts[late]:  # pictures drawn before these were known keep their keys
-                del parts[late]
+            parts |= {"adapter": "", "strength": 0.0, "starts": (), "before": (), "exact": ()}
+        for later in ("starts", "before", "exact"):
+            if not parts[later]:  # pictures drawn before these were known keep their keys
+                del parts[later]
         text = json.dumps([_FORMAT, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

@@ -29,7 +29,7 @@ from spf_lora.evaluate.judges import to_pixels, world_judge
 from spf_lora.evaluate.pictures import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
-from spf_lora.evaluate.run import evaluate, lateness
+from spf_lora.evaluate.run import evaluate, lateness, runtime
 
 STEPS, PROMPTS, SEEDS = 15, 16, 2
 QUICK_PROMPTS, QUICK_SEEDS = 6, 1
@@ -66,6 +66,7 @@ def measure_incremental(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     orders: int = 1,
+    exact: bool = False,
     name: str = "",
     tell: Tell = lambda text: None,
 ) -> Incremental:
@@ -80,6 +81,7 @@ def measure_incremental(
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
         orders: how many orders to add the same adapters in; the first is the one given.
+        exact: each adapter acts on the words that ask for it alone, as no other app can draw.
         name: what the result is called.
         tell: told what is measured next.
 
@@ -88,7 +90,7 @@ def measure_incremental(
     """
     began = time.perf_counter()
     _check(learned)
-    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, tell)
+    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, exact, tell)
     every = frozenset(range(len(learned)))
     measured = [_order(cells, row) for row in chosen_orders(len(learned), orders)]
     alone = [cells.get(frozenset([i]), i) for i in range(len(learned))]
@@ -166,10 +168,10 @@ class _Cells:
 
     def __init__(
         self, base: Base, learned: Sequence[Learned], gallery: Path, prompts: int, seeds: int,
-        steps: int, guidance: float, tell: Tell,
+        steps: int, guidance: float, exact: bool, tell: Tell,
     ) -> None:  # fmt: skip
         self.base, self.learned, self.gallery, self.tell = base, learned, gallery, tell
-        self.steps, self.guidance = steps, guidance
+        self.steps, self.guidance, self.exact = steps, guidance, exact
         self.cases: list[tuple[Case, ...]] = [
             held_out_cases(one.attribute, prompts=prompts, seeds=seeds) for one in learned
         ]
@@ -177,20 +179,29 @@ class _Cells:
         self.stacks: dict[frozenset[int], list[Adapter]] = {}
 
     def stack(self, on: frozenset[int]) -> list[Adapter]:
-        """Return what is on, as one where nothing begins late."""
+        """Return what is on, as one where all act alike."""
         if on not in self.stacks:
             parts = [(self.learned[i].adapter, self.learned[i].strength) for i in sorted(on)]
             apart = [combined([part]) for part in parts]
-            self.stacks[on] = apart if any(self.starts(on)) else [combined(parts)]
+            alike = not (self.exact or any(self.starts(on)))
+            self.stacks[on] = [combined(parts)] if alike else apart
         return self.stacks[on]
+
+    def words(self, on: frozenset[int]) -> list[str]:
+        """Return what asks for each adapter that is on, if it acts on that alone."""
+        names = [self.learned[i].attribute for i in sorted(on)] if self.exact else []
+        return [ATTRIBUTES[name].target_text for name in names]
 
     def starts(self, on: frozenset[int]) -> tuple[float, ...]:
         found = tuple(self.learned[i].start_percent for i in sorted(on))
-        return found if any(found) else (0.0,)
+        return found if self.exact or any(found) else (0.0,)
 
     def sampler(self) -> dict[str, str | int | float]:
         late = lateness([one.start_percent for one in self.learned])
-        return {"name": "ddim", "steps": self.steps, "guidance": self.guidance, **late}
+        return {
+            "name": "ddim", "steps": self.steps, "guidance": self.guidance,
+            **late, **runtime(self.exact),
+        }  # fmt: skip
 
     def get(self, on: frozenset[int], asked: int) -> Result:
         if (on, asked) not in self.found:
@@ -201,14 +212,14 @@ class _Cells:
                 self.base, self.stack(on), attribute=attribute, cases=self.cases[asked],
                 gallery=self.gallery, strengths=(0.0, 1.0), steps=self.steps,
                 guidance=self.guidance, bootstraps=_BOOTSTRAPS, start_percent=self.starts(on),
-                words_percent=self.learned[asked].start_percent,
+                words_percent=self.learned[asked].start_percent, exact=self.words(on),
             )  # fmt: skip
         return self.found[on, asked]
 
     def painter(self, on: frozenset[int]) -> Painter:
         return painter(
             self.base, self.stack(on), folder=self.gallery, steps=self.steps,
-            guidance=self.guidance, start_percent=self.starts(on),
+            guidance=self.guidance, start_percent=self.starts(on), exact=self.words(on),
         )  # fmt: skip
 
 

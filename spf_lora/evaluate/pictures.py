@@ -5,7 +5,7 @@ on draws the very same pictures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from spf_lora.base.sample import BATCH, GUIDANCE, STEPS, Late, decode, sample_la
 from spf_lora.base.texts import encode
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
+from spf_lora.method.exact import asking_tokens, exactly
 
 Progress = Callable[[int, int], None]  # pictures done, pictures to draw
 
@@ -61,6 +62,8 @@ class Painter:
         model_id: digest of the base with its VAE.
         adapter_id: content id, "" for none.
         starts: share of the time steps before each adapter acts.
+        exact: the words that ask for each adapter, which then acts on them alone, as no other app
+            can draw; empty: adapters are added to the weights.
     """
 
     base: Base
@@ -72,6 +75,7 @@ class Painter:
     model_id: str
     adapter_id: str
     starts: tuple[float, ...] = ()
+    exact: tuple[str, ...] = ()
 
     def key(self, wanted: Wanted) -> str:
         """Return where the picture is in the cache."""
@@ -79,7 +83,7 @@ class Painter:
             model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
             guidance=self.guidance, starts=self.starts if any(self.starts) else (),
-            before=wanted.before,
+            before=wanted.before, exact=self.exact,
         ).key()  # fmt: skip
 
     def check(self) -> None:
@@ -107,7 +111,8 @@ class Painter:
         groups = [g for g in self._groups(wanted) if not all(map(self._has, g))]
         total, done = sum(map(len, groups)), 0
         for strength in dict.fromkeys(g[0].strength for g in groups):
-            with self._attached(strength) if strength else nullcontext():
+            added = strength and not self.exact
+            with self._attached(strength) if added else nullcontext():
                 for group in (g for g in groups if g[0].strength == strength):
                     self._draw_group(group)
                     done += len(group)
@@ -129,13 +134,25 @@ class Painter:
         rows = [(adapter, strength) for adapter in self.adapters]
         return attached(self.base.unet, rows, start_percent=self.starts)
 
+    @contextmanager
+    def _exactly(self, group: Sequence[Wanted]) -> Iterator[None]:
+        unet, tokenizer = self.base.unet, self.base.tokenizer
+        strength, start = group[0].strength, self.starts[0]
+        with ExitStack() as acting:
+            for adapter, words in zip(self.adapters, self.exact, strict=True):
+                asking = torch.stack([asking_tokens(tokenizer, w.prompt, words) for w in group])
+                on = exactly(unet, adapter, strength, asking, start_percent=start)
+                acting.enter_context(on)
+            yield
+
     def _draw_group(self, group: Sequence[Wanted]) -> None:
         ends = {end for w in group for _, end in w.before if w.strength}
         late = [Late([w.until(end) for w in group], end) for end in ends]
-        latents = sample_latents(
-            self.base, _states(self.base, [w.prompt for w in group]), [w.seed for w in group],
-            steps=self.steps, guidance=self.guidance, late=late,
-        )  # fmt: skip
+        with self._exactly(group) if self.exact and group[0].strength else nullcontext():
+            latents = sample_latents(
+                self.base, _states(self.base, [w.prompt for w in group]), [w.seed for w in group],
+                steps=self.steps, guidance=self.guidance, late=late,
+            )  # fmt: skip
         if not torch.isfinite(latents).all():
             raise MeasureError(
                 f"at strength {group[0].strength:g} the model draws numbers that are not finite",
@@ -155,19 +172,23 @@ def painter(
     guidance: float = GUIDANCE,
     batch_size: int = BATCH,
     start_percent: float | Sequence[float] = 0.0,
+    exact: Sequence[str] = (),
 ) -> Painter:
     """Return what draws with a base and adapters; their digests are computed once, here.
 
-    `start_percent` is of all adapters, or of each.
+    `start_percent` is of all adapters, or of each; `exact` names each one's words.
     """
     adapters = (adapter,) if isinstance(adapter, Adapter) else tuple(adapter or ())
     whole = adapters[0] if len(adapters) == 1 else combined([(part, 1.0) for part in adapters])
+    starts = starts_of_each(start_percent, len(adapters))
+    assert not exact or len(set(starts)) == 1, "the words of one would move those of another"
     vae = tensors_digest(dict(base.vae.named_parameters()))
     return Painter(
         base=base, adapters=adapters, folder=folder, steps=steps, guidance=guidance,
         batch_size=batch_size, model_id=f"{base.id} {vae[:16]} {base.resolution}",
         adapter_id=content_id(whole) if adapters else "",
-        starts=starts_of_each(start_percent, len(adapters)),
+        starts=starts,
+        exact=tuple(exact) if adapters else (),
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def evaluate(
     guidance: float = GUIDANCE,
     start_percent: float | Sequence[float] = 0.0,
     words_percent: float | None = None,
+    exact: Sequence[str] = (),
     batch_size: int = BATCH,
     bootstraps: int = BOOTSTRAPS,
     on_progress: Progress | None = None,
@@ -63,6 +64,8 @@ def evaluate(
             strength 0 nothing is late.
         words_percent: share of the time steps until which the base prompt is drawn; by default as
             long as no adapter acts.
+        exact: the words that ask for each adapter, which then acts on them alone; empty: adapters
+            are added to the weights, as every app does.
         batch_size: pictures drawn at once.
         bootstraps: draws of the bootstrap.
         on_progress: told how many of the missing pictures are drawn.
@@ -83,7 +86,7 @@ def evaluate(
     check_lengths(base.tokenizer, cases)
     paint = painter(
         base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size,
-        start_percent=start_percent,
+        start_percent=start_percent, exact=exact,
     )  # fmt: skip
     paint.check()
     until = min(paint.starts, default=0.0) if words_percent is None else words_percent
@@ -103,7 +106,7 @@ def evaluate(
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
         sampler={
             "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
-            **lateness(paint.starts),
+            **lateness(paint.starts), **runtime(exact),
         },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
@@ -121,6 +124,11 @@ def lateness(starts: Sequence[float]) -> dict[str, float | str]:
         return {}
     alike = len(set(starts)) == 1
     return {"start_percent": starts[0] if alike else " ".join(f"{one:g}" for one in starts)}
+
+
+def runtime(exact: object) -> dict[str, str]:
+    """Return what a result's sampler says of adapters that act on their words alone."""
+    return {"runtime": "exact"} if exact else {}
 
 
 def _target_text(attribute: Attribute | str) -> str:

@@ -53,10 +53,10 @@ def exactly(
 
     Args:
         unet: runs on batches whose first half are empty prompts, as guidance does, and whose second
-            half are the prompt that `tokens` belongs to.
+            half are the prompts that `tokens` belong to.
         adapter: for this U-Net.
         strength: of its update.
-        tokens: (77,) from `asking_tokens`.
+        tokens: from `asking_tokens`, of one prompt for all (77,) or of each (batch, 77).
         start_percent: see `attached`.
 
     Raises:
@@ -94,7 +94,8 @@ def _hook(
         for part in (module.down, module.up)
     )
     scale = strength * module.scale
-    by_token = reads_text(f".{module.name}.")
+    tokens = tokens.reshape(-1, tokens.shape[-1]) > 0  # (1 or batch, 77)
+    asks = tokens if reads_text(f".{module.name}.") else tokens.any(dim=1, keepdim=True)
 
     def hook(_layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         if not acts[0]:
@@ -106,10 +107,9 @@ def _hook(
             update = conv2d(middle, up.reshape(up.shape[0], up.shape[1], 1, 1))
         else:
             update = linear(linear(given, down.flatten(1)), up.flatten(1))
-        asked = torch.arange(len(output), device=output.device) >= len(output) // 2
-        where = asked.reshape(-1, *(1 for _ in output.shape[1:]))
-        if by_token:
-            where = where & (tokens.to(output.device) > 0)[None, :, None]
+        asked = asks.to(output.device).expand(len(output) // 2, -1)
+        where = torch.cat([torch.zeros_like(asked), asked])  # (2 * batch, 77 or 1)
+        where = where.reshape(*where.shape, *(1 for _ in output.shape[2:]))
         return torch.where(where, output + scale * update, output)
 
     return hook

@@ -82,7 +82,7 @@ def test_against_puts_others_beside_it_and_json_has_the_differences(run) -> None
     assert table["adapters"][0]["figures"]["P@1"]["n"] == 2
 
 
-def test_an_adapter_that_begins_late_is_measured_so(run, desk) -> None:
+def test_an_adapter_is_measured_late_or_on_its_words_alone(run, desk) -> None:
     found = {}
     for start in ("0", "0.6"):
         code, _, talk = run(
@@ -95,6 +95,12 @@ def test_an_adapter_that_begins_late_is_measured_so(run, desk) -> None:
     assert "start_percent" not in found["0"].sampler
     assert found["0.6"].numbers["P@0"] == found["0"].numbers["P@0"]
     assert found["0.6"].numbers["P@1"].value != found["0"].numbers["P@1"].value
+    code, _, talk = run("evaluate", "one.safetensors", "-o", "exact", "--exact")
+    assert code == 0, talk
+    exact = from_json((desk / "exact" / "report.json").read_text("utf-8"))
+    assert exact.sampler["runtime"] == "exact"
+    assert exact.numbers["BL@1"].value == 0
+    assert exact.numbers["P@1"].value != exact.numbers["P@0"].value
     code, _, talk = run("evaluate", "one.safetensors", "--start-percent", "1")
     assert code == 1
     assert "--start-percent 1 is no share" in talk

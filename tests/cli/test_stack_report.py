@@ -55,7 +55,9 @@ def test_a_report_is_a_table_and_two_files_and_the_gate_exits_3(pair, monkeypatc
     assert "exists" in spf_lora(*words, code=1).stderr
     told = spf_lora(*WORDS, "--registry", pair, "--json").json
     assert told == written
-    spf_lora("stack", "report", "pair", "--quick", "--registry", pair)
+    assert asked["exact"] is False
+    spf_lora("stack", "report", "pair", "--quick", "--exact", "--registry", pair)
+    assert asked["exact"] is True
     assert (asked["prompts"], asked["seeds"]) == (6, 1)
 
 

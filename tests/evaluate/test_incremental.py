@@ -162,6 +162,18 @@ def test_an_adapter_that_does_nothing_leaves_everything_as_it_is_without_it(meas
     assert first.leakage[0].value > 0.03
 
 
+def test_what_acts_on_its_words_alone_answers_as_it_does_alone_and_leaks_nothing(run):
+    found = run(learned("beard", "hat"), exact=True)
+    order = found.orders[0]
+    assert order.leakage[-1].value == pytest.approx(0, abs=1e-3)  # a batch of others rounds so
+    for at in (0, 1):
+        alone = found.alone_pollution[at], found.alone[at]
+        for now, then in zip((order.pollution[at][-1], order.response[at][-1]), alone, strict=True):
+            assert now.value == pytest.approx(then.value, abs=1e-3)
+    assert found.alone_pollution[0].value > 0.03
+    assert found.sampler["runtime"] == "exact"
+
+
 def test_what_cannot_be_measured_is_refused(run):
     with pytest.raises(MeasureError, match="there is no adapter"):
         run([])

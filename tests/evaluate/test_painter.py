@@ -61,6 +61,23 @@ def test_a_late_adapter_draws_another_picture_in_the_cache_too(brush, still) -> 
     assert len({bytes_of(brush, asked), bytes_of(late, asked), bytes_of(brush, base)}) == 3
 
 
+def test_an_exact_painter_lets_each_adapter_act_on_its_words_alone(still, tmp_path) -> None:
+    parts = [random_adapter(still.unet, seed=seed) for seed in (0, 1)]
+    both = painter(still, parts, folder=tmp_path, steps=2, exact=("a hat", "a beard"))
+    hat = painter(still, parts[0], folder=tmp_path, steps=2, exact=("a hat",))
+    added = painter(still, parts, folder=tmp_path, steps=2)
+    never, asking = (
+        [Wanted(prompt, 1, strength) for strength in (1.0, 0.0)] for prompt in ("x", "x, a hat")
+    )
+    for brush in (both, hat, added):
+        brush.draw([*never, *asking])  # prompts of one batch that ask for different things
+    assert bytes_of(both, never[0]) == bytes_of(both, never[1])
+    assert bytes_of(both, asking[0]) == bytes_of(hat, asking[0])
+    assert bytes_of(both, asking[0]) != bytes_of(both, asking[1])
+    assert len({brush.key(asking[0]) for brush in (both, hat, added)}) == 3
+    assert len({brush.key(asking[1]) for brush in (both, hat, added)}) == 1
+
+
 def test_words_come_as_late_as_their_adapter(brush, still) -> None:
     late = painter(still, brush.adapters, folder=brush.folder, steps=2, start_percent=0.6)
     asked, never = (Wanted("x, a hat", 1, s, (("x", 0.6),)) for s in (1.0, 0.0))
