@@ -75,6 +75,7 @@ def main() -> None:
     args = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         args.trained = args.trained or Path(folder)
+        args.trained.mkdir(parents=True, exist_ok=True)
         _run(args)
     write_pages(RESULTS, args.page, args.curve)
 
