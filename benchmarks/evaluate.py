@@ -32,8 +32,8 @@ from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import Base, load_base
 from spf_lora.base.sample import BATCH
 from spf_lora.evaluate.pictures import painter
+from spf_lora.evaluate.plan import Plan
 from spf_lora.evaluate.protocol import held_out_cases
-from spf_lora.evaluate.run import all_wanted
 
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
 
@@ -90,7 +90,7 @@ def unet_seconds(base: Base, steps: int) -> float:
 def overhead(base: Base, steps: int, rounds: int) -> dict[str, Any]:
     """Return the median ratio of drawing a batch to its U-Net forwards."""
     ratios = []
-    wanted = all_wanted(held_out_cases("beard", prompts=BATCH, seeds=1), (0.0,))
+    wanted = Plan(held_out_cases("beard", prompts=BATCH, seeds=1), (0.0,)).wanted()
     asked = list(dict.fromkeys(wanted))[:BATCH]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -107,7 +107,7 @@ def test_a_stack_is_measured_with_each_adapter_as_late_as_it_is(tiny, tmp_path, 
     cells = incremental._Cells(
         tiny,
         [Learned("beard", "beard", fits(0, KEYS), 0.5, 0.1), Learned("hat", "hat", fits(1, KEYS))],
-        tmp_path, 2, 1, 2, 3.0, False, str,
+        tmp_path, 2, 1, 2, 3.0, False, False, str,
     )  # fmt: skip
     asked = []
     monkeypatch.setattr(incremental, "evaluate", lambda *words, **how: asked.append((*words, how)))
@@ -124,7 +124,7 @@ def test_a_stack_is_measured_with_each_adapter_as_late_as_it_is(tiny, tmp_path, 
 def test_asked_together_words_come_one_after_another(tiny, tmp_path, monkeypatch):
     parts = [Learned("beard", "beard", fits(0, KEYS), 1.0, 0.1),
              Learned("glasses", "glasses", fits(1, KEYS), 1.0, 0.3)]  # fmt: skip
-    cells = incremental._Cells(tiny, parts, tmp_path, 2, 1, 2, 3.0, False, str)
+    cells = incremental._Cells(tiny, parts, tmp_path, 2, 1, 2, 3.0, False, False, str)
     drawn = []
     monkeypatch.setattr(incremental.Painter, "draw", lambda self, wanted: drawn.extend(wanted))
     monkeypatch.setattr(incremental, "_mean", lambda draws, number: 0.0)

@@ -22,6 +22,22 @@ class Late(NamedTuple):
     start_percent: float
 
 
+class Step(NamedTuple):
+    """One step of a sampler.
+
+    Attributes:
+        t: the time step.
+        noisy: latents before it, (batch, channels, h, w).
+        eps: predicted noise with the text, without guidance, same shape.
+        latents: after it.
+    """
+
+    t: torch.Tensor
+    noisy: torch.Tensor
+    eps: torch.Tensor
+    latents: torch.Tensor
+
+
 def stages(
     starts: Sequence[float], without: Callable[[list[int]], str]
 ) -> tuple[tuple[str, float], ...]:
@@ -56,11 +72,12 @@ def start_noise(
 def sample_latents(
     base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
     size: tuple[int, int] | None = None, late: Sequence[Late] = (),
+    after: Callable[[Step], torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square. With `late` the states come
-    later: first what ends first.
+    later: first what ends first. `after` each step tells the latents to go on with.
 
     Raises:
         PromptError: the base has not as many time steps.
@@ -82,7 +99,9 @@ def sample_latents(
         eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]
         without, with_text = eps.chunk(2)
         guided = without + guidance * (with_text - without)
-        latents = base.scheduler.step(guided, t, latents, return_dict=False)[0]
+        noisy, latents = latents, base.scheduler.step(guided, t, latents, return_dict=False)[0]
+        if after:
+            latents = after(Step(t, noisy, with_text, latents))
     return latents
 
 
@@ -105,6 +124,7 @@ def sample(
     batch_size: int = BATCH,
     late: Sequence[Late] = (),
     on_batch: Callable[[int], None] | None = None,
+    sampler: Callable[..., torch.Tensor] = sample_latents,
 ) -> list[Image.Image]:
     """Draw one picture per prompt and seed.
 
@@ -117,11 +137,12 @@ def sample(
         batch_size: pictures drawn at once.
         late: other prompts for the first time steps.
         on_batch: told how many pictures are done.
+        sampler: draws a batch as `sample_latents` does.
     """
     pictures: list[Image.Image] = []
     for i in range(0, len(prompts), batch_size):
         states = encode(base, prompts[i : i + batch_size])
-        chunk = sample_latents(
+        chunk = sampler(
             base, states, seeds[i : i + batch_size], steps=steps, guidance=guidance,
             late=[Late(one.prompts[i : i + batch_size], one.start_percent) for one in late],
         )  # fmt: skip

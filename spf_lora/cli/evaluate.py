@@ -10,7 +10,7 @@ from rich.table import Table
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.measuring import Asked, measure, sweep
-from spf_lora.cli.starting import Exact, StartPercent
+from spf_lora.cli.starting import Exact, Local, StartPercent
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def evaluate(
     mask: Mask = None,
     start_percent: StartPercent = "0",
     exact: Exact = False,
+    local: Local = False,
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -73,7 +74,7 @@ def evaluate(
     models = tuple(scorer or ())
     asked = Asked(
         attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent, exact,
+        start_percent, exact, local,
     )  # fmt: skip
     folder = output or Path("reports") / Path(adapter).stem
     _check_folder(folder, force=force)
@@ -110,6 +111,7 @@ def compare(
     mask: Mask = None,
     start_percent: StartPercent = "0",
     exact: Exact = False,
+    local: Local = False,
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""
@@ -118,7 +120,7 @@ def compare(
     models = tuple(scorer or ())
     asked = Asked(
         attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent, exact,
+        start_percent, exact, local,
     )  # fmt: skip
     results = measure(adapters, asked)
     if as_json:

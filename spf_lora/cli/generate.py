@@ -1,5 +1,6 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import Exact, StartPercent, check_alike, check_start, starts_of
+from spf_lora.cli.starting import Exact, Local, StartPercent, check_alike, check_start, starts_of
 from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
@@ -44,6 +45,7 @@ def generate(
         "grid.png"
     ),
     exact: Exact = False,
+    local: Local = False,
     start_percent: StartPercent = "0",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
@@ -57,7 +59,7 @@ def generate(
     asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     picture = _draw(
         prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact,
-        start_percent,
+        local, start_percent,
     )  # fmt: skip
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
@@ -112,10 +114,21 @@ def _target_of(adapter: "Adapter", path: Path) -> str:
     card = from_metadata(adapter.metadata)
     if card is None or not card.target_text:
         raise AdapterFileError(
-            f"{path} does not say which words ask for it, so --exact cannot tell where it may act",
-            hint="draw without --exact, or train it with spf-lora",
+            f"{path} does not say which words ask for it, so nothing can be drawn without them",
+            hint="draw without --exact and --local, or train it with spf-lora",
         )
     return card.target_text
+
+
+def _without(prompt: str, cards: "Sequence[Card | None]") -> str:
+    """Return the prompt without the words that ask for these adapters, as far as cards say them."""
+    from spf_lora.adapters.card import attribute_of
+    from spf_lora.data.captions import base_prompt
+
+    for card in cards:
+        if card is not None and card.target_text:
+            prompt = base_prompt(prompt, attribute_of(card))
+    return prompt
 
 
 def _earlier(
@@ -126,39 +139,37 @@ def _earlier(
     count: int,
 ) -> "list[Late]":
     """Return what is drawn before the adapters begin: the prompt without the words that ask."""
-    from spf_lora.adapters.card import attribute_of
     from spf_lora.base.sample import Late, stages
-    from spf_lora.data.captions import base_prompt
 
     for card, start, path in zip(cards, starts, paths, strict=True):
         if start and (card is None or not card.target_text):
             out.warn(f"{path} does not say which words ask for it: they act from the first step")
 
     def without(places: list[int]) -> str:
-        left = prompt
-        for card in (cards[place] for place in places):
-            if card is not None and card.target_text:
-                left = base_prompt(left, attribute_of(card))
-        return left
+        return _without(prompt, [cards[place] for place in places])
 
     return [Late([text] * count, until) for text, until in stages(starts, without)]
 
 
 def _draw(
     prompt: str, asked: list[tuple[Path, float]], spec: tuple[str, str | None], seeds: range,
-    steps: int, guidance: float, exact: bool, start_percent: str,
+    steps: int, guidance: float, exact: bool, local: bool, start_percent: str,
 ) -> bytes:  # fmt: skip
     hush()
     import io
-    from contextlib import ExitStack
+    from contextlib import ExitStack, contextmanager, nullcontext
+    from functools import partial
+
+    import torch
 
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.card import from_metadata
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import load_base
-    from spf_lora.base.sample import contact_sheet, sample
-    from spf_lora.base.texts import cut_off
+    from spf_lora.base.sample import contact_sheet, sample, sample_latents
+    from spf_lora.base.texts import cut_off, encode
     from spf_lora.method.exact import asking_tokens, exactly
+    from spf_lora.method.local import sample_locally
 
     adapters = [(read_adapter(path), strength) for path, strength in asked]
     model = load_base(spec[0], tokenizer=spec[1])
@@ -166,22 +177,34 @@ def _draw(
         check_base(adapter, model, path)
     if lost := cut_off(model.tokenizer, prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    cards, paths = [from_metadata(one.metadata) for one, _ in adapters], [path for path, _ in asked]
+    read, paths = [one for one, _ in adapters], [path for path, _ in asked]
+    cards = [from_metadata(one.metadata) for one in read]
     starts = starts_of(start_percent, cards, paths)
     late = _earlier(prompt, cards, starts, paths, len(seeds))
     if exact:
         check_alike(starts)
-    with ExitStack() as switched:
-        if exact:
-            for (path, strength), (adapter, _) in zip(asked, adapters, strict=True):
-                words = asking_tokens(model.tokenizer, prompt, _target_of(adapter, path))
-                on = exactly(model.unet, adapter, strength, words, start_percent=starts[0])
+    words = [_target_of(*row) for row in zip(read, paths, strict=True)] if exact or local else []
+
+    @contextmanager
+    def acting() -> Iterator[None]:
+        with ExitStack() as switched:
+            for (adapter, strength), target in zip(adapters, words, strict=True) if exact else ():
+                asking = asking_tokens(model.tokenizer, prompt, target)
+                on = exactly(model.unet, adapter, strength, asking, start_percent=starts[0])
                 switched.enter_context(on)
-        else:
-            switched.enter_context(attached(model.unet, adapters, start_percent=starts))
+            if not exact:
+                switched.enter_context(attached(model.unet, adapters, start_percent=starts))
+            yield
+
+    sampler: Callable[..., torch.Tensor] = sample_latents
+    if local:
+        within = encode(model, [_without(prompt, cards)])
+        sampler = partial(sample_locally, within=within, acting=acting)
+    with nullcontext() if local else acting():
         pictures = sample(
-            model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance, late=late
-        )
+            model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance, late=late,
+            sampler=sampler,
+        )  # fmt: skip
     columns = min(len(pictures), 8)
     rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     buffer = io.BytesIO()

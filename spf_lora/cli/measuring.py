@@ -38,6 +38,7 @@ class Asked:
         mask: folder of the region, for that judge; or None: it reads faces.
         start_percent: share of the steps before the adapters and their words act, or "card".
         exact: whether they act on those words alone.
+        local: whether they act in the control map alone.
     """
 
     attribute: str | None
@@ -52,6 +53,7 @@ class Asked:
     mask: Path | None = None
     start_percent: str = "0"
     exact: bool = False
+    local: bool = False
 
 
 def sweep(asked: Asked) -> tuple[float, ...]:
@@ -102,6 +104,11 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     cards = [from_metadata(adapter.metadata) for adapter in adapters]
     starts = starts_of(asked.start_percent, cards, paths)
     attribute = _attribute(asked.attribute, paths[0], adapters[0])
+    if asked.local and attribute.scope == "global":
+        raise MeasureError(
+            f"{attribute.name} changes the whole picture, so --local finds no place for it",
+            hint="measure it without --local",
+        )
     cases = _cases(asked, attribute)
     from spf_lora.base.load import load_base
     from spf_lora.evaluate.gallery import cache_folder
@@ -120,7 +127,8 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
                 evaluate(
                     base, adapter, attribute=attribute, cases=cases, strengths=strengths,
                     gallery=cache_folder(), name=name, judge=judge, steps=asked.steps,
-                    start_percent=start, exact=words_alone, on_progress=progress,
+                    start_percent=start, exact=words_alone, local=asked.local,
+                    on_progress=progress,
                 )
             )  # fmt: skip
     return results

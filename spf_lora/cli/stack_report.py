@@ -10,7 +10,7 @@ from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Json, Registry, existing, table
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import Exact, StartPercent, check_alike, check_start, starts_of
+from spf_lora.cli.starting import Exact, Local, StartPercent, check_alike, check_start, starts_of
 from spf_lora.errors import CheckFailedError, StackError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def report(
     quick: Annotated[bool, typer.Option("--quick", help="Few people: a first look.")] = False,
     start_percent: StartPercent = "0",
     exact: Exact = False,
+    local: Local = False,
     base: Annotated[
         str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
     ] = "embedded",
@@ -58,7 +59,9 @@ def report(
     starts = starts_of(start_percent, [k.card for k, _ in members], [k.path for k, _ in members])
     if exact:
         check_alike(starts)
-    found = _measure(name, members, base, prompts, seeds, steps, orders, quick, starts, exact)
+    found = _measure(
+        name, members, base, prompts, seeds, steps, orders, quick, starts, exact, local
+    )
     for target in targets:
         text = found.to_json() if target.suffix == ".json" else _plot(found)
         write_text(target, text, overwrite=force)
@@ -75,6 +78,7 @@ def report(
 def _measure(
     name: str, members: "list[tuple[Known, float]]", base: str, prompts: int | None,
     seeds: int | None, steps: int, orders: int, quick: bool, starts: tuple[float, ...], exact: bool,
+    local: bool,
 ) -> "Incremental":  # fmt: skip
     hush()
     from spf_lora.base.load import load_base
@@ -94,6 +98,7 @@ def _measure(
         steps=steps,
         orders=orders,
         exact=exact,
+        local=local,
         name=name,
         tell=out.say,
     )

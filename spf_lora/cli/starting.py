@@ -1,4 +1,4 @@
-"""`--start-percent` and `--exact`: when adapters begin to act, and on what."""
+"""`--start-percent`, `--exact` and `--local`: when adapters act, on what, and where."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +26,15 @@ Exact = Annotated[
     bool,
     typer.Option(
         "--exact", help="Adapters act on the words that ask for them only, as no other app draws."
+    ),
+]
+
+
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local",
+        help="Adapters change the base's picture where they answer only, as no other app draws.",
     ),
 ]
 

@@ -67,6 +67,7 @@ def measure_incremental(
     guidance: float = GUIDANCE,
     orders: int = 1,
     exact: bool = False,
+    local: bool = False,
     name: str = "",
     tell: Tell = lambda text: None,
 ) -> Incremental:
@@ -82,6 +83,7 @@ def measure_incremental(
         guidance: scale of classifier-free guidance.
         orders: how many orders to add the same adapters in; the first is the one given.
         exact: each adapter acts on the words that ask for it alone, as no other app can draw.
+        local: adapters act in the control map alone, as no other app can draw.
         name: what the result is called.
         tell: told what is measured next.
 
@@ -90,7 +92,7 @@ def measure_incremental(
     """
     began = time.perf_counter()
     _check(learned)
-    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, exact, tell)
+    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, exact, local, tell)
     every = frozenset(range(len(learned)))
     measured = [_order(cells, row) for row in chosen_orders(len(learned), orders)]
     alone = [cells.get(frozenset([i]), i) for i in range(len(learned))]
@@ -168,10 +170,10 @@ class _Cells:
 
     def __init__(
         self, base: Base, learned: Sequence[Learned], gallery: Path, prompts: int, seeds: int,
-        steps: int, guidance: float, exact: bool, tell: Tell,
+        steps: int, guidance: float, exact: bool, local: bool, tell: Tell,
     ) -> None:  # fmt: skip
         self.base, self.learned, self.gallery, self.tell = base, learned, gallery, tell
-        self.steps, self.guidance, self.exact = steps, guidance, exact
+        self.steps, self.guidance, self.exact, self.local = steps, guidance, exact, local
         self.cases: list[tuple[Case, ...]] = [
             held_out_cases(one.attribute, prompts=prompts, seeds=seeds) for one in learned
         ]
@@ -200,7 +202,7 @@ class _Cells:
         late = lateness([one.start_percent for one in self.learned])
         return {
             "name": "ddim", "steps": self.steps, "guidance": self.guidance,
-            **late, **runtime(self.exact),
+            **late, **runtime(self.exact, self.local),
         }  # fmt: skip
 
     def get(self, on: frozenset[int], asked: int) -> Result:
@@ -213,6 +215,7 @@ class _Cells:
                 gallery=self.gallery, strengths=(0.0, 1.0), steps=self.steps,
                 guidance=self.guidance, bootstraps=_BOOTSTRAPS, start_percent=self.starts(on),
                 words_percent=self.learned[asked].start_percent, exact=self.words(on),
+                local=self.local,
             )  # fmt: skip
         return self.found[on, asked]
 
@@ -281,7 +284,8 @@ def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) ->
             return asking_for(prompt, [name for i, name in enumerate(names) if i not in late])
 
         earlier = stages(starts, asked)
-        wanted += [Wanted(asked([]), seed, 1.0, earlier) for seed in case.seeds]
+        within = case.base_prompt if cells.local else None
+        wanted += [Wanted(asked([]), seed, 1.0, earlier, within) for seed in case.seeds]
     paint.draw(wanted)
     responses = []
     for i in group:

@@ -5,8 +5,9 @@ on draws the very same pictures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from spf_lora.base.texts import encode
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
 from spf_lora.method.exact import asking_tokens, exactly
+from spf_lora.method.local import sample_locally
 
 Progress = Callable[[int, int], None]  # pictures done, pictures to draw
 
@@ -36,12 +38,15 @@ class Wanted:
         strength: of the adapter; 0 is the base model, for which nothing is late.
         before: other prompts, and the share of the time steps until which each is drawn, the
             earliest first; see `stages`.
+        within: the prompt whose picture is left in the control map only, as no other app can draw;
+            or None: the whole picture may differ.
     """
 
     prompt: str
     seed: int
     strength: float = 0.0
     before: tuple[tuple[str, float], ...] = ()
+    within: str | None = None
 
     def until(self, share: float) -> str:
         """Return the prompt that is drawn just before this share of the time steps is over."""
@@ -83,7 +88,7 @@ class Painter:
             model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
             guidance=self.guidance, starts=self.starts if any(self.starts) else (),
-            before=wanted.before, exact=self.exact,
+            before=wanted.before, exact=self.exact, within=wanted.within,
         ).key()  # fmt: skip
 
     def check(self) -> None:
@@ -92,7 +97,7 @@ class Painter:
         Raises:
             AdapterFileError: the base has not the modules, or not their shapes.
         """
-        with self._attached(0.0):
+        with attached(self.base.unet, [(adapter, 0.0) for adapter in self.adapters]):
             return
 
     def draw(self, wanted: Iterable[Wanted], on_progress: Progress | None = None) -> int:
@@ -110,49 +115,60 @@ class Painter:
         """
         groups = [g for g in self._groups(wanted) if not all(map(self._has, g))]
         total, done = sum(map(len, groups)), 0
-        for strength in dict.fromkeys(g[0].strength for g in groups):
-            added = strength and not self.exact
-            with self._attached(strength) if added else nullcontext():
-                for group in (g for g in groups if g[0].strength == strength):
-                    self._draw_group(group)
-                    done += len(group)
-                    if on_progress:
-                        on_progress(done, total)
+        for group in groups:
+            self._draw_group(group)
+            done += len(group)
+            if on_progress:
+                on_progress(done, total)
         return total
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+        def alike(one: Wanted) -> tuple[float, bool]:
+            return one.strength, one.within is not None
+
         unique = list(dict.fromkeys(wanted))
-        for strength in sorted({w.strength for w in unique}):
-            same = [w for w in unique if w.strength == strength]
+        for kind in sorted(set(map(alike, unique))):
+            same = [w for w in unique if alike(w) == kind]
             for i in range(0, len(same), self.batch_size):
                 yield same[i : i + self.batch_size]
 
     def _has(self, wanted: Wanted) -> bool:
         return has_picture(self.folder, self.key(wanted))
 
-    def _attached(self, strength: float) -> AbstractContextManager[None]:
-        rows = [(adapter, strength) for adapter in self.adapters]
-        return attached(self.base.unet, rows, start_percent=self.starts)
-
     @contextmanager
-    def _exactly(self, group: Sequence[Wanted]) -> Iterator[None]:
-        unet, tokenizer = self.base.unet, self.base.tokenizer
-        strength, start = group[0].strength, self.starts[0]
+    def _acting(self, strength: float, prompts: Sequence[str]) -> Iterator[None]:
+        """Put the adapters on, for a batch of these prompts."""
         with ExitStack() as acting:
-            for adapter, words in zip(self.adapters, self.exact, strict=True):
-                asking = torch.stack([asking_tokens(tokenizer, w.prompt, words) for w in group])
-                on = exactly(unet, adapter, strength, asking, start_percent=start)
-                acting.enter_context(on)
+            if strength and self.exact:
+                for adapter, words in zip(self.adapters, self.exact, strict=True):
+                    asking = [asking_tokens(self.base.tokenizer, p, words) for p in prompts]
+                    acting.enter_context(
+                        exactly(
+                            self.base.unet, adapter, strength, torch.stack(asking),
+                            start_percent=self.starts[0],
+                        )
+                    )  # fmt: skip
+            elif strength:
+                rows = [(adapter, strength) for adapter in self.adapters]
+                acting.enter_context(attached(self.base.unet, rows, start_percent=self.starts))
             yield
 
     def _draw_group(self, group: Sequence[Wanted]) -> None:
+        strength, seeds = group[0].strength, [w.seed for w in group]
+        prompts = [w.prompt for w in group]
         ends = {end for w in group for _, end in w.before if w.strength}
         late = [Late([w.until(end) for w in group], end) for end in ends]
-        with self._exactly(group) if self.exact and group[0].strength else nullcontext():
-            latents = sample_latents(
-                self.base, _states(self.base, [w.prompt for w in group]), [w.seed for w in group],
-                steps=self.steps, guidance=self.guidance, late=late,
-            )  # fmt: skip
+        states = _states(self.base, prompts)
+        draw: Callable[..., torch.Tensor] = sample_latents
+        acting = partial(self._acting, strength, prompts)
+        within = [w.within for w in group if w.within is not None]
+        if strength and within:
+            states_within = _states(self.base, within)
+            draw = partial(sample_locally, within=states_within, acting=acting)
+        with nullcontext() if within else acting():
+            latents = draw(
+                self.base, states, seeds, steps=self.steps, guidance=self.guidance, late=late
+            )
         if not torch.isfinite(latents).all():
             raise MeasureError(
                 f"at strength {group[0].strength:g} the model draws numbers that are not finite",

@@ -5,19 +5,17 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from spf_lora import __version__
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, STEPS, stages
+from spf_lora.base.sample import BATCH, GUIDANCE, STEPS
 from spf_lora.data.portraits import ATTRIBUTES
 from spf_lora.errors import MeasureError
-from spf_lora.evaluate.gallery import read_picture, write_content
-from spf_lora.evaluate.judges import Judge, Truth, to_pixels, world_judge
+from spf_lora.evaluate.judges import Judge, world_judge
 from spf_lora.evaluate.numbers import with_numbers, with_pollution
-from spf_lora.evaluate.pictures import Painter, Progress, Wanted, painter
-from spf_lora.evaluate.protocol import STRENGTHS, Case, check_lengths, other_seed
+from spf_lora.evaluate.pictures import Progress, painter
+from spf_lora.evaluate.plan import Plan
+from spf_lora.evaluate.protocol import STRENGTHS, Case, check_lengths
 from spf_lora.evaluate.result import CHANNELS, Asked, Draw, Result
 from spf_lora.evaluate.selftests import selftests
 from spf_lora.evaluate.statistics import BOOTSTRAPS, figures, sums_of
@@ -42,6 +40,7 @@ def evaluate(
     start_percent: float | Sequence[float] = 0.0,
     words_percent: float | None = None,
     exact: Sequence[str] = (),
+    local: bool = False,
     batch_size: int = BATCH,
     bootstraps: int = BOOTSTRAPS,
     on_progress: Progress | None = None,
@@ -66,6 +65,7 @@ def evaluate(
             long as no adapter acts.
         exact: the words that ask for each adapter, which then acts on them alone; empty: adapters
             are added to the weights, as every app does.
+        local: adapters act in the control map alone, and never where nothing is asked for.
         batch_size: pictures drawn at once.
         bootstraps: draws of the bootstrap.
         on_progress: told how many of the missing pictures are drawn.
@@ -91,9 +91,10 @@ def evaluate(
     paint.check()
     until = min(paint.starts, default=0.0) if words_percent is None else words_percent
     tell("draw")
-    drawn = paint.draw(all_wanted(cases, swept, until), on_progress)
+    plan = Plan(cases, swept, until, local)
+    drawn = paint.draw(plan.wanted(), on_progress)
     tell("look")
-    rows = plan_draws(cases, swept, paint, judge, until)
+    rows = plan.draws(paint, judge)
     seen = with_numbers(rows, judge, gallery)
     channels = [c for c in CHANNELS if all(f"ceiling:{c}" in d.numbers for d in seen)]
     draws = with_pollution(seen, channels)
@@ -106,7 +107,7 @@ def evaluate(
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
         sampler={
             "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
-            **lateness(paint.starts), **runtime(exact),
+            **lateness(paint.starts), **runtime(exact, local),
         },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),
@@ -126,9 +127,10 @@ def lateness(starts: Sequence[float]) -> dict[str, float | str]:
     return {"start_percent": starts[0] if alike else " ".join(f"{one:g}" for one in starts)}
 
 
-def runtime(exact: object) -> dict[str, str]:
-    """Return what a result's sampler says of adapters that act on their words alone."""
-    return {"runtime": "exact"} if exact else {}
+def runtime(exact: object, local: bool) -> dict[str, str]:
+    """Return what a result's sampler says of adapters that no other app draws so."""
+    named = [name for name, on in (("exact", exact), ("local", local)) if on]
+    return {"runtime": ", ".join(named)} if named else {}
 
 
 def _target_text(attribute: Attribute | str) -> str:
@@ -145,61 +147,6 @@ def _sweep(strengths: Sequence[float], adapter: object) -> tuple[float, ...]:
             hint="the usual sweep is 0, 0.25, 0.5, 0.75, 1, 1.25",
         )
     return tuple(sorted(wanted))
-
-
-def _asking(case: Case, seed: int, strength: float, until: float) -> Wanted:
-    late = until if strength else 0.0
-    return Wanted(case.prompt, seed, strength, stages([late], lambda _: case.base_prompt))
-
-
-def all_wanted(
-    cases: Sequence[Case], strengths: Sequence[float], until: float = 0.0
-) -> list[Wanted]:
-    """Return every picture of a run, in an order that depends on the words alone."""
-    wanted = []
-    for case in cases:
-        for index, seed in enumerate(case.seeds):
-            for away in (0, 1, 2):  # 2: a second sample, to test the ceiling with
-                other = other_seed(case.seeds, index, away) if away else seed
-                wanted.append(Wanted(case.base_prompt, other))
-            for strength in strengths:
-                wanted.append(_asking(case, seed, strength, until))
-                wanted.append(Wanted(case.base_prompt, seed, strength))
-    return wanted
-
-
-def plan_draws(
-    cases: Sequence[Case], strengths: Sequence[float], paint: Painter, judge: Judge, until: float
-) -> list[Draw]:
-    """Return every draw with the keys of its pictures and no numbers yet; the base's are drawn."""
-    draws = []
-    for number, case in enumerate(cases):
-        before = [
-            read_picture(paint.folder, paint.key(Wanted(case.base_prompt, seed)))
-            for seed in case.seeds
-        ]
-        truths = judge.truths(torch.stack([to_pixels(picture) for picture in before]))
-        for index, (seed, truth) in enumerate(zip(case.seeds, truths, strict=True)):
-            fixed = {
-                "I0": Wanted(case.base_prompt, seed),
-                "Ic": Wanted(case.prompt, seed),
-                "Iz": Wanted(case.base_prompt, other_seed(case.seeds, index)),
-                "Iy": Wanted(case.base_prompt, other_seed(case.seeds, index, 2)),
-            }
-            known = _known(truth, paint)
-            for strength in strengths:
-                own = {
-                    "I1": _asking(case, seed, strength, until),
-                    "Ib": Wanted(case.base_prompt, seed, strength),
-                }
-                keys = {which: paint.key(w) for which, w in (fixed | own).items()}
-                draws.append(Draw(number, seed, strength, keys | known, {}))
-    return draws
-
-
-def _known(truth: Truth, paint: Painter) -> dict[str, str]:
-    named = {"region": truth.region, "truth": truth.right, "plain": truth.plain}
-    return {name: write_content(paint.folder, p) for name, p in named.items() if p is not None}
 
 
 def _remarks(cases: Sequence[Case], draws: Sequence[Draw]) -> list[str]:
