@@ -5,10 +5,10 @@
 
 `onto` methods train each adapter on top of those before it, `apart` methods train each on the bare
 base and put them together afterwards; `late` methods draw the same adapters, each from when its
-card advises, `exact` methods let each act on its own words alone; all use the same data, steps and
-seeds. Adapters are kept in `--work` and one JSON for each cell in
-`benchmarks/results/incremental/`, so a stopped run goes on where it was. `--table` only prints the
-table of what is there; `--page` writes it into a page.
+card advises, `exact` methods let each act on its own words alone, `local` methods where they answer
+alone; all use the same data, steps and seeds. Adapters are kept in `--work` and one JSON for each
+cell in `benchmarks/results/incremental/`, so a stopped run goes on where it was. `--table` only
+prints the table of what is there; `--page` writes it into a page.
 """
 
 import argparse
@@ -45,12 +45,14 @@ class Method:
         onto: whether each is trained on top of those before it.
         late: whether each begins when its card advises.
         exact: whether each acts on the words that ask for it alone.
+        local: whether they change the base's picture where they answer only.
     """
 
     changes: tuple[str, ...]
     onto: bool
     late: bool = False
     exact: bool = False
+    local: bool = False
 
 
 METHODS = {
@@ -58,11 +60,14 @@ METHODS = {
     "ours-late": Method((), onto=True, late=True),
     "ours-apart": Method((), onto=False),
     "ours-exact": Method((), onto=True, exact=True),
+    "ours-exact-local": Method((), onto=True, exact=True, local=True),
     "ours-apart-late": Method((), onto=False, late=True),
     "ours-apart-exact": Method((), onto=False, exact=True),
+    "ours-apart-exact-local": Method((), onto=False, exact=True, local=True),
     "plain": Method(RIVALS["plain"], onto=True),
     "plain-apart": Method(RIVALS["plain"], onto=False),
     "plain-apart-exact": Method(RIVALS["plain"], onto=False, exact=True),
+    "plain-apart-exact-local": Method(RIVALS["plain"], onto=False, exact=True, local=True),
 }
 
 
@@ -124,7 +129,8 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
             for one in learned
         ],
         gallery=cache_folder(), prompts=args.prompts, seeds=args.noises, steps=args.ddim_steps,
-        exact=METHODS[method].exact, name=f"{method}, order {at}, seed {seed}", tell=print,
+        exact=METHODS[method].exact, local=METHODS[method].local,
+        name=f"{method}, order {at}, seed {seed}", tell=print,
     )  # fmt: skip
     table = {
         "method": method,
@@ -149,7 +155,7 @@ def _adapter(
 ) -> tuple[Known, float | None]:
     """Return an adapter and its training time; one that is there is not trained again."""
     below = "-".join(one.name for one in learned)
-    kind = method.split("-")[0]  # what is apart has nothing below; late and exact are not trained
+    kind = method.split("-")[0]  # what is apart has nothing below; the rest is not trained
     name = f"{kind}-{seed}-{args.steps or 'all'}-{below}-{attribute}.safetensors"
     path = args.work / name
     seconds = None

@@ -3,8 +3,8 @@
 `python benchmarks/methods.py [--methods ours plain ...] [--attributes beard ...] [--seeds 0 1 2]`
 
 One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
-stopped run goes on where it was. Methods that share a training, as ours and ours-late do, train
-once in one run. `--variant NAME KEY=VALUE ...` measures ours with settings
+stopped run goes on where it was. Methods that share a training, as ours, ours-late and ours-local
+do, train once in one run. `--variant NAME KEY=VALUE ...` measures ours with settings
 changed; with `--tuning` it does so on other prompts, for the search of settings, and writes to
 `benchmarks/results/search/`. `--table` only prints the tables of what is there; `--page README.md
 docs/benchmarks.md` writes them between a page's markers, `--curve docs/methods.svg` draws pollution
@@ -39,9 +39,11 @@ _RIVAL = (
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours-late": (),
+    "ours-local": (),
     "ours-told": (),
     "plain": ("training.method=plain", *_RIVAL),
     "plain-late": ("training.method=plain", *_RIVAL),
+    "plain-local": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
     "l2-to-base": ("training.method=l2-to-base", *_RIVAL),
@@ -52,6 +54,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 LATE = ("ours-late",)  # drawn as their card advises: asked for from its start_percent on
 AS_LATE = ("plain-late",)  # asked for as late as ours, whose cell must be there
+LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
 TOLD = ("ours-told",)  # beside each picture a mask of the attribute's true region
 # ours without one of its parts
 PARTS: dict[str, tuple[str, ...]] = {
@@ -155,6 +158,7 @@ def _measure(
         load_base("embedded", device=torch.device("cpu")), trained.pop("adapter"),
         attribute=recipe.attribute, cases=cases[args.prompts :] if args.tuning else cases,
         gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps, start_percent=start,
+        local=method in LOCAL,
     )  # fmt: skip
     return {
         "changes": list(changes),

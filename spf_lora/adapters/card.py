@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spf_lora.errors import AdapterFileError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe import Attribute, Scope
 
 KEY = "spf_lora"
 FORMAT_VERSION = 1
@@ -180,9 +180,11 @@ def file_metadata(
 def attribute_of(card: Card) -> Attribute:
     """Return the attribute that a card names, with the words of the recipe it carries."""
     said = card.recipe.get("attribute")
+    said = said if isinstance(said, Mapping) else {}
     texts: dict[str, Any] = {
         key: tuple(value)
-        for key, value in (said.items() if isinstance(said, Mapping) else ())
+        for key, value in said.items()
         if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
     }
-    return Attribute(name=card.attribute, target_text=card.target_text, **texts)
+    scope: Scope = "global" if said.get("scope") == "global" else "local"
+    return Attribute(name=card.attribute, target_text=card.target_text, scope=scope, **texts)

@@ -9,7 +9,15 @@ import typer
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import Exact, Local, StartPercent, check_alike, check_start, starts_of
+from spf_lora.cli.starting import (
+    Exact,
+    Local,
+    StartPercent,
+    check_alike,
+    check_local,
+    check_start,
+    starts_of,
+)
 from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
@@ -163,7 +171,7 @@ def _draw(
     import torch
 
     from spf_lora.adapters.attach import attached
-    from spf_lora.adapters.card import from_metadata
+    from spf_lora.adapters.card import attribute_of, from_metadata
     from spf_lora.adapters.file import read_adapter
     from spf_lora.base.load import load_base
     from spf_lora.base.sample import contact_sheet, sample, sample_latents
@@ -198,6 +206,8 @@ def _draw(
 
     sampler: Callable[..., torch.Tensor] = sample_latents
     if local:
+        for card in filter(None, cards):
+            check_local(attribute_of(card))
         within = encode(model, [_without(prompt, cards)])
         sampler = partial(sample_locally, within=within, acting=acting)
     with nullcontext() if local else acting():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.cli.drawing import drawing
 from spf_lora.cli.generate import check_base
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import check_start, starts_of
+from spf_lora.cli.starting import check_local, check_start, starts_of
 from spf_lora.errors import MeasureError
 
 if TYPE_CHECKING:
@@ -104,11 +104,8 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     cards = [from_metadata(adapter.metadata) for adapter in adapters]
     starts = starts_of(asked.start_percent, cards, paths)
     attribute = _attribute(asked.attribute, paths[0], adapters[0])
-    if asked.local and attribute.scope == "global":
-        raise MeasureError(
-            f"{attribute.name} changes the whole picture, so --local finds no place for it",
-            hint="measure it without --local",
-        )
+    if asked.local:
+        check_local(attribute)
     cases = _cases(asked, attribute)
     from spf_lora.base.load import load_base
     from spf_lora.evaluate.gallery import cache_folder

@@ -11,6 +11,7 @@ from spf_lora.errors import AdapterFileError, PromptError
 
 if TYPE_CHECKING:
     from spf_lora.adapters.card import Card
+    from spf_lora.recipe import Attribute
 
 CARD = "card"
 
@@ -85,6 +86,19 @@ def check_alike(starts: Sequence[float]) -> None:
         raise PromptError(
             "--exact cannot draw adapters that begin at different steps",
             hint="give one share for all: --start-percent 0.1",
+        )
+
+
+def check_local(attribute: "Attribute") -> None:
+    """Refuse what has no place in a picture to stay within.
+
+    Raises:
+        PromptError: the attribute changes the whole picture.
+    """
+    if attribute.scope == "global":
+        raise PromptError(
+            f"{attribute.name} changes the whole picture, so --local finds no place for it",
+            hint="leave --local out",
         )
 
 

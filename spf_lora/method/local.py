@@ -1,22 +1,23 @@
 """Pictures in our own runtime that leave the base's own picture in the control map only (ours).
 
-A stock app draws the whole picture anew with an adapter on. Here the base draws its picture of the
-prompt without the attribute first; where the adapter answers to the full prompt along the way is
-the control map of the method, and outside of it the base's latents are put back after every step
-(as Blended Latent Diffusion does inside a mask that a person drew, arXiv 2206.02779, sec. 3.2). A
-prompt that asks for nothing gives the base's picture, bit for bit. It cannot be exported.
+A stock app draws the whole picture anew with an adapter on. Here two pictures are drawn first: the
+base's of the prompt without the attribute, and the adapter's of the full prompt. Where the two
+models differ along both is the control map of the method, and with it the full prompt is drawn
+again: outside of it the base's latents are put back after every step (as Blended Latent Diffusion
+does outside of a mask that a person drew, arXiv 2206.02779, section 3.2). A prompt that asks for
+nothing gives the base's picture, bit for bit. It takes four times as long and cannot be exported.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
-from torch.nn.functional import max_pool2d
 
 from spf_lora.base.load import Base
 from spf_lora.base.sample import Late, Step, begun, sample_latents
 from spf_lora.base.texts import encode
-from spf_lora.method.control_map import answer, control_map
+from spf_lora.method.control_map import answer, control_map, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
 
@@ -40,36 +41,44 @@ def sample_locally(
         late: see `sample_latents`.
     """
     within = within.expand_as(states)
+    both = torch.cat([encode(base, [""]).expand_as(states), states])
+    draw = partial(sample_latents, base, seeds=seeds, steps=steps, guidance=guidance)
+    before = _followed(draw, within)
+    answers = torch.zeros_like(before[0].noisy[:, :1])
+    with acting():
+        drawn = _followed(draw, states, late)
+        for step in _asking(before, late):
+            twice = torch.cat([step.noisy, step.noisy])  # as guidance has it
+            response = base.unet(twice, step.t, both, return_dict=False)[0].chunk(2)[1]
+            answers += answer(response, step.eps)
+    for step in _asking(drawn, late):
+        answers += answer(step.eps, base.unet(step.noisy, step.t, within, return_dict=False)[0])
+    asked = (states != within).any(dim=2).any(dim=1)
+    region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
+    wider = (2 * region).clamp(max=1)
+    track = iter(before)
+
+    def put_back(step: Step) -> torch.Tensor:
+        return torch.lerp(next(track).latents, step.latents, wider)
+
+    with acting():
+        return draw(states, late=late, after=put_back)
+
+
+def _followed(
+    draw: Callable[..., torch.Tensor], states: torch.Tensor, late: Sequence[Late] = ()
+) -> list[Step]:
+    """Return every step of a picture."""
     track: list[Step] = []
 
     def follow(step: Step) -> torch.Tensor:
         track.append(step)
         return step.latents
 
-    sample_latents(base, within, seeds, steps=steps, guidance=guidance, after=follow)
-    before = iter(track)
-    with acting():
-        region = _region(base, track, states, late)
-        region = region * (states != within).any(dim=2).any(dim=1)[:, None, None, None]
-
-        def put_back(step: Step) -> torch.Tensor:
-            return torch.lerp(next(before).latents, step.latents, region)
-
-        return sample_latents(
-            base, states, seeds, steps=steps, guidance=guidance, late=late, after=put_back
-        )
+    draw(states, late=late, after=follow)
+    return track
 
 
-def _region(
-    base: Base, track: Sequence[Step], states: torch.Tensor, late: Sequence[Late]
-) -> torch.Tensor:
-    """Return the control map of the base's own pictures, (batch, 1, h, w), a place wider."""
-    both = torch.cat([encode(base, [""]).expand_as(states), states])
-    total = torch.zeros_like(track[0].noisy[:, :1])
-    for step in track:
-        if all(begun(step.t, one.start_percent) for one in late):
-            twice = torch.cat([step.noisy, step.noisy])
-            response = base.unet(twice, step.t, both, return_dict=False)[0].chunk(2)[1]
-            total += answer(response, step.eps)
-    region = control_map(total, area_cap=AREA_CAP)
-    return max_pool2d(region, 3, stride=1, padding=1)
+def _asking(steps: Sequence[Step], late: Sequence[Late]) -> list[Step]:
+    """Return the steps at which the full prompt is drawn."""
+    return [step for step in steps if all(begun(step.t, one.start_percent) for one in late)]

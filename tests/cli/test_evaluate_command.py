@@ -82,7 +82,7 @@ def test_against_puts_others_beside_it_and_json_has_the_differences(run) -> None
     assert table["adapters"][0]["figures"]["P@1"]["n"] == 2
 
 
-def test_an_adapter_is_measured_late_or_on_its_words_alone(run, desk) -> None:
+def test_an_adapter_is_measured_late_on_its_words_alone_or_where_it_answers(run, desk) -> None:
     found = {}
     for start in ("0", "0.6"):
         code, _, talk = run(
@@ -101,6 +101,12 @@ def test_an_adapter_is_measured_late_or_on_its_words_alone(run, desk) -> None:
     assert exact.sampler["runtime"] == "exact"
     assert exact.numbers["BL@1"].value == 0
     assert exact.numbers["P@1"].value != exact.numbers["P@0"].value
+    code, _, talk = run("evaluate", "one.safetensors", "-o", "local", "--local")
+    assert code == 0, talk
+    local = from_json((desk / "local" / "report.json").read_text("utf-8"))
+    assert local.sampler["runtime"] == "local"
+    assert local.numbers["BL@1"].value == 0
+    assert local.numbers["P@1"].value < found["0"].numbers["P@1"].value
     code, _, talk = run("evaluate", "one.safetensors", "--start-percent", "1")
     assert code == 1
     assert "--start-percent 1 is no share" in talk

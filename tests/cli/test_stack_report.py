@@ -55,9 +55,11 @@ def test_a_report_is_a_table_and_two_files_and_the_gate_exits_3(pair, monkeypatc
     assert "exists" in spf_lora(*words, code=1).stderr
     told = spf_lora(*WORDS, "--registry", pair, "--json").json
     assert told == written
-    assert asked["exact"] is False
+    assert (asked["exact"], asked["local"]) == (False, False)
     spf_lora("stack", "report", "pair", "--quick", "--exact", "--registry", pair)
-    assert asked["exact"] is True
+    assert (asked["exact"], asked["local"]) == (True, False)
+    spf_lora("stack", "report", "pair", "--quick", "--local", "--registry", pair)
+    assert (asked["exact"], asked["local"]) == (False, True)
     assert (asked["prompts"], asked["seeds"]) == (6, 1)
 
 

@@ -174,6 +174,15 @@ def test_what_acts_on_its_words_alone_answers_as_it_does_alone_and_leaks_nothing
     assert found.sampler["runtime"] == "exact"
 
 
+def test_what_acts_where_it_answers_leaks_nothing_and_pollutes_less(run, measured):
+    found, added = run(learned("beard", "hat"), local=True), measured[0]
+    assert found.orders[0].leakage[-1].value == 0
+    assert found.alone_pollution[0].value < added.alone_pollution[0].value
+    assert found.control == added.control
+    assert found.together[0].response != added.together[0].response
+    assert found.sampler["runtime"] == "local"
+
+
 def test_what_cannot_be_measured_is_refused(run):
     with pytest.raises(MeasureError, match="there is no adapter"):
         run([])

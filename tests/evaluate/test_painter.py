@@ -78,6 +78,20 @@ def test_an_exact_painter_lets_each_adapter_act_on_its_words_alone(still, tmp_pa
     assert len({brush.key(asking[1]) for brush in (both, hat, added)}) == 1
 
 
+def test_a_picture_within_another_is_that_one_but_where_the_adapter_answers(brush, still) -> None:
+    within = Wanted("x, a hat", 1, 1.0, within="x")
+    unasked = Wanted("x", 1, 1.0, within="x")
+    added, base = Wanted("x, a hat", 1, 1.0), Wanted("x", 1)
+    assert brush.draw([added, base]) == 2
+    assert brush.draw([within, unasked, added]) == 2
+    assert bytes_of(brush, unasked) == bytes_of(brush, base)
+    assert len({bytes_of(brush, one) for one in (within, added, base)}) == 3
+    exact = painter(still, brush.adapters, folder=brush.folder, steps=2, exact=("a hat",))
+    assert exact.draw([within]) == 1
+    assert bytes_of(exact, within) != bytes_of(brush, within)
+    assert brush.key(Wanted("x, a hat", 1, within="x")) == brush.key(Wanted("x, a hat", 1))
+
+
 def test_words_come_as_late_as_their_adapter(brush, still) -> None:
     late = painter(still, brush.adapters, folder=brush.folder, steps=2, start_percent=0.6)
     asked, never = (Wanted("x, a hat", 1, s, (("x", 0.6),)) for s in (1.0, 0.0))

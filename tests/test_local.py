@@ -1,0 +1,188 @@
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spf_lora.adapters.attach import attach_trainable, attached, trained_adapter
+from spf_lora.adapters.card import Card, file_metadata
+from spf_lora.adapters.file import write_adapter
+from spf_lora.adapters.module import Adapter
+from spf_lora.base.sample import Late, sample_latents
+from spf_lora.base.texts import encode
+from spf_lora.method import local
+from spf_lora.method.control_map import answer
+from spf_lora.method.local import sample_locally
+
+SEEDS = [1, 2]
+HOW = {"steps": 3, "guidance": 3.0}
+
+
+@pytest.fixture(scope="module")
+def hat(tiny_folder):
+    from spf_lora.base.load import load_base
+
+    unet = load_base(str(tiny_folder), device=torch.device("cpu")).unet
+    parameters = attach_trainable(unet, preset="full", rank=2, alpha=2.0, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return trained_adapter(unet, {})
+
+
+@pytest.fixture
+def draw(tiny, hat):
+    """Draws two pictures; the second asks for `words`."""
+
+    def run(words="a man, a hat", strength=1.0, **how):
+        def acting():
+            return attached(tiny.unet, [(hat, strength)])
+
+        states = encode(tiny, ["a man", words])
+        within = encode(tiny, ["a man"])
+        return sample_locally(tiny, states, SEEDS, within=within, acting=acting, **HOW, **how)
+
+    return run
+
+
+@pytest.fixture
+def base_picture(tiny):
+    return sample_latents(tiny, encode(tiny, ["a man", "a man"]), SEEDS, **HOW)
+
+
+def region_is(monkeypatch, region):
+    monkeypatch.setattr(local, "control_map", lambda answers, *, area_cap: region.to(answers))
+
+
+def test_outside_of_the_map_the_picture_is_the_bases(draw, base_picture, monkeypatch):
+    region = torch.zeros(2, 1, 8, 8)
+    region[..., :4] = 1
+    region_is(monkeypatch, region)
+    found = draw()[1]
+    assert torch.equal(found[..., 5:], base_picture[1][..., 5:])  # a place wider than the map
+    assert (found != base_picture[1])[..., :5].all()
+
+
+def test_a_map_is_found_and_is_not_everywhere(draw, base_picture):
+    moved = (draw()[1] != base_picture[1]).any(dim=0).float().mean()
+    assert 0 < moved < 1
+
+
+def test_a_prompt_that_asks_for_nothing_is_the_bases_picture_bit_for_bit(draw, base_picture):
+    assert torch.equal(draw()[0], base_picture[0])
+    assert torch.equal(draw("a man"), base_picture)
+
+
+def test_where_all_answers_the_picture_is_the_adapters(draw, tiny, hat, monkeypatch):
+    region_is(monkeypatch, torch.ones(2, 1, 8, 8))
+    with attached(tiny.unet, [(hat, 1.0)]):
+        drawn = sample_latents(tiny, encode(tiny, ["a man", "a man, a hat"]), SEEDS, **HOW)
+    assert torch.equal(draw()[1], drawn[1])
+
+
+def test_where_nothing_answers_the_picture_is_the_bases(draw, base_picture, monkeypatch):
+    region_is(monkeypatch, torch.zeros(2, 1, 8, 8))
+    assert torch.equal(draw(), base_picture)
+
+
+def test_the_map_is_where_the_adapter_and_the_base_differ_along_both_pictures(
+    draw, tiny, hat, monkeypatch
+):
+    seen = []
+
+    def look(answers, *, area_cap):
+        seen.append(answers)
+        return torch.zeros_like(answers)
+
+    monkeypatch.setattr(local, "control_map", look)
+    draw()
+    steps = []
+    full, base = encode(tiny, ["a man, a hat"]), encode(tiny, ["a man"])
+    with attached(tiny.unet, [(hat, 1.0)]):
+        sample_latents(
+            tiny, full, SEEDS[1:], after=lambda step: steps.append(step) or step.latents, **HOW
+        )
+    with torch.no_grad():
+        differ = [
+            answer(one.eps, tiny.unet(one.noisy, one.t, base, return_dict=False)[0])
+            for one in steps
+        ]
+        steps.clear()
+        sample_latents(
+            tiny, base, SEEDS[1:], after=lambda step: steps.append(step) or step.latents, **HOW
+        )
+        with attached(tiny.unet, [(hat, 1.0)]):
+            differ += [
+                answer(tiny.unet(one.noisy, one.t, full, return_dict=False)[0], one.eps)
+                for one in steps
+            ]
+    torch.testing.assert_close(seen[0][1:], sum(differ), atol=1e-3, rtol=1e-3)
+
+
+def test_steps_before_an_adapters_start_do_not_count(draw, monkeypatch):
+    seen = []
+
+    def look(answers, *, area_cap):
+        seen.append(float(answers[1].mean()))
+        return torch.zeros_like(answers)
+
+    monkeypatch.setattr(local, "control_map", look)
+    for start in (0.0, 0.5, 0.9):  # three steps: at 667, 334 and 1
+        draw(late=[Late(["a man", "a man"], start)])
+    assert seen == pytest.approx([6, 4, 2])
+
+
+def test_adapters_act_while_they_draw_and_no_longer(tiny, hat, base_picture):
+    entered = []
+
+    def acting():
+        entered.append(True)
+        return nullcontext()
+
+    states = encode(tiny, ["a man", "a man, a hat"])
+    within = encode(tiny, ["a man", "a man"])
+    sample_locally(tiny, states, SEEDS, within=within, acting=acting, **HOW)
+    assert len(entered) == 2
+    plain = sample_latents(tiny, encode(tiny, ["a man", "a man"]), SEEDS, **HOW)
+    assert torch.equal(plain, base_picture)
+
+
+@pytest.fixture
+def worn(hat, tiny, in_a_clone):
+    """Writes hat.safetensors, which says its words, and bare.safetensors, which does not."""
+    write_adapter(hat, Path("bare.safetensors"))
+    card = Card("hat", "hat", "a hat", tiny.id)
+    said = file_metadata(card, rank=2, alpha=2.0, title="hat")
+    write_adapter(Adapter(hat.modules, said), Path("adapters/hat.safetensors"))
+
+
+def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tiny_folder, worn):
+    def picture(prompt, *words):
+        code, _, talk = cli("generate", prompt, "--base", tiny_folder, "--count", "2", "--steps",
+                            "3", "--out", "x.png", "--force", *words)  # fmt: skip
+        assert code == 0, talk
+        return torch.from_numpy(np.array(Image.open("x.png")))
+
+    on = ("--adapter", "hat:2")
+    base, added = picture("a man"), picture("a man, a hat", *on)
+    found = picture("a man, a hat", *on, "--local")
+    assert torch.equal(picture("a man", *on, "--local"), base)
+    assert not torch.equal(found, base)
+    assert not torch.equal(found, added)
+    distance = (found.float() - base.float()).abs().mean()
+    assert distance < (added.float() - base.float()).abs().mean()
+    exact = picture("a man, a hat", *on, "--local", "--exact")
+    assert len({one.numpy().tobytes() for one in (base, found, exact)}) == 3
+    late = picture("a man, a hat", *on, "--local", "--start-percent", "0.5")
+    assert not torch.equal(late, found)
+
+
+def test_an_adapter_must_say_its_words(cli, tiny_folder, worn):
+    code, _, talk = cli("generate", "x", "--base", tiny_folder, "--adapter", "bare.safetensors",
+                        "--local")  # fmt: skip
+    assert code == 1
+    assert "does not say which words ask for it" in " ".join(talk.split())
+    assert not Path("grid.png").exists()
