@@ -33,10 +33,12 @@ PARTS = {
     "response": "rho@1", "P": "P@1", "SPS": SPS, "base leakage": "BL@1", "unasked": "unasked@1",
 }  # fmt: skip
 WITHOUT = "ours-no-"
-BESIDE = ("ours", "ours-late")
+BESIDE = ("ours", "ours-late", "ours-local")
 # in the curve, where more lines would hide each other
-DRAWN = ("ours", "ours-late", "masked-prior", "plain", "plain-completed", "dop")
-COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
+DRAWN = (
+    "ours", "ours-late", "ours-local", "masked-prior", "plain", "plain-completed", "plain-local",
+)  # fmt: skip
+COLOURS = ("#1f6feb", "#b35900", "#00838f", "#2e7d32", "#8e24aa", "#c2185b", "#5d4037")
 DRAWS = 2000
 
 Cell = Mapping[str, Any]

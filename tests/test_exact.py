@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from tiny_base import noisy_adapter
 
-from spf_lora.adapters.attach import attach_trainable, attached, trained_adapter
+from spf_lora.adapters.attach import attached
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.errors import AdapterFileError
 from spf_lora.method.exact import asking_tokens, exactly
@@ -10,15 +11,7 @@ from spf_lora.method.exact import asking_tokens, exactly
 
 @pytest.fixture
 def adapter(tiny_folder):
-    from spf_lora.base.load import load_base
-
-    unet = load_base(str(tiny_folder), device=torch.device("cpu")).unet
-    parameters = attach_trainable(unet, preset="full", rank=2, alpha=2.0, seed=0)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return trained_adapter(unet, {})
+    return noisy_adapter(tiny_folder)
 
 
 def draw(unet, t=500):

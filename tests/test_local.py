@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_base import noisy_adapter
 
-from spf_lora.adapters.attach import attach_trainable, attached, trained_adapter
+from spf_lora.adapters.attach import attached
 from spf_lora.adapters.card import Card, file_metadata
 from spf_lora.adapters.file import write_adapter
 from spf_lora.adapters.module import Adapter
@@ -22,15 +23,7 @@ HOW = {"steps": 3, "guidance": 3.0}
 
 @pytest.fixture(scope="module")
 def hat(tiny_folder):
-    from spf_lora.base.load import load_base
-
-    unet = load_base(str(tiny_folder), device=torch.device("cpu")).unet
-    parameters = attach_trainable(unet, preset="full", rank=2, alpha=2.0, seed=0)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return trained_adapter(unet, {})
+    return noisy_adapter(tiny_folder)
 
 
 @pytest.fixture
@@ -186,3 +179,16 @@ def test_an_adapter_must_say_its_words(cli, tiny_folder, worn):
     assert code == 1
     assert "does not say which words ask for it" in " ".join(talk.split())
     assert not Path("grid.png").exists()
+
+
+def test_what_changes_the_whole_picture_has_no_place(cli, tiny, tiny_folder, hat, in_a_clone):
+    card = Card("old", "an old person", "old", tiny.id, {"attribute": {"scope": "global"}})
+    said = file_metadata(card, rank=2, alpha=2.0, title="old")
+    write_adapter(Adapter(hat.modules, said), Path("adapters/old.safetensors"))
+    words = ("generate", "x, an old person", "--base", tiny_folder, "--count", "1", "--steps", "1",
+             "--adapter", "old")  # fmt: skip
+    code, _, talk = cli(*words, "--local")
+    assert code == 1
+    assert "old changes the whole picture" in " ".join(talk.split())
+    assert not Path("grid.png").exists()
+    assert cli(*words)[0] == 0

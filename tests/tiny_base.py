@@ -2,6 +2,7 @@ from pathlib import Path
 
 import torch
 
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import EMBEDDED
 
 
@@ -39,3 +40,17 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     ).save_pretrained(folder / "scheduler")  # fmt: skip
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     return folder
+
+
+def noisy_adapter(folder: Path) -> Adapter:
+    """Random factors on every layer that an adapter of the tiny base can have."""
+    from spf_lora.adapters.attach import attach_trainable, trained_adapter
+    from spf_lora.base.load import load_base
+
+    unet = load_base(str(folder), device=torch.device("cpu")).unet
+    parameters = attach_trainable(unet, preset="full", rank=2, alpha=2.0, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return trained_adapter(unet, {})
