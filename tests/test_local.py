@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.sample import Late, sample_latents
 from spf_lora.base.texts import encode
 from spf_lora.method import local
-from spf_lora.method.control_map import answer
+from spf_lora.method.control_map import smooth
 from spf_lora.method.local import sample_locally
 
 SEEDS = [1, 2]
@@ -81,9 +82,9 @@ def test_where_nothing_answers_the_picture_is_the_bases(draw, base_picture, monk
     assert torch.equal(draw(), base_picture)
 
 
-def test_the_map_is_where_the_adapter_and_the_base_differ_along_both_pictures(
-    draw, tiny, hat, monkeypatch
-):
+@pytest.fixture
+def answers(monkeypatch):
+    """What maps are made of, (batch, 1, h, w) each."""
     seen = []
 
     def look(answers, *, area_cap):
@@ -91,41 +92,45 @@ def test_the_map_is_where_the_adapter_and_the_base_differ_along_both_pictures(
         return torch.zeros_like(answers)
 
     monkeypatch.setattr(local, "control_map", look)
+    return seen
+
+
+def test_the_map_is_where_the_models_pictures_differ_along_both(draw, tiny, hat, answers):
     draw()
-    steps = []
     full, base = encode(tiny, ["a man, a hat"]), encode(tiny, ["a man"])
-    with attached(tiny.unet, [(hat, 1.0)]):
-        sample_latents(
-            tiny, full, SEEDS[1:], after=lambda step: steps.append(step) or step.latents, **HOW
-        )
-    with torch.no_grad():
-        differ = [
-            answer(one.eps, tiny.unet(one.noisy, one.t, base, return_dict=False)[0])
-            for one in steps
-        ]
-        steps.clear()
-        sample_latents(
-            tiny, base, SEEDS[1:], after=lambda step: steps.append(step) or step.latents, **HOW
-        )
-        with attached(tiny.unet, [(hat, 1.0)]):
-            differ += [
-                answer(tiny.unet(one.noisy, one.t, full, return_dict=False)[0], one.eps)
-                for one in steps
-            ]
-    torch.testing.assert_close(seen[0][1:], sum(differ), atol=1e-3, rtol=1e-3)
+    on = partial(attached, tiny.unet, [(hat, 1.0)])
+    found = []
+    for own, other, own_states, other_states in (
+        (nullcontext, on, base, full), (on, nullcontext, full, base)
+    ):  # fmt: skip
+        steps = []
+
+        def keep(step, kept=steps):
+            kept.append(step)
+            return step.latents
+
+        with own():
+            sample_latents(tiny, own_states, SEEDS[1:], after=keep, **HOW)
+        differ = torch.zeros(1, 1, 8, 8)
+        for one in steps:
+            a = tiny.scheduler.alphas_cumprod[int(one.t)]
+            with torch.no_grad(), other():
+                eps = tiny.unet(one.noisy, one.t, other_states, return_dict=False)[0]
+            pictures = [(one.noisy - (1 - a).sqrt() * e) / a.sqrt() for e in (eps, one.eps)]
+            differ += smooth((pictures[0] - pictures[1]).abs().mean(dim=1, keepdim=True))
+        found.append(differ / differ.mean())
+    torch.testing.assert_close(answers[0][1:], sum(found), atol=1e-3, rtol=1e-3)
 
 
-def test_steps_before_an_adapters_start_do_not_count(draw, monkeypatch):
-    seen = []
-
-    def look(answers, *, area_cap):
-        seen.append(float(answers[1].mean()))
-        return torch.zeros_like(answers)
-
-    monkeypatch.setattr(local, "control_map", look)
+def test_steps_before_an_adapters_start_do_not_count(draw, tiny, answers):
+    read = []
+    hook = tiny.unet.register_forward_pre_hook(lambda _, a: read.append(int(a[1])))
     for start in (0.0, 0.5, 0.9):  # three steps: at 667, 334 and 1
         draw(late=[Late(["a man", "a man"], start)])
-    assert seen == pytest.approx([6, 4, 2])
+    hook.remove()
+    # three pictures, and along two of them the other model
+    assert [read.count(t) for t in (667, 334, 1)] == [9 + 2, 9 + 4, 9 + 6]
+    assert not torch.equal(answers[0], answers[1])
 
 
 def test_adapters_act_while_they_draw_and_no_longer(tiny, hat, base_picture):

@@ -17,7 +17,7 @@ import torch
 from spf_lora.base.load import Base
 from spf_lora.base.sample import Late, Step, begun, sample_latents
 from spf_lora.base.texts import encode
-from spf_lora.method.control_map import answer, control_map, smooth
+from spf_lora.method.control_map import control_map, relative, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
 
@@ -44,15 +44,10 @@ def sample_locally(
     both = torch.cat([encode(base, [""]).expand_as(states), states])
     draw = partial(sample_latents, base, seeds=seeds, steps=steps, guidance=guidance)
     before = _followed(draw, within)
-    answers = torch.zeros_like(before[0].noisy[:, :1])
     with acting():
         drawn = _followed(draw, states, late)
-        for step in _asking(before, late):
-            twice = torch.cat([step.noisy, step.noisy])  # as guidance has it
-            response = base.unet(twice, step.t, both, return_dict=False)[0].chunk(2)[1]
-            answers += answer(response, step.eps)
-    for step in _asking(drawn, late):
-        answers += answer(step.eps, base.unet(step.noisy, step.t, within, return_dict=False)[0])
+        answers = _apart(base, before, both, late)
+    answers += _apart(base, drawn, within, late)
     asked = (states != within).any(dim=2).any(dim=1)
     region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
     wider = (2 * region).clamp(max=1)
@@ -79,6 +74,27 @@ def _followed(
     return track
 
 
-def _asking(steps: Sequence[Step], late: Sequence[Late]) -> list[Step]:
-    """Return the steps at which the full prompt is drawn."""
-    return [step for step in steps if all(begun(step.t, one.start_percent) for one in late)]
+def _apart(
+    base: Base, steps: Sequence[Step], states: torch.Tensor, late: Sequence[Late]
+) -> torch.Tensor:
+    """Return how far another model's pictures are from these, (batch, 1, h, w), on average 1.
+
+    Each step at which the full prompt is drawn counts by the distance of the pictures predicted
+    there, which is eps' times sqrt((1 - a) / a): large times decide where everything is.
+
+    Args:
+        base: as the other model.
+        steps: of these pictures.
+        states: the other model's; or as guidance has them, the empty prompt's before them.
+        late: see `sample_latents`.
+    """
+    total = torch.zeros_like(steps[0].noisy[:, :1])
+    for step in steps:
+        if all(begun(step.t, one.start_percent) for one in late):
+            halves = len(states) // len(step.noisy)
+            noisy = torch.cat([step.noisy] * halves)
+            eps = base.unet(noisy, step.t, states, return_dict=False)[0].chunk(halves)[-1]
+            kept = float(base.scheduler.alphas_cumprod[int(step.t)])
+            distance = (eps - step.eps).abs().mean(dim=1, keepdim=True)
+            total += smooth(distance) * ((1 - kept) / kept) ** 0.5
+    return relative(total)
