@@ -162,12 +162,17 @@ def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tin
         code, _, talk = cli("generate", prompt, "--base", tiny_folder, "--count", "2", "--steps",
                             "3", "--out", "x.png", "--force", *words)  # fmt: skip
         assert code == 0, talk
+        said.append(talk)
         return torch.from_numpy(np.array(Image.open("x.png")))
 
-    on = ("--adapter", "hat:2")
+    on, said = ("--adapter", "hat:2"), []
     base, added = picture("a man"), picture("a man, a hat", *on)
     found = picture("a man, a hat", *on, "--local")
+    assert "asks for no adapter" not in said[-1]
     assert torch.equal(picture("a man", *on, "--local"), base)
+    assert "asks for no adapter" in said[-1]
+    lines = "a man\nin  the rain"
+    assert torch.equal(picture(lines, *on, "--local"), picture(lines))
     assert not torch.equal(found, base)
     assert not torch.equal(found, added)
     distance = (found.float() - base.float()).abs().mean()

@@ -1,6 +1,6 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,8 @@ from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from spf_lora.adapters.card import Card
     from spf_lora.adapters.file import Adapter
     from spf_lora.base.load import Base
@@ -131,10 +133,10 @@ def _target_of(adapter: "Adapter", path: Path) -> str:
 def _without(prompt: str, cards: "Sequence[Card | None]") -> str:
     """Return the prompt without the words that ask for these adapters, as far as cards say them."""
     from spf_lora.adapters.card import attribute_of
-    from spf_lora.data.captions import base_prompt
+    from spf_lora.data.captions import base_prompt, has_target
 
     for card in cards:
-        if card is not None and card.target_text:
+        if card is not None and card.target_text and has_target(prompt, attribute_of(card)):
             prompt = base_prompt(prompt, attribute_of(card))
     return prompt
 
@@ -166,9 +168,6 @@ def _draw(
     hush()
     import io
     from contextlib import ExitStack, contextmanager, nullcontext
-    from functools import partial
-
-    import torch
 
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.card import attribute_of, from_metadata
@@ -204,16 +203,21 @@ def _draw(
                 switched.enter_context(attached(model.unet, adapters, start_percent=starts))
             yield
 
-    sampler: Callable[..., torch.Tensor] = sample_latents
+    before = _without(prompt, cards)
+
+    def locally(base: "Base", states: "Tensor", *words: Any, **how: Any) -> "Tensor":
+        within = encode(base, [before] * len(states))  # a batch of another size rounds otherwise
+        return sample_locally(base, states, *words, within=within, acting=acting, **how)
+
     if local:
         for card in filter(None, cards):
             check_local(attribute_of(card))
-        within = encode(model, [_without(prompt, cards)])
-        sampler = partial(sample_locally, within=within, acting=acting)
+        if before == prompt:
+            out.warn("the prompt asks for no adapter: this is the base's picture")
     with nullcontext() if local else acting():
         pictures = sample(
             model, [prompt] * len(seeds), list(seeds), steps=steps, guidance=guidance, late=late,
-            sampler=sampler,
+            sampler=locally if local else sample_latents,
         )  # fmt: skip
     columns = min(len(pictures), 8)
     rows: list[Any] = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
