@@ -16,7 +16,7 @@ from spf_lora.base.sample import Late, sample_latents
 from spf_lora.base.texts import encode
 from spf_lora.method import local
 from spf_lora.method.control_map import smooth
-from spf_lora.method.local import sample_locally
+from spf_lora.method.local import Asking, sample_locally
 
 SEEDS = [1, 2]
 HOW = {"steps": 3, "guidance": 3.0}
@@ -133,6 +133,31 @@ def test_steps_before_an_adapters_start_do_not_count(draw, tiny, answers):
     assert not torch.equal(answers[0], answers[1])
 
 
+def test_of_several_attributes_each_has_its_own_map(tiny, hat, base_picture, monkeypatch):
+    """The maps are the left column and the right one; both are drawn, the middle is not."""
+    maps = [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)]
+    maps[0][..., 0] = maps[1][..., 7] = 1
+    turn = iter(maps)
+    monkeypatch.setattr(local, "control_map", lambda answers, *, area_cap: next(turn))
+    acted = []
+
+    def acting(words):
+        acted.append(words)
+        return attached(tiny.unet, [(hat, 1.0)])
+
+    full, one, two = (
+        encode(tiny, [f"a man, {words}"] * 2) for words in ("a hat, red", "a hat", "red")
+    )
+    each = [Asking(one, partial(acting, "one")), Asking(two, partial(acting, "two"))]
+    within = encode(tiny, ["a man", "a man"])
+    found = sample_locally(
+        tiny, full, SEEDS, within=within, acting=partial(acting, "both"), each=each, **HOW
+    )
+    moved = (found != base_picture).any(dim=0).any(dim=0).any(dim=0)
+    assert moved.tolist() == [True, True, False, False, False, False, True, True]
+    assert acted == ["one", "two", "both"]
+
+
 def test_adapters_act_while_they_draw_and_no_longer(tiny, hat, base_picture):
     entered = []
 
@@ -181,6 +206,19 @@ def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tin
     assert len({one.numpy().tobytes() for one in (base, found, exact)}) == 3
     late = picture("a man, a hat", *on, "--local", "--start-percent", "0.5")
     assert not torch.equal(late, found)
+
+
+def test_generate_looks_for_each_attribute_by_itself(cli, tiny_folder, worn, hat, tiny, answers):
+    said = file_metadata(Card("beard", "beard", "a beard", tiny.id), rank=2, alpha=2.0, title="x")
+    write_adapter(Adapter(hat.modules, said), Path("adapters/beard.safetensors"))
+    words = ("--base", tiny_folder, "--count", "1", "--steps", "1", "--adapter", "hat", "--adapter",
+             "beard", "--local", "--force")  # fmt: skip
+    found = []
+    for prompt in ("x, a hat, a beard", "x, a hat", "x"):
+        assert cli("generate", prompt, *words)[0] == 0
+        found.append(len(answers))
+    assert found == [2, 3, 4]
+    torch.testing.assert_close(answers[0], answers[2])  # of "x, a hat", where both asked and alone
 
 
 def test_an_adapter_must_say_its_words(cli, tiny_folder, worn):

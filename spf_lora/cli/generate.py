@@ -168,6 +168,7 @@ def _draw(
     hush()
     import io
     from contextlib import ExitStack, contextmanager, nullcontext
+    from functools import partial
 
     from spf_lora.adapters.attach import attached
     from spf_lora.adapters.card import attribute_of, from_metadata
@@ -176,7 +177,7 @@ def _draw(
     from spf_lora.base.sample import contact_sheet, sample, sample_latents
     from spf_lora.base.texts import cut_off, encode
     from spf_lora.method.exact import asking_tokens, exactly
-    from spf_lora.method.local import sample_locally
+    from spf_lora.method.local import Asking, sample_locally
 
     adapters = [(read_adapter(path), strength) for path, strength in asked]
     model = load_base(spec[0], tokenizer=spec[1])
@@ -193,7 +194,7 @@ def _draw(
     words = [_target_of(*row) for row in zip(read, paths, strict=True)] if exact or local else []
 
     @contextmanager
-    def acting() -> Iterator[None]:
+    def acting(prompt: str = prompt) -> Iterator[None]:
         with ExitStack() as switched:
             for (adapter, strength), target in zip(adapters, words, strict=True) if exact else ():
                 asking = asking_tokens(model.tokenizer, prompt, target)
@@ -204,10 +205,17 @@ def _draw(
             yield
 
     before = _without(prompt, cards)
+    alone = [_without(prompt, [c for c in cards if c is not card]) for card in cards]
+    alone = [text for text in dict.fromkeys(alone) if text != before]
 
     def locally(base: "Base", states: "Tensor", *words: Any, **how: Any) -> "Tensor":
-        within = encode(base, [before] * len(states))  # a batch of another size rounds otherwise
-        return sample_locally(base, states, *words, within=within, acting=acting, **how)
+        count = len(states)  # a batch of another size would be rounded otherwise
+        each = [Asking(encode(base, [text] * count), partial(acting, text)) for text in alone]
+        within = encode(base, [before] * count)
+        return sample_locally(
+            base, states, *words, within=within, acting=acting,
+            each=each if len(each) > 1 else (), **how,
+        )  # fmt: skip
 
     if local:
         for card in filter(None, cards):

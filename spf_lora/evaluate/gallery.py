@@ -37,6 +37,7 @@ class Ingredients:
         before: other prompts, and the share of the time steps until which each is drawn.
         exact: the words that ask for each adapter, if it acts on them alone.
         within: the prompt whose picture this one leaves in the control map only.
+        each: prompts that ask for one attribute each, whose maps are joined.
     """
 
     model: str
@@ -52,14 +53,15 @@ class Ingredients:
     before: tuple[tuple[str, float], ...] = ()
     exact: tuple[str, ...] = ()
     within: str | None = None
+    each: tuple[str, ...] = ()
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
             parts |= {"adapter": "", "strength": 0.0, "starts": (), "before": (), "exact": (),
-                      "within": None}  # fmt: skip
-        for later in ("starts", "before", "exact", "within"):
+                      "within": None, "each": ()}  # fmt: skip
+        for later in ("starts", "before", "exact", "within", "each"):
             if not parts[later]:  # pictures drawn before these were known keep their keys
                 del parts[later]
         text = json.dumps([_FORMAT, parts], sort_keys=True)

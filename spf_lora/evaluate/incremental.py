@@ -285,7 +285,8 @@ def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) ->
 
         earlier = stages(starts, asked)
         within = case.base_prompt if cells.local else None
-        wanted += [Wanted(asked([]), seed, 1.0, earlier, within) for seed in case.seeds]
+        each = tuple(asking_for(case.base_prompt, [n]) for n in names) if cells.local else ()
+        wanted += [Wanted(asked([]), seed, 1.0, earlier, within, each) for seed in case.seeds]
     paint.draw(wanted)
     responses = []
     for i in group:

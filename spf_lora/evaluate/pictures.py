@@ -23,7 +23,7 @@ from spf_lora.base.texts import encode
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
 from spf_lora.method.exact import asking_tokens, exactly
-from spf_lora.method.local import sample_locally
+from spf_lora.method.local import Asking, sample_locally
 
 Progress = Callable[[int, int], None]  # pictures done, pictures to draw
 
@@ -40,6 +40,7 @@ class Wanted:
             earliest first; see `stages`.
         within: the prompt whose picture is left in the control map only, as no other app can draw;
             or None: the whole picture may differ.
+        each: prompts that ask for one of several attributes each, whose maps are joined.
     """
 
     prompt: str
@@ -47,6 +48,7 @@ class Wanted:
     strength: float = 0.0
     before: tuple[tuple[str, float], ...] = ()
     within: str | None = None
+    each: tuple[str, ...] = ()
 
     def until(self, share: float) -> str:
         """Return the prompt that is drawn just before this share of the time steps is over."""
@@ -89,6 +91,7 @@ class Painter:
             prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
             guidance=self.guidance, starts=self.starts if any(self.starts) else (),
             before=wanted.before, exact=self.exact, within=wanted.within,
+            each=wanted.each,
         ).key()  # fmt: skip
 
     def check(self) -> None:
@@ -123,8 +126,8 @@ class Painter:
         return total
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
-        def alike(one: Wanted) -> tuple[float, bool]:
-            return one.strength, one.within is not None
+        def alike(one: Wanted) -> tuple[float, bool, int]:
+            return one.strength, one.within is not None, len(one.each)
 
         unique = list(dict.fromkeys(wanted))
         for kind in sorted(set(map(alike, unique))):
@@ -163,8 +166,12 @@ class Painter:
         acting = partial(self._acting, strength, prompts)
         within = [w.within for w in group if w.within is not None]
         if strength and within:
+            each = [
+                Asking(_states(self.base, alone), partial(self._acting, strength, alone))
+                for alone in zip(*(w.each for w in group), strict=True)
+            ]
             states_within = _states(self.base, within)
-            draw = partial(sample_locally, within=states_within, acting=acting)
+            draw = partial(sample_locally, within=states_within, acting=acting, each=each)
         with nullcontext() if within else acting():
             latents = draw(
                 self.base, states, seeds, steps=self.steps, guidance=self.guidance, late=late

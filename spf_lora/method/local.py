@@ -11,6 +11,7 @@ nothing gives the base's picture, bit for bit. It takes four times as long and c
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -22,11 +23,25 @@ from spf_lora.method.control_map import control_map, relative, smooth
 AREA_CAP = 0.6  # share of the picture that may answer
 
 
+class Asking(NamedTuple):
+    """Prompts that ask for one attribute, whose place is looked for.
+
+    Attributes:
+        states: their text states, (batch, 77, width).
+        acting: puts the adapters on for these prompts, while its context lasts.
+        late: see `sample_latents`.
+    """
+
+    states: torch.Tensor
+    acting: Callable[[], AbstractContextManager[None]]
+    late: Sequence[Late] = ()
+
+
 @torch.no_grad()
 def sample_locally(
     base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
     within: torch.Tensor, acting: Callable[[], AbstractContextManager[None]],
-    late: Sequence[Late] = (),
+    each: Sequence[Asking] = (), late: Sequence[Late] = (),
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents (batch, channels, h, w), as `sample_latents` does.
 
@@ -37,27 +52,40 @@ def sample_locally(
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
         within: text states of the prompts without the attribute, of one for all or of each.
-        acting: puts the adapters on while its context lasts.
+        acting: puts the adapters on for the full prompts, while its context lasts.
+        each: of several attributes each by itself; their maps are joined. The loudest would
+            hide the others in one map of all.
         late: see `sample_latents`.
     """
     within = within.expand_as(states)
-    both = torch.cat([encode(base, [""]).expand_as(states), states])
     draw = partial(sample_latents, base, seeds=seeds, steps=steps, guidance=guidance)
     before = _followed(draw, within)
+    region = torch.zeros_like(before[0].noisy[:, :1])
+    for asking in each or [Asking(states, acting, late)]:
+        region = torch.maximum(region, _region(base, draw, before, within, asking))
+    track = iter(before)
+
+    def put_back(step: Step) -> torch.Tensor:
+        return torch.lerp(next(track).latents, step.latents, region)
+
+    with acting():
+        return draw(states, late=late, after=put_back)
+
+
+def _region(
+    base: Base, draw: Callable[..., torch.Tensor], before: Sequence[Step], within: torch.Tensor,
+    asking: Asking,
+) -> torch.Tensor:  # fmt: skip
+    """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
+    states, acting, late = asking
+    both = torch.cat([encode(base, [""]).expand_as(states), states])
     with acting():
         drawn = _followed(draw, states, late)
         answers = _apart(base, before, both, late)
     answers += _apart(base, drawn, within, late)
     asked = (states != within).any(dim=2).any(dim=1)
     region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
-    wider = (2 * region).clamp(max=1)
-    track = iter(before)
-
-    def put_back(step: Step) -> torch.Tensor:
-        return torch.lerp(next(track).latents, step.latents, wider)
-
-    with acting():
-        return draw(states, late=late, after=put_back)
+    return (2 * region).clamp(max=1)
 
 
 def _followed(
