@@ -35,10 +35,8 @@ PARTS = {
 WITHOUT = "ours-no-"
 BESIDE = ("ours", "ours-late", "ours-local")
 # in the curve, where more lines would hide each other
-DRAWN = (
-    "ours", "ours-late", "ours-local", "masked-prior", "plain", "plain-completed", "plain-local",
-)  # fmt: skip
-COLOURS = ("#1f6feb", "#b35900", "#00838f", "#2e7d32", "#8e24aa", "#c2185b", "#5d4037")
+DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "plain-local")
+COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 DRAWS = 2000
 
 Cell = Mapping[str, Any]
