@@ -5,6 +5,7 @@ from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes share the cores; torch reads it once
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub: looking for it takes long
 
 import pytest
 import torch
