@@ -112,6 +112,13 @@ def test_an_adapter_is_measured_late_on_its_words_alone_or_where_it_answers(run,
     assert "--start-percent 1 is no share" in talk
 
 
+def test_what_changes_the_whole_picture_is_not_measured_where_it_answers(run, desk) -> None:
+    code, _, talk = run("evaluate", "one.safetensors", "--attribute", "sd15/old", "--local")
+    assert code == 1
+    assert "old changes the whole picture" in " ".join(talk.split())
+    assert "hint: leave --local out" in " ".join(talk.split())
+
+
 def test_compare_says_which_differences_are_real_and_writes_nothing(run, desk) -> None:
     before = set(desk.iterdir())
     code, said, talk = run("compare", "one.safetensors", "two.safetensors")
