@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
 
 PLAIN_COPY = """
 import sys, time
