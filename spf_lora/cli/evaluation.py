@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spf_lora.cli.acting import check_local, check_start, starts_of
-from spf_lora.cli.generate import check_base
 from spf_lora.cli.progress import drawing
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import MeasureError
@@ -98,6 +97,7 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     check_start(asked.start_percent)
     hush()
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.adapters.format.card import from_metadata
 
     adapters = [read_adapter(path) for path in paths]
@@ -113,8 +113,8 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
 
     words_alone = [attribute.target_text] if asked.exact else []
     base = load_base(asked.base)
-    for path, adapter in zip(paths, adapters, strict=True):
-        check_base(adapter, base, path)
+    for path, card in zip(paths, cards, strict=True):
+        refuse_other_base(card, path, base.id, of=base.name)
     judge = _judge(asked, attribute, base)
     results = []
     for path, adapter, start in zip(paths, adapters, starts, strict=True):

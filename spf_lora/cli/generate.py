@@ -16,12 +16,11 @@ from spf_lora.cli.acting import (
     starts_of,
 )
 from spf_lora.cli.quiet import hush
-from spf_lora.errors import AdapterFileError, PromptError
+from spf_lora.errors import PromptError
 from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.format.adapter_file import Adapter
-    from spf_lora.base.load import Base
+    pass
 
 
 def generate(
@@ -91,22 +90,6 @@ def parse_adapter(text: str) -> tuple[Path, float]:
     return resolve(name), strength
 
 
-def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
-    """Refuse an adapter whose card says it was trained on another base.
-
-    Raises:
-        AdapterFileError: it was.
-    """
-    from spf_lora.adapters.format.card import from_metadata
-
-    card = from_metadata(adapter.metadata)
-    if card is not None and card.base_id and card.base_id != base.id:
-        raise AdapterFileError(
-            f"{path} was trained on the base {card.base_id}, but {base.name} is {base.id}",
-            hint="name the base it was trained on with --base, or train it again on this one",
-        )
-
-
 def _draw(
     prompt: str,
     asked: list[tuple[Path, float]],
@@ -122,6 +105,7 @@ def _draw(
     import io
 
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.base.texts import cut_off
@@ -133,7 +117,7 @@ def _draw(
     adapters = [read_adapter(path) for path in paths]
     model = load_base(spec[0], tokenizer=spec[1])
     for path, adapter in zip(paths, adapters, strict=True):
-        check_base(adapter, model, path)
+        refuse_other_base(from_metadata(adapter.metadata), path, model.id, of=model.name)
     if lost := cut_off(model.tokenizer, prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
     starts = starts_of(start_percent, [from_metadata(one.metadata) for one in adapters], paths)

@@ -68,12 +68,13 @@ def compare(parts: "list[Part]", merged: Path, model: "Base") -> "list[Kept]":
         AdapterFileError: the merged file is of another base.
     """
     from spf_lora.adapters.format.adapter_file import read_adapter
-    from spf_lora.cli.generate import check_base
+    from spf_lora.adapters.format.base_match import refuse_other_base
+    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.merge_retention import PROMPTS, STEPS, measure_kept
 
     adapter = read_adapter(merged)
-    check_base(adapter, model, merged)
+    refuse_other_base(from_metadata(adapter.metadata), merged, model.id, of=model.name)
     return measure_kept(
         model,
         parts,

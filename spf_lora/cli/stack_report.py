@@ -107,6 +107,7 @@ def _measure(
 
 def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Learned":
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.evaluate.incremental import Learned
 
     if known.card is None:
@@ -114,11 +115,7 @@ def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Le
             f"{known.name} has no card, so nobody knows what it teaches",
             hint="a report needs adapters that spf-lora trained",
         )
-    if known.card.base_id and known.card.base_id != base_id:
-        raise StackError(
-            f"{known.name} was trained on the base {known.card.base_id}, this is {base_id}",
-            hint="name its base with --base",
-        )
+    refuse_other_base(known.card, known.name, base_id)
     adapter = read_adapter(known.path)
     return Learned(known.name, known.card.attribute, adapter, strength, start)
 

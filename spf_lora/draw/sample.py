@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
+from spf_lora.draw.pixels import pictures_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
@@ -80,10 +80,7 @@ def sample_latents(
 @torch.no_grad()
 def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """Return the pictures of scaled latents."""
-    pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
-    eight_bit = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows: np.ndarray = eight_bit.permute(0, 2, 3, 1).cpu().numpy()  # (batch, h, w, 3)
-    return [Image.fromarray(row) for row in rows]
+    return pictures_of(base.vae.decode(latents / base.vae.config.scaling_factor).sample)
 
 
 def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, gap: int = 2) -> Image.Image:

@@ -23,11 +23,12 @@ from spf_lora.data.captions import join_phrases, split_phrases
 from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS
 from spf_lora.draw.act import acting
 from spf_lora.draw.late import stages
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import GUIDANCE
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
-from spf_lora.evaluate.judges.world import to_pixels, world_judge
+from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
@@ -274,7 +275,7 @@ def _mean(draws: Sequence[Draw], number: str) -> float:
 
 @torch.no_grad()
 def _beliefs(cells: _Cells, keys: Sequence[str], asked: int) -> float:
-    pictures = [to_pixels(read_picture(cells.gallery, key)) for key in keys]
+    pictures = [pixels_of(read_picture(cells.gallery, key)) for key in keys]
     judge = world_judge(cells.learned[asked].attribute)
     return float(judge.belief(torch.stack(pictures)).mean())
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from spf_lora.draw.late import stages
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture, write_content
 from spf_lora.evaluate.judges.judge import Judge, Truth
-from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.paint import Painter, Wanted
 from spf_lora.evaluate.protocol import Case, other_seed
 from spf_lora.evaluate.result import Draw
@@ -52,7 +52,7 @@ class Plan:
                 read_picture(paint.folder, paint.key(Wanted(case.base_prompt, seed)))
                 for seed in case.seeds
             ]
-            truths = judge.truths(torch.stack([to_pixels(picture) for picture in before]))
+            truths = judge.truths(torch.stack([pixels_of(picture) for picture in before]))
             for index, (seed, truth) in enumerate(zip(case.seeds, truths, strict=True)):
                 fixed = {
                     "I0": Wanted(case.base_prompt, seed),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.judges.judge import Judge
-from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.numbers import Pixels, load_pixels
 from spf_lora.evaluate.result import CHANNELS, Draw, SelfTest
 from spf_lora.evaluate.statistics import bootstrap_weights, channels, harmonic, sums_of
@@ -32,7 +32,7 @@ def selftests(draws: Sequence[Draw], judge: Judge, folder: Path) -> Iterator[Sel
     yield SelfTest("same picture", "the base model against itself has P = 0", same, same == 0)
     copy = float(harmonic(np.array([0.0]), np.array([same]))[0])
     yield SelfTest("doing nothing", "a copy of the base's picture has H = 0", copy, copy == 0)
-    second = torch.stack([to_pixels(read_picture(folder, d.pictures["Iy"])) for d in some])
+    second = torch.stack([pixels_of(read_picture(folder, d.pictures["Iy"])) for d in some])
     other = _moved(judge, pixels, second, ceiling)
     yield SelfTest(
         "another seed", "another sample has P about 1 (0.7 to 1.3)", other, 0.7 <= other <= 1.3
@@ -81,7 +81,7 @@ def _true_edit(
     """Let the renderer add the attribute to its own portraits: no pollution, full response."""
     if pixels.truth is None or any("plain" not in draw.pictures for draw in draws):
         return
-    plain = torch.stack([to_pixels(read_picture(folder, d.pictures["plain"])) for d in draws])
+    plain = torch.stack([pixels_of(read_picture(folder, d.pictures["plain"])) for d in draws])
     polluted = _moved(judge, replace(pixels, i0=plain), pixels.truth, ceiling)
     yield SelfTest(
         "true edit, pollution", "the renderer's own edit has P about 0 (at most 0.1)", polluted,
