@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spf_lora.cli import out
-from spf_lora.cli.adapters import table
+from spf_lora.cli.out import table
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import CheckFailedError, MeasureError
 
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from spf_lora.merge.sources import Source
 
 _COLUMNS = (
-    "adapter", "asked for", "response", "merged", "pollution", "merged", "leakage", "merged"
-)  # fmt: skip
+    "adapter",
+    "asked for",
+    "response",
+    "merged",
+    "pollution",
+    "merged",
+    "leakage",
+    "merged",
+)
 
 
 def check_parts(names: Sequence[str], sources: "Sequence[Source]") -> None:
@@ -90,11 +97,12 @@ def as_table(rows: "list[Kept]") -> str:
     """Return the comparison for people."""
     cells = [
         [
-            row.name, row.attribute,
+            row.name,
+            row.attribute,
             *(one.text() for pair in (row.response, row.pollution, row.leakage) for one in pair),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return table([list(_COLUMNS), *cells])
 
 

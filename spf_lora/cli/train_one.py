@@ -106,9 +106,14 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
         return
     cache = TensorCache(cache_folder())
     trainer = build_trainer(
-        settings, base, examples, checkpoint=job.checkpoint, under=under, processes=siblings,
+        settings,
+        base,
+        examples,
+        checkpoint=job.checkpoint,
+        under=under,
+        processes=siblings,
         cache=cache,
-    )  # fmt: skip
+    )
     tell_of(cache)
     done = trainer.resume() if begun else 0
     if siblings.first:

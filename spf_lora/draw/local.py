@@ -18,7 +18,7 @@ import torch
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
-from spf_lora.draw.sample import Step, sample_latents
+from spf_lora.draw.sample import SamplerStep, sample_latents
 from spf_lora.method.control_map import control_map, relative, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
@@ -40,10 +40,17 @@ class Asking(NamedTuple):
 
 @torch.no_grad()
 def sample_locally(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    within: torch.Tensor, acting: Callable[[], AbstractContextManager[None]],
-    each: Sequence[Asking] = (), late: Sequence[Late] = (),
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]],
+    each: Sequence[Asking] = (),
+    late: Sequence[Late] = (),
+) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w), as `sample_latents` does.
 
     Args:
@@ -66,7 +73,7 @@ def sample_locally(
         region = torch.maximum(region, _region(base, draw, before, within, asking))
     track = iter(before)
 
-    def put_back(step: Step) -> torch.Tensor:
+    def put_back(step: SamplerStep) -> torch.Tensor:
         return torch.lerp(next(track).latents, step.latents, region)
 
     with acting():
@@ -74,9 +81,12 @@ def sample_locally(
 
 
 def _region(
-    base: Base, draw: Callable[..., torch.Tensor], before: Sequence[Step], within: torch.Tensor,
+    base: Base,
+    draw: Callable[..., torch.Tensor],
+    before: Sequence[SamplerStep],
+    within: torch.Tensor,
     asking: Asking,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
     states, acting, late = asking
     both = torch.cat([encode(base, [""]).expand_as(states), states])
@@ -91,11 +101,11 @@ def _region(
 
 def _followed(
     draw: Callable[..., torch.Tensor], states: torch.Tensor, late: Sequence[Late] = ()
-) -> list[Step]:
+) -> list[SamplerStep]:
     """Return every step of a picture."""
-    track: list[Step] = []
+    track: list[SamplerStep] = []
 
-    def follow(step: Step) -> torch.Tensor:
+    def follow(step: SamplerStep) -> torch.Tensor:
         track.append(step)
         return step.latents
 
@@ -104,7 +114,7 @@ def _followed(
 
 
 def _apart(
-    base: Base, steps: Sequence[Step], states: torch.Tensor, late: Sequence[Late]
+    base: Base, steps: Sequence[SamplerStep], states: torch.Tensor, late: Sequence[Late]
 ) -> torch.Tensor:
     """Return how far another model's pictures are from these, (batch, 1, h, w), on average 1.
 

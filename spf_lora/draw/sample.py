@@ -1,6 +1,7 @@
 """Draw pictures: DDIM with classifier-free guidance, one noise per seed, whatever the batch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,25 @@ from spf_lora.errors import PromptError
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
+        batch_size: pictures drawn at once.
+    """
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    batch_size: int = BATCH
+
+
+SAMPLING = Sampling()
+
+
+class SamplerStep(NamedTuple):
     """One step of a sampler.
 
     Attributes:
@@ -42,10 +61,16 @@ def start_noise(
 
 @torch.no_grad()
 def sample_latents(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    size: tuple[int, int] | None = None, late: Sequence[Late] = (),
-    after: Callable[[Step], torch.Tensor] | None = None,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    size: tuple[int, int] | None = None,
+    late: Sequence[Late] = (),
+    after: Callable[[SamplerStep], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square. With `late` the states come
@@ -73,7 +98,7 @@ def sample_latents(
         guided = without + guidance * (with_text - without)
         noisy, latents = latents, base.scheduler.step(guided, t, latents, return_dict=False)[0]
         if after:
-            latents = after(Step(t, noisy, with_text, latents))
+            latents = after(SamplerStep(t, noisy, with_text, latents))
     return latents
 
 

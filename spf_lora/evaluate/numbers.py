@@ -94,9 +94,14 @@ def load_pixels(draws: Sequence[Draw], folder: Path) -> Pixels:
     region = rows("region")[:, :1]  # (batch, 1, h, w), 1 inside, -1 outside
     has_truth = all("truth" in draw.pictures for draw in draws)
     return Pixels(
-        rows("I0"), rows("Ic"), rows("I1"), rows("Ib"), rows("Iz"), (region < 0).float(),
+        rows("I0"),
+        rows("Ic"),
+        rows("I1"),
+        rows("Ib"),
+        rows("Iz"),
+        (region < 0).float(),
         rows("truth") if has_truth else None,
-    )  # fmt: skip
+    )
 
 
 def with_pollution(draws: Sequence[Draw], channels: Sequence[str]) -> list[Draw]:

@@ -15,7 +15,7 @@ from spf_lora.evaluate.result import Draw
 
 
 @dataclass(frozen=True)
-class Plan:
+class PicturePlan:
     """The pictures of a run.
 
     Attributes:
@@ -40,8 +40,9 @@ class Plan:
                     wanted.append(Wanted(case.base_prompt, other))
                 for strength in self.strengths:
                     wanted += [
-                        self._asking(case, seed, strength), self._silent(case, seed, strength)
-                    ]  # fmt: skip
+                        self._asking(case, seed, strength),
+                        self._silent(case, seed, strength),
+                    ]
         return wanted
 
     def draws(self, paint: Painter, judge: Judge) -> list[Draw]:

@@ -70,9 +70,11 @@ def _growing(judge: Judge, pixels: Pixels, ceiling: Means) -> SelfTest:
     ]
     smallest = round(min(b - a for a, b in pairwise(levels)), 6)
     return SelfTest(
-        "growing change", "P rises with every step from a picture to another seed's "
-        "(smallest rise)", smallest, smallest > 0,
-    )  # fmt: skip
+        "growing change",
+        "P rises with every step from a picture to another seed's (smallest rise)",
+        smallest,
+        smallest > 0,
+    )
 
 
 def _true_edit(
@@ -84,20 +86,22 @@ def _true_edit(
     plain = torch.stack([pixels_of(read_picture(folder, d.pictures["plain"])) for d in draws])
     polluted = _moved(judge, replace(pixels, i0=plain), pixels.truth, ceiling)
     yield SelfTest(
-        "true edit, pollution", "the renderer's own edit has P about 0 (at most 0.1)", polluted,
+        "true edit, pollution",
+        "the renderer's own edit has P about 0 (at most 0.1)",
+        polluted,
         polluted <= 0.1,
-    )  # fmt: skip
+    )
     with torch.no_grad():
         seen = float((judge.belief(pixels.truth) - judge.belief(plain)).mean())
     yield SelfTest(
-        "true edit, response", "and is seen: the judge believes in the attribute, at least 0.9 "
-        "more than without it", round(seen, 6), seen >= 0.9,
-    )  # fmt: skip
+        "true edit, response",
+        "and is seen: the judge believes in the attribute, at least 0.9 more than without it",
+        round(seen, 6),
+        seen >= 0.9,
+    )
 
 
-def _shuffled(
-    draws: Sequence[Draw], prompts: int, strengths: tuple[float, float]
-) -> SelfTest:  # fmt: skip
+def _shuffled(draws: Sequence[Draw], prompts: int, strengths: tuple[float, float]) -> SelfTest:
     """Swap adapter and control of random prompts: the excess must then be a chance finding.
 
     Its 95 % interval should miss zero in 5 % of the shuffles; with few prompts a percentile
@@ -115,6 +119,9 @@ def _shuffled(
         missed += bool(low > 0 or high < 0)
     share = missed / _SHUFFLES
     return SelfTest(
-        "shuffled labels", "with adapter and control swapped at random the excess is about 0 "
-        "(its interval misses 0 in at most 15 % of shuffles)", share, share <= 0.15,
-    )  # fmt: skip
+        "shuffled labels",
+        "with adapter and control swapped at random the excess is about 0 "
+        "(its interval misses 0 in at most 15 % of shuffles)",
+        share,
+        share <= 0.15,
+    )

@@ -74,9 +74,14 @@ def test_lab_agrees_with_known_colours() -> None:
     # sRGB red, green, blue, white, black; CIE Lab D65 from Lindbloom's tables, two decimals
     rgb = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]])
     known = np.array(
-        [[53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86], [100, 0, 0],
-         [0, 0, 0]]
-    )  # fmt: skip
+        [
+            [53.24, 80.09, 67.20],
+            [87.73, -86.18, 83.18],
+            [32.30, 79.19, -107.86],
+            [100, 0, 0],
+            [0, 0, 0],
+        ]
+    )
     found = lab(rgb.T[None, :, :, None].float() / 127.5 - 1)[0, :, :, 0].T
     np.testing.assert_allclose(found, known, atol=0.05)
 
