@@ -1,43 +1,19 @@
-"""Which prompts must stay as they are, and which text states choose the selective subspace."""
+"""Which text states choose the selective subspace, and what keeps an adapter to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
 from spf_lora.data.captions import full_prompt, has_target
-from spf_lora.method.protect import Subspace, choose_subspace
+from spf_lora.method.protect import LEAST_SELECTIVE, Subspace, choose_subspace, project_
 from spf_lora.method.tokens import token_groups
-from spf_lora.recipe.schema import Attribute
+from spf_lora.recipe.files import list_recipes
+from spf_lora.recipe.load import load_recipe
+from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import Below
-
-
-def taught(under: Below) -> list[Attribute]:
-    """Return the attributes of the adapters that are on; those without a card say none."""
-    cards = [known.card for known, _ in under.members if known.card]
-    return [attribute_of(card) for card in cards if card.target_text]
-
-
-def protected_prompts(
-    prompts: Sequence[str], attribute: Attribute, under: Below
-) -> list[tuple[str, str]]:
-    """Return the prompts that the base draws itself, without and with the target.
-
-    With nothing below they are the base prompts. With adapters below, each in turn is asked for
-    too, so that the new adapter learns to leave alone what they draw, and to come to it when both
-    are asked for; every so many prompts ask for none of them.
-    """
-    others = taught(under)
-    found = []
-    for index, prompt in enumerate(prompts):
-        turn = index % (len(others) + 1)
-        asked = full_prompt(prompt, others[turn - 1]) if turn else prompt
-        if has_target(asked, attribute):  # what the other is called means the target too
-            asked = prompt
-        found.append((asked, full_prompt(asked, attribute)))
-    return found
+from spf_lora.training.teach import taught
 
 
 def subspace_of_prompts(
@@ -88,3 +64,35 @@ def _door_states(
         wanted = {"padding": padding, "target": ~matched, "both": padding | ~matched}[door]
         found.append(encode(base, [full_text])[0][wanted.to(base.device)])
     return found
+
+
+def kept_to_subspace(
+    recipe: Recipe, base: Base, prompts: Sequence[str], under: Below,
+    parameters: Mapping[str, torch.nn.Parameter],
+) -> tuple[Callable[[], None], tuple[str, ...]]:  # fmt: skip
+    """Choose what keys and values may read; return what keeps them to it, and what to tell."""
+    if recipe.adapter.subspace == 0 or recipe.training.method != "ours":
+        return lambda: None, ()
+    chosen = subspace_of_prompts(
+        base, prompts, [full_prompt(p, recipe.attribute) for p in prompts],
+        others=_other_prompts(recipe, prompts, under), door=recipe.adapter.door,
+        rank=recipe.adapter.subspace,
+    )  # fmt: skip
+    found = (
+        f"keys and values read what asks for it {chosen.selectivity:.0f} times as strongly as "
+        f"what does not; at most {chosen.leak:.2%} of a state that does not ask gets through"
+    )
+    if chosen.selectivity < LEAST_SELECTIVE:
+        return lambda: None, (f"{found}: too little to choose by, so they read everything",)
+    project_(parameters, chosen.basis, lengths=True)
+    return lambda: project_(parameters, chosen.basis), (found,)
+
+
+def _other_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[str]:
+    """Return prompts that ask for other attributes: those of the other recipes and of `under`."""
+    others = []
+    known = [load_recipe(path).attribute for path in list_recipes(shipped_only=True).values()]
+    for other in {one.target_text: one for one in (*known, *taught(under))}.values():
+        if other.name != recipe.attribute.name:
+            others += [full_prompt(p, other) for p in prompts[::4]]
+    return [p for p in others if not has_target(p, recipe.attribute)]
