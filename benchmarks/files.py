@@ -45,7 +45,7 @@ print(time.perf_counter() - began)
 CONVERT = """
 import re, sys, time
 from pathlib import Path
-from spf_lora.adapters.rewrite import convert
+from spf_lora.adapters.format.rewrite import convert
 began = time.perf_counter()
 convert(Path(sys.argv[1]), Path(sys.argv[2]), layout=sys.argv[3], dtype=None, overwrite=True)
 print(time.perf_counter() - began)

@@ -3,8 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from spf_lora.adapters.attach import adapter_off, attach_trainable, trained_adapter
+from spf_lora.base.load import load_base
 from spf_lora.data.worlds.portraits import caption, phrases, region, render, unbiased
 from spf_lora.draw.weights import attached
 from spf_lora.errors import AdapterFileError, CheckpointError, TrainingError
@@ -31,10 +33,6 @@ SETTINGS = MapSettings(area_cap=0.4, decay=0.8)
 @pytest.fixture(scope="module")
 def drawn(tiny_folder, few_draws):
     """The tensors of five portraits; their twins are drawn once."""
-    from PIL import Image
-
-    from spf_lora.base.load import load_base
-
     rng = random.Random(0)
     people = [unbiased(rng) for _ in range(5)]
     return prepare(

@@ -159,7 +159,7 @@ def test_a_damaged_card_does_not_hide_the_adapter(files):
 
 MEASURE = """
 import re, sys
-from spf_lora.adapters.file import read_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.errors import SpfError
 for path in sys.argv[1:]:
     try:

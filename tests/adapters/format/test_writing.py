@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from root import ROOT
 
+from spf_lora.adapters import number_formats
 from spf_lora.adapters.format import scaling
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.format.hashes import autov2, autov3, content_id, tensor_sha256
@@ -118,8 +119,8 @@ def test_every_folded_scale_is_a_power_of_two_and_padding_less_than_doubles(modu
 def test_the_table_of_16_bit_products_is_the_multiplication(scale, dtype):
     bits = np.arange(0, 1 << 16, 7, dtype=np.uint16)
     stored = bits.view(np.float16) if dtype == "F16" else bits
-    found = scaling._scaled(stored, scale, dtype, 1.0)
-    wanted = scaling._multiplied(stored, scale, dtype, 1.0)
+    found = number_formats._scaled(stored, scale, dtype, 1.0)
+    wanted = number_formats._multiplied(stored, scale, dtype, 1.0)
     assert np.array_equal(found.view(np.uint16), wanted.view(np.uint16))
 
 
@@ -127,7 +128,7 @@ def test_bf16_rounds_to_nearest_even_as_torch_does():
     torch = pytest.importorskip("torch")
     values = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     values[:3] = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8)]  # halfway, both ways
-    found = widen_bf16(scaling.to_stored(values, "BF16", "x"))
+    found = widen_bf16(number_formats.to_stored(values, "BF16", "x"))
     assert np.array_equal(found, torch.tensor(values).bfloat16().float().numpy())
 
 
