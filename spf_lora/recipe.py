@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from spf_lora.documents import parse_toml, read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe_files import FAMILIES as FAMILIES
 from spf_lora.recipe_files import find_recipe as find_recipe
@@ -23,7 +24,6 @@ from spf_lora.strict import (
     check_table,
     did_you_mean,
     missing_keys,
-    parse_toml,
     required,
     setting,
 )
@@ -39,6 +39,7 @@ _SLUG = Shape(r"[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, words joined
 _PHRASE = Shape(r"[^\s,]+( [^\s,]+)*", "one phrase: no comma, no space at its ends, none doubled")
 _NAME = Shape(r"\S(.*\S)?", "a name without space at its ends")
 _MAX_SEED = 2**32 - 1
+_MOST_BYTES = 256 << 10  # of a recipe's file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,7 +311,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
             f"recipe {path} does not exist",

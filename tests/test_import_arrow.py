@@ -22,6 +22,7 @@ LAYERS = (
     {"recipe"},
     {"recipe_files"},
     {"atomic", "shipped", "strict"},
+    {"documents"},
     {"errors"},
     {"__init__"},
 )

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from spf_lora.adapters.module import Array, Shape
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError
-from spf_lora.strict import is_unicode
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 8192

@@ -18,8 +18,8 @@ from spf_lora.cli.starting import (
     check_start,
     starts_of,
 )
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError, PromptError
-from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
     from torch import Tensor
