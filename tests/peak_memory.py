@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from root import ROOT
+
 STATUS = Path("/proc/self/status")
 
 _SETUP = """
@@ -37,7 +39,7 @@ for word in sys.argv[1:]:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         capture_output=True, text=True, check=False, timeout=600,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [float(line) for line in done.stdout.splitlines()]

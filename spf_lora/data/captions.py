@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 _TIES = r"(?:with|wearing|having|has|sporting|in|and)"
 _ARTICLES = r"(?:an?|the|his|her|their)"

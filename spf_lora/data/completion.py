@@ -20,7 +20,7 @@ from spf_lora.data.captions import (
 )
 from spf_lora.documents import read_toml
 from spf_lora.errors import RecipeError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 from spf_lora.shipped import shipped_folder
 
 NONE = "none"

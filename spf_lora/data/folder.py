@@ -17,7 +17,7 @@ from spf_lora.data.listing import LEAVES, Caption, leaves, list_folder
 from spf_lora.data.pictures import LARGEST_PX as LARGEST_PX
 from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 _RATIO_TOLERANCE = 0.02  # a mask may be a smaller copy; its sides are whole pixels
 
