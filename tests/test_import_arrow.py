@@ -30,6 +30,7 @@ ROOMS = (
     {"base"},
     {"recipe"},
     {"atomic", "shipped", "strict"},
+    {"documents"},
     {"errors"},
     {"__init__"},
 )
