@@ -27,11 +27,12 @@ import numpy as np
 import torch
 
 from spf_lora.adapters.attach import PRESETS
-from spf_lora.adapters.file import write_adapter
+from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import Base, load_base
-from spf_lora.base.sample import BATCH
-from spf_lora.evaluate.pictures import painter
+from spf_lora.draw.act import NOTHING
+from spf_lora.draw.sample import BATCH
+from spf_lora.evaluate.paint import painter
 from spf_lora.evaluate.plan import Plan
 from spf_lora.evaluate.protocol import held_out_cases
 
@@ -94,7 +95,7 @@ def overhead(base: Base, steps: int, rounds: int) -> dict[str, Any]:
     asked = list(dict.fromkeys(wanted))[:BATCH]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            brush = painter(base, None, folder=Path(folder), steps=steps)
+            brush = painter(base, NOTHING, folder=Path(folder), steps=steps)
             bare = unet_seconds(base, steps)
             begun = time.process_time()
             assert brush.draw(asked) == BATCH

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
 
 PLAIN_COPY = """
 import sys, time
@@ -45,7 +45,7 @@ print(time.perf_counter() - began)
 CONVERT = """
 import re, sys, time
 from pathlib import Path
-from spf_lora.adapters.rewrite import convert
+from spf_lora.adapters.format.rewrite import convert
 began = time.perf_counter()
 convert(Path(sys.argv[1]), Path(sys.argv[2]), layout=sys.argv[3], dtype=None, overwrite=True)
 print(time.perf_counter() - began)

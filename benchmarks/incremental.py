@@ -23,8 +23,8 @@ from typing import Any
 from files import environment
 from methods import METHODS as RIVALS
 
-from spf_lora.adapters.onto import Below
-from spf_lora.adapters.stack import Known, look
+from spf_lora.registry.onto import Below
+from spf_lora.registry.stack import Known, look
 
 RESULTS = Path(__file__).parent / "results" / "incremental"
 MARKS = "<!-- incremental: begin -->", "<!-- incremental: end -->"
@@ -104,7 +104,7 @@ def _arguments() -> Any:
 
 
 def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) -> None:
-    from spf_lora.adapters.file import read_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.base.load import load_base
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.incremental import Learned, measure_incremental
@@ -170,10 +170,11 @@ def _train(
     changes: tuple[str, ...], attribute: str, learned: list[Known], seed: int, steps: int | None,
     path: Path,
 ) -> float:  # fmt: skip
-    from spf_lora.adapters.attach import attached
-    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
-    from spf_lora.recipe import find_recipe, load_recipe
+    from spf_lora.draw.weights import attached
+    from spf_lora.recipe.files import find_recipe
+    from spf_lora.recipe.load import load_recipe
     from spf_lora.training.build import build_trainer, load_examples, with_steps
     from spf_lora.training.finish import finished_adapter
 

@@ -20,11 +20,12 @@ from PIL import Image, ImageDraw
 from torch.nn.functional import adaptive_max_pool2d
 
 from spf_lora.adapters.attach import adapter_off
-from spf_lora.adapters.file import read_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.base.clip import load_clip
 from spf_lora.base.load import load_base
 from spf_lora.method.control_map import answer, control_map
-from spf_lora.recipe import find_recipe, load_recipe
+from spf_lora.recipe.files import find_recipe
+from spf_lora.recipe.load import load_recipe
 from spf_lora.training.build import build_trainer, load_examples
 from spf_lora.training.relevance import relevances
 from spf_lora.training.witness import surprises

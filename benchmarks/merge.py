@@ -31,7 +31,7 @@ from files import environment
 
 from spf_lora.adapters import sd15
 from spf_lora.adapters.factors import decompose
-from spf_lora.adapters.file import Adapter, Module, open_adapter, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, open_adapter, write_adapter
 
 WEIGHTS = (1.0, 0.8)
 DENSE_NAME, THEIR_SVD = "dense reference, rank 16", "sd-scripts svd_merge_lora, rank 16"

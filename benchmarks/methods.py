@@ -135,12 +135,13 @@ def _measure(
 ) -> dict[str, Any]:
     import torch
 
-    from spf_lora.adapters.card import from_metadata
+    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.protocol import held_out_cases
     from spf_lora.evaluate.run import evaluate
-    from spf_lora.recipe import find_recipe, load_recipe, recipe_hash
+    from spf_lora.recipe.files import find_recipe
+    from spf_lora.recipe.load import load_recipe, recipe_hash
     from spf_lora.training.build import load_examples
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
@@ -187,7 +188,7 @@ def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
     """Return the adapter and what its training cost, which is not told of one in the folder."""
     import torch
 
-    from spf_lora.adapters.file import read_adapter, write_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
     from spf_lora.training.build import build_trainer, run_id
     from spf_lora.training.finish import finished_adapter

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from spf_lora.evaluate.curve import MATCHED as LEVEL
-from spf_lora.evaluate.curve import draw_curve
+from spf_lora.evaluate.report.curve import MATCHED as LEVEL
+from spf_lora.evaluate.report.curve import draw_curve
 from spf_lora.evaluate.result import Figure, figure_name
 from spf_lora.evaluate.statistics import at_response
 from spf_lora.training.baselines import RIVALS

@@ -19,8 +19,8 @@ import numpy as np
 from files import environment
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata
 
 COMMANDS = {
     "list": ["list"],

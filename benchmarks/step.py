@@ -22,11 +22,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 import spf_lora
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.training.batch import Batch
-from spf_lora.training.measured import allocated_peak
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights
 from spf_lora.training.optim import make_optimizer
+from spf_lora.training.peak_memory import allocated_peak
+from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared
-from spf_lora.training.speed import set_up
 
 SETTINGS = MapSettings(area_cap=0.4, decay=0.8)
 

@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from spf_lora.adapters.attach import attached
-from spf_lora.adapters.card import from_metadata
-from spf_lora.adapters.file import read_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.card import from_metadata
 from spf_lora.base.load import EMBEDDED, load_base
-from spf_lora.base.sample import GUIDANCE, STEPS, sample
 from spf_lora.base.towers import load_probe
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+from spf_lora.draw.act import draw
+from spf_lora.draw.sample import GUIDANCE, STEPS
+from spf_lora.draw.weights import attached
 from spf_lora.training.encoders import picture_tensor
 
 TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes", "numpy")
@@ -61,7 +62,7 @@ def measure(attribute: str, file: Path, count: int) -> dict[str, Any]:
     full = [caption(p, (attribute,)) for p in people]
 
     def classes(prompts: list[str]) -> dict[str, np.ndarray]:
-        pictures = sample(base, prompts, seeds)
+        pictures = draw(base, prompts, seeds)
         with torch.no_grad():
             logits = probe(torch.stack([picture_tensor(p, base.resolution) for p in pictures]))
         return {name: row.argmax(1).numpy() for name, row in logits.items()}

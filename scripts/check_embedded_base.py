@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from embedded.clip import phrase_table, truth
 from embedded.worlds import World, labels, make_world
 from spf_lora.base.load import EMBEDDED, Base, load_base
-from spf_lora.base.sample import GUIDANCE, STEPS, contact_sheet, sample
 from spf_lora.base.towers import Clip, Probe, load_probe
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+from spf_lora.draw.act import draw
+from spf_lora.draw.sample import GUIDANCE, STEPS, contact_sheet
 
 
 def pixels_of(pictures: list[Image.Image]) -> torch.Tensor:
@@ -90,7 +91,7 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     rng = random.Random("held-out captions")
     people = [unbiased(rng) for _ in range(count)]
     seeds = list(range(10_000, 10_000 + count))
-    pictures = sample(base, [caption(p) for p in people], seeds)
+    pictures = draw(base, [caption(p) for p in people], seeds)
     logits = probe(pixels_of(pictures))
     agreement = {
         name: round(
@@ -108,7 +109,7 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     }
     asked = {}
     for name in ATTRIBUTES:
-        shown = probe(pixels_of(sample(base, [caption(p, (name,)) for p in people], seeds)))
+        shown = probe(pixels_of(draw(base, [caption(p, (name,)) for p in people], seeds)))
         asked[name] = round(float((shown[name].argmax(1) == 1).float().mean()), 4)
     unasked = {a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in ATTRIBUTES}
     figures = {

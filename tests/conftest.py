@@ -75,12 +75,12 @@ def cli(monkeypatch, capsys):
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A registry folder and nothing else to find: no shipped, no user folder, an empty cwd."""
-    from spf_lora.adapters import registry
+    from spf_lora.registry import names
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    monkeypatch.delenv(names.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(registry, "shipped_folder", lambda _: tmp_path / "shipped")
+    monkeypatch.setattr(names, "shipped_folder", lambda _: tmp_path / "shipped")
     folder = tmp_path / "shelf"
     folder.mkdir()
     return folder

@@ -5,33 +5,43 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from root import ROOT
 
-PACKAGE = Path(__file__).parent.parent / "spf_lora"
+PACKAGE = ROOT / "spf_lora"
 
-# Top to bottom; a module may import from its own layer and from those below it.
-LAYERS = (
+# Top to bottom; a module may import from its own room and from those below it. A room within a
+# room has its own place: `evaluate.report` may import from `evaluate`, not the other way round.
+ROOMS = (
     {"__main__"},
     {"cli"},
-    {"studio"},
+    {"studio", "apps"},
+    {"evaluate.report", "evaluate.judges.photographs"},
     {"evaluate", "merge"},
+    {"evaluate.judges"},
     {"training"},
+    {"draw"},
     {"method"},
+    {"registry"},
+    {"adapters.check"},
+    {"adapters.format"},
     {"adapters"},
     {"data"},
+    {"data.sentences"},
+    {"data.worlds"},
     {"base"},
     {"recipe"},
-    {"recipe_files"},
     {"atomic", "shipped", "strict"},
     {"errors"},
     {"__init__"},
 )
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+RANK = {name: rank for rank, rooms in enumerate(ROOMS) for name in rooms}
 
 
 def room(module: str) -> str:
-    """Return the layer's name of a dotted module: "spf_lora.data.folder" is in "data"."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+    """Return the room of a dotted module: "spf_lora.data.worlds.portraits" is in "data.worlds"."""
+    parts = module.split(".")[1:]
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in RANK), parts[0] if parts else "__init__")
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -45,20 +55,32 @@ def imported(path: Path) -> Iterator[str]:
                 # `from spf_lora import x` imports a module, or a name of the package itself.
                 yield from (f"spf_lora.{n.name}" for n in node.names if n.name in RANK)
             elif node.module and node.module.startswith("spf_lora."):
-                yield node.module
+                # `from spf_lora.evaluate import report` imports from the room within.
+                yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def faults(source: str, target: str) -> bool:
-    """Tell whether an import between two layers points upwards or sideways."""
+    """Tell whether an import between two rooms points upwards or sideways."""
     return source != target and RANK[target] <= RANK[source]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file of ours."""
+    return ".".join(("spf_lora", *path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=module_of)
 def test_imports_point_downwards(path: Path) -> None:
-    own = room(".".join(("spf_lora", *path.relative_to(PACKAGE).with_suffix("").parts)))
-    assert own in RANK, f"{own} has no place in LAYERS: put it there"
+    own = room(module_of(path))
+    assert own in RANK, f"{own} has no place in ROOMS: put it there"
     wrong = [name for name in imported(path) if faults(own, room(name))]
     assert not wrong, f"{path.relative_to(PACKAGE)} imports upwards or sideways: {wrong}"
+
+
+def test_every_folder_has_its_own_place() -> None:
+    folders = {module_of(path.parent / "x").rpartition(".")[0] for path in PACKAGE.rglob("*.py")}
+    rooms = {name.removeprefix("spf_lora.") for name in folders - {"spf_lora"}}
+    assert rooms <= set(RANK), f"no place in ROOMS: {sorted(rooms - set(RANK))}"
 
 
 def test_upwards_and_sideways_are_told_from_downwards() -> None:
@@ -67,9 +89,17 @@ def test_upwards_and_sideways_are_told_from_downwards() -> None:
     assert faults("errors", "recipe")
     assert not faults("data", "base")
     assert not faults("data", "data")
+    assert faults("adapters.format", "adapters.check")
+    assert not faults("evaluate.report", "evaluate")
+
+
+def test_a_room_within_a_room_is_told_from_it() -> None:
+    assert room("spf_lora.evaluate.report.page") == "evaluate.report"
+    assert room("spf_lora.evaluate.run.evaluate") == "evaluate"
+    assert room("spf_lora.__init__") == "__init__"
 
 
 def test_imports_inside_functions_are_seen(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text("def f():\n    from spf_lora.cli import out\n    import spf_lora.data.folder\n")
-    assert set(imported(path)) == {"spf_lora.cli", "spf_lora.data.folder"}
+    assert set(imported(path)) == {"spf_lora.cli.out", "spf_lora.data.folder"}

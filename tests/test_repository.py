@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from root import ROOT
 
-ROOT = Path(__file__).parent.parent
 MAX_LINES = 400
 SLOW_MODULES = {"accelerate", "bitsandbytes", "diffusers", "peft", "torch", "transformers"}
 # Names that stand for any machine in examples, tests and explanations.

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from root import ROOT
 
 pytestmark = pytest.mark.usefixtures("few_draws")
-PAGE = Path(__file__).parent.parent / "docs" / "sd15.md"
+PAGE = ROOT / "docs" / "sd15.md"
 # The tiny model is no SD1.5, and a page's reader has hours where a test has seconds.
 FEWER = {
     "train": [
@@ -59,7 +60,8 @@ def test_every_command_of_the_page_runs(cli, photos, tiny_folder: Path) -> None:
 
 
 def test_what_the_page_says_of_settings_can_be_set() -> None:
-    from spf_lora.recipe import find_recipe, load_recipe
+    from spf_lora.recipe.files import find_recipe
+    from spf_lora.recipe.load import load_recipe
 
     changes = re.findall(r"--set ([a-z_.]+=\w+)", PAGE.read_text("utf-8"))
     assert len(changes) >= 5
@@ -70,10 +72,11 @@ def test_what_the_page_says_of_settings_can_be_set() -> None:
 def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
-    from spf_lora.adapters.attach import attached
-    from spf_lora.adapters.file import read_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.base.load import EMBEDDED, load_base
-    from spf_lora.base.sample import Late, sample, start_noise
+    from spf_lora.draw.act import acting, draw
+    from spf_lora.draw.prompts import Prompt
+    from spf_lora.draw.sample import start_noise
 
     embedded = load_base("embedded", device=torch.device("cpu"))
     shipped = PAGE.parent.parent / "adapters" / "demo" / "beard.safetensors"
@@ -96,9 +99,8 @@ def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeyp
     exec(code, known)
     ours = {}
     for start in (0.0, 0.3):
-        with attached(embedded.unet, [(read_adapter(shipped), 1.0)], start_percent=start):
-            late = [Late([before], start)]
-            picture = sample(embedded, [prompt], [7], steps=5, late=late)[0]
-            ours[start] = np.asarray(picture, dtype=int)
+        asks = Prompt(prompt, ((before, start),))
+        acts = acting(read_adapter(shipped), start_percent=start)
+        ours[start] = np.asarray(draw(embedded, [asks], [7], acts, steps=5)[0], dtype=int)
     assert np.abs(np.asarray(known["picture"], dtype=int) - ours[0.3]).max() <= 1
     assert np.abs(ours[0.0] - ours[0.3]).max() > 20

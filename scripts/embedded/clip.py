@@ -16,7 +16,7 @@ from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World, labels
 from spf_lora.base.towers import ImageTower
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS, partial_caption
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, partial_caption
 
 DIM, WIDTH, LAYERS, HEADS = 192, 192, 3, 6
 

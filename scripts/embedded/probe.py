@@ -15,7 +15,7 @@ from embedded.device import device, noise_like
 from embedded.loop import train
 from embedded.worlds import World, labels
 from spf_lora.base.towers import Probe
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS
 
 HEADS = {name: len(values) for name, values in FACTORS.items()} | dict.fromkeys(ATTRIBUTES, 2)
 REBUILT = 6000

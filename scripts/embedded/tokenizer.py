@@ -8,7 +8,7 @@ from pydoc_data import topics
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from spf_lora.data.portraits import ATTRIBUTES, caption, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, caption, unbiased
 
 VOCABULARY = 3072
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from embedded.device import device
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS, Portrait, phrases, render, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, Portrait, phrases, render, unbiased
 
 WEAK = tuple(name for name, a in ATTRIBUTES.items() if a.kind == "weak")
 

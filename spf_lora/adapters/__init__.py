@@ -1,1 +1,1 @@
-"""Adapter files: one canonical form in memory, every layout on disk."""
+"""An adapter in memory: its modules, their arithmetic, and training on a model."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spf_lora.adapters.module import Module
-from spf_lora.adapters.scaling import effective_up
+from spf_lora.adapters.number_formats import effective_up
 from spf_lora.errors import RecipeError
 
 Matrix = npt.NDArray[np.float64]

@@ -33,6 +33,20 @@ _FAMILY_WIDTHS = {
 }
 
 
+def block(module: str) -> str:
+    """Return the block that a module belongs to, for instance `unet.down_blocks.1`."""
+    parts = module.split(".")
+    if parts[0] == "text_encoder":
+        return f"text_encoder.{parts[4]}"
+    numbered = len(parts) > 2 and parts[2].isdigit()
+    return ".".join(parts[: 3 if numbered else 2])
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that counts: layer 2 before layer 10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in text.split(".")]
+
+
 @cache
 def weight_shapes(sizes: Sizes = SD15) -> dict[str, Shape]:
     """Return canonical name -> weight shape: (out, in) or (out, in, height, width)."""

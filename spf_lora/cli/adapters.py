@@ -9,7 +9,7 @@ from spf_lora.cli import out
 from spf_lora.errors import AdapterFileError, CheckFailedError, RegistryError
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.registry import Entry
+    from spf_lora.registry.names import Entry
 
 app = typer.Typer(help="The registry: adapters that can be called by name.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ _COLUMNS = ("name", "attribute", "target_text", "base_id", "parents", "size", "p
 @app.command("list")
 def list_(registry: Registry = None, as_json: Json = False) -> None:
     """List all adapters, each name once, where it is found first."""
-    from spf_lora.adapters import registry as reg
+    from spf_lora.registry import names as reg
 
     rows = [_row(entry) for entry in reg.entries(existing(registry))]
     if as_json:
@@ -46,8 +46,8 @@ def list_(registry: Registry = None, as_json: Json = False) -> None:
 @app.command()
 def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     """Show one adapter: card, modules, ranks, hashes and which apps will read it."""
-    from spf_lora.adapters import registry as reg
     from spf_lora.cli.inspect import inspect
+    from spf_lora.registry import names as reg
 
     inspect([reg.find(name, existing(registry)).path], as_json=as_json)
 
@@ -61,9 +61,9 @@ def add(
     registry: Registry = None,
 ) -> None:
     """Check an adapter and copy it into the registry."""
-    from spf_lora.adapters import registry_edit
+    from spf_lora.registry import edit
 
-    done = registry_edit.add(source, name or source.stem, registry)
+    done = edit.add(source, name or source.stem, registry)
     if done.rewritten:
         out.warn(f"{source} was written anew, not copied: {done.rewritten}")
     out.show(str(done.entry.path))
@@ -72,9 +72,9 @@ def add(
 @app.command()
 def remove(name: Name, registry: Registry = None, force: Force = False) -> None:
     """Move an adapter to the registry's trash folder."""
-    from spf_lora.adapters import registry_edit
+    from spf_lora.registry import edit
 
-    trashed = registry_edit.remove(name, registry, force=force)
+    trashed = edit.remove(name, registry, force=force)
     out.show(str(trashed))
     where = f" --registry {registry}" if registry else ""
     out.say(f"undo: spf-lora adapters add {trashed}{where}")
@@ -88,9 +88,9 @@ def rename(
     force: Force = False,
 ) -> None:
     """Give an adapter another name; the file itself stays as it is."""
-    from spf_lora.adapters import registry_edit
+    from spf_lora.registry import edit
 
-    out.show(str(registry_edit.rename(old, new, registry, force=force).path))
+    out.show(str(edit.rename(old, new, registry, force=force).path))
 
 
 @app.command()
@@ -102,7 +102,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read adapters whole; exit 3 if one is damaged or says what is not so."""
-    from spf_lora.adapters import registry as reg
+    from spf_lora.registry import names as reg
 
     folder = existing(registry)
     chosen = [reg.find(one, folder) for one in names] if names else list(reg.entries(folder))
@@ -134,7 +134,7 @@ def where(
     as_json: Json = False,
 ) -> None:
     """Show which folders are searched, in order, or where one adapter lies."""
-    from spf_lora.adapters import registry as reg
+    from spf_lora.registry import names as reg
 
     if name is not None:
         path = str(reg.find(name, registry).path)
@@ -167,7 +167,7 @@ def existing(registry: Path | None) -> Path | None:
 
 
 def _row(entry: "Entry") -> dict[str, Any]:
-    from spf_lora.adapters.peek import glance
+    from spf_lora.adapters.format.glance import glance
 
     fault = ""
     facts: dict[str, Any] = {}

@@ -8,7 +8,8 @@ import typer
 from spf_lora.cli import out
 from spf_lora.cli.adapters import Registry, existing, printable, table
 from spf_lora.errors import SpfError
-from spf_lora.recipe import FAMILIES, list_recipes, load_recipe
+from spf_lora.recipe.files import FAMILIES, list_recipes
+from spf_lora.recipe.load import load_recipe
 
 _COLUMNS = ("name", "target_text", "scope", "file")
 
@@ -52,8 +53,8 @@ def _trainable() -> list[dict[str, Any]]:
 
 
 def _trained(registry: Path | None) -> list[dict[str, Any]]:
-    from spf_lora.adapters.facts import inspect
-    from spf_lora.adapters.registry import entries
+    from spf_lora.adapters.check.facts import inspect
+    from spf_lora.registry.names import entries
 
     rows = []
     for entry in entries(registry):

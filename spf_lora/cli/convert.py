@@ -19,7 +19,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write an adapter in another layout; its content id stays the same."""
-    from spf_lora.adapters.rewrite import convert as run
+    from spf_lora.adapters.format.rewrite import convert as run
 
     done = run(source, target, layout=to, dtype=dtype, overwrite=force)
     for key in done.cleaned:

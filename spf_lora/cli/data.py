@@ -40,7 +40,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what training would see in a folder; exit 3 if it would stop there."""
-    from spf_lora.recipe import load_recipe, locate_recipe
+    from spf_lora.recipe.files import locate_recipe
+    from spf_lora.recipe.load import load_recipe
 
     if recipe is None and attribute is None:
         raise RecipeError("nothing says what is taught", hint="--attribute beard, or --recipe FILE")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from spf_lora.cli import out
-from spf_lora.recipe import Recipe
+from spf_lora.recipe.schema import Recipe
 
 _WORDS = {
     "weights": "frozen weights",

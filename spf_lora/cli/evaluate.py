@@ -9,8 +9,8 @@ from rich.table import Table
 
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
-from spf_lora.cli.measuring import Asked, measure, sweep
-from spf_lora.cli.starting import Exact, Local, StartPercent
+from spf_lora.cli.acting import Exact, Local, StartPercent
+from spf_lora.cli.evaluation import Asked, measure, sweep
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def _check_folder(folder: Path, *, force: bool) -> None:
 
 def _write(results: "list[Result]", folder: Path) -> None:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.page import write_page
-    from spf_lora.evaluate.summary import verdict
+    from spf_lora.evaluate.report.page import write_page
+    from spf_lora.evaluate.report.summary import verdict
 
     make_folder(folder)
     write_page(
@@ -154,7 +154,7 @@ def _write(results: "list[Result]", folder: Path) -> None:
 
 def _show(results: "list[Result]", outcomes: "list[Outcome]") -> None:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.summary import rows, told, verdict
+    from spf_lora.evaluate.report.summary import rows, told, verdict
 
     heads, lines = rows(results)
     table = Table(*heads, box=None)
@@ -180,7 +180,7 @@ def _number(value: float | None) -> str:
 
 def _for_programs(results: "list[Result]", outcomes: "list[Outcome]") -> dict[str, Any]:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.summary import verdict
+    from spf_lora.evaluate.report.summary import verdict
 
     return {
         "adapters": [

@@ -10,7 +10,7 @@ from spf_lora.cli import out
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from spf_lora.adapters.facts import Facts
+    from spf_lora.adapters.check.facts import Facts
 
 _BAR_CELLS = 24
 
@@ -24,7 +24,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show modules, ranks, norms, provenance, hashes and which apps will read a file."""
-    from spf_lora.adapters import facts
+    from spf_lora.adapters.check import facts
 
     found = [facts.inspect(file, whole=True if full else None) for file in files]
     if as_json:

@@ -67,10 +67,10 @@ def merge(
 ) -> None:
     """Merge adapters; the default is the exact weighted sum of what they do."""
     one_thread_each()
-    from spf_lora.adapters.registry import resolve
     from spf_lora.merge.execute import check_target, execute, predict
     from spf_lora.merge.plan import Settings, check_settings, make_plan
     from spf_lora.merge.sources import check_weights, open_sources
+    from spf_lora.registry.names import resolve
 
     if plan and (check or gate):
         raise RecipeError(

@@ -11,7 +11,7 @@ from spf_lora.errors import CheckFailedError, MeasureError
 
 if TYPE_CHECKING:
     from spf_lora.base.load import Base
-    from spf_lora.evaluate.kept import Kept, Part
+    from spf_lora.evaluate.merge_retention import Kept, Part
     from spf_lora.merge.sources import Source
 
 _COLUMNS = (
@@ -25,7 +25,7 @@ def check_parts(names: Sequence[str], sources: "Sequence[Source]") -> None:
     Raises:
         MeasureError: an adapter does not say what it teaches, or nobody can judge it.
     """
-    from spf_lora.data.portraits import ATTRIBUTES
+    from spf_lora.data.worlds.portraits import ATTRIBUTES
 
     for name, source in zip(names, sources, strict=True):
         if source.card is None or not source.card.attribute:
@@ -42,7 +42,7 @@ def check_parts(names: Sequence[str], sources: "Sequence[Source]") -> None:
 
 def parts_of(names: Sequence[str], sources: "Sequence[Source]") -> "list[Part]":
     """Return what went into a merge, each at its weight, to be asked for one by one."""
-    from spf_lora.evaluate.kept import Part
+    from spf_lora.evaluate.merge_retention import Part
     from spf_lora.merge.sources import as_adapter
 
     return [
@@ -67,17 +67,22 @@ def compare(parts: "list[Part]", merged: Path, model: "Base") -> "list[Kept]":
         MeasureError: an attribute cannot be judged.
         AdapterFileError: the merged file is of another base.
     """
-    from spf_lora.adapters.file import read_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.cli.generate import check_base
-    from spf_lora.evaluate import kept
     from spf_lora.evaluate.gallery import cache_folder
+    from spf_lora.evaluate.merge_retention import PROMPTS, STEPS, measure_kept
 
     adapter = read_adapter(merged)
     check_base(adapter, model, merged)
-    return kept.measure_kept(
-        model, parts, adapter, gallery=cache_folder(), prompts=kept.PROMPTS, steps=kept.STEPS,
+    return measure_kept(
+        model,
+        parts,
+        adapter,
+        gallery=cache_folder(),
+        prompts=PROMPTS,
+        steps=STEPS,
         tell=out.say,
-    )  # fmt: skip
+    )
 
 
 def as_table(rows: "list[Kept]") -> str:
@@ -115,7 +120,7 @@ def refuse_failed(rows: "list[Kept]") -> None:
     Raises:
         CheckFailedError: a part failed.
     """
-    from spf_lora.evaluate.kept import CLAIM
+    from spf_lora.evaluate.merge_retention import CLAIM
 
     failed = [row.name for row in rows if not row.passed]
     if failed:

@@ -21,7 +21,7 @@ def metadata(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a file's text entries, or rewrite them in place; tensors and AutoV3 stay the same."""
-    from spf_lora.adapters.metadata_edit import edit_metadata, read_metadata
+    from spf_lora.adapters.format.metadata_edit import edit_metadata, read_metadata
     from spf_lora.cli.inspect import printable
 
     changes = _pairs(setting or [])

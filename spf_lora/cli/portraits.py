@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
-from spf_lora.recipe import find_recipe, load_recipe
+from spf_lora.recipe.files import find_recipe
+from spf_lora.recipe.load import load_recipe
 
 app = typer.Typer(no_args_is_help=True, help="Draw procedural portraits.")
 
@@ -36,7 +37,7 @@ def export(
 
     from spf_lora.data.export import export_folder
     from spf_lora.data.folder import Example
-    from spf_lora.data.portraits import training_set
+    from spf_lora.data.worlds.portraits import training_set
 
     drawn = training_set(
         recipe.attribute.name,

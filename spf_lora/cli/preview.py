@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spf_lora.recipe import Recipe
+from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from spf_lora.base.load import Base
@@ -20,15 +20,16 @@ def preview(settings: Recipe, base: "Base", examples: "Sequence[Example]") -> An
     from PIL import ImageChops
 
     from spf_lora.adapters.attach import adapter_off
-    from spf_lora.base.sample import contact_sheet, sample
     from spf_lora.data.captions import full_prompt
+    from spf_lora.draw.act import draw
+    from spf_lora.draw.sample import contact_sheet
 
     prompts = _prompts(settings, examples)
     seeds = list(range(len(prompts)))
     with adapter_off(base.unet):
-        before = sample(base, prompts, seeds, steps=_PREVIEW_STEPS)
+        before = draw(base, prompts, seeds, steps=_PREVIEW_STEPS)
     asked = [full_prompt(p, settings.attribute) for p in prompts]
-    after = sample(base, asked, seeds, steps=_PREVIEW_STEPS)
+    after = draw(base, asked, seeds, steps=_PREVIEW_STEPS)
     return contact_sheet(
         [(a, b, ImageChops.difference(a, b)) for a, b in zip(before, after, strict=True)]
     )
@@ -37,7 +38,7 @@ def preview(settings: Recipe, base: "Base", examples: "Sequence[Example]") -> An
 def _prompts(settings: Recipe, examples: "Sequence[Example]") -> list[str]:
     """Return held-out portraits' captions, or the data's own base prompts."""
     from spf_lora.data.captions import base_prompt
-    from spf_lora.data.portraits import caption, unbiased
+    from spf_lora.data.worlds.portraits import caption, unbiased
 
     if settings.training.base == "embedded":
         rng = random.Random(f"held-out {settings.attribute.name}")

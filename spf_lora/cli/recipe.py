@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from spf_lora.cli import out
-from spf_lora.recipe import SECTIONS, Recipe, load_recipe, locate_recipe, recipe_hash
-from spf_lora.recipe import recipe_to_dict as to_dict
+from spf_lora.recipe.files import locate_recipe
+from spf_lora.recipe.load import load_recipe, recipe_hash
+from spf_lora.recipe.load import recipe_to_dict as to_dict
+from spf_lora.recipe.schema import SECTIONS, Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 

@@ -23,7 +23,7 @@ def resize(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Truncate every module to its strongest directions and print the exact error per block."""
-    from spf_lora.adapters.rewrite import resize as run
+    from spf_lora.adapters.format.rewrite import resize as run
 
     done = run(source, target, rank=rank, energy=energy, layout=to, dtype=dtype, overwrite=force)
     for key in done.cleaned:

@@ -10,7 +10,7 @@ from spf_lora.cli.adapters import Json, Registry, existing, printable, table
 from spf_lora.cli.stack_report import report
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.stack import Stack
+    from spf_lora.registry.stack import Stack
 
 app = typer.Typer(
     help="Stacks: adapters that are on together, learned one after another.", no_args_is_help=True
@@ -25,8 +25,8 @@ Orphans = Annotated[
 @app.command("list")
 def list_(registry: Registry = None, as_json: Json = False) -> None:
     """List all stacks."""
-    from spf_lora.adapters.stack import read_stack, stack_names
     from spf_lora.errors import StackError
+    from spf_lora.registry.stack import read_stack, stack_names
 
     rows: list[dict[str, Any]] = []
     for name, place in stack_names(existing(registry)):
@@ -55,8 +55,8 @@ def create(
     orphans: Orphans = False,
 ) -> None:
     """Write a new stack of registered adapters."""
-    from spf_lora.adapters import stack_edit
     from spf_lora.adapters.strength import split_strength
+    from spf_lora.registry import stack_edit
 
     asked = [split_strength(text) for text in adapters]
     out.show(str(stack_edit.create(name, asked, registry, orphans=orphans).path))
@@ -65,7 +65,7 @@ def create(
 @app.command()
 def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     """Show a stack's adapters, in order, and whether each is still what it was."""
-    from spf_lora.adapters.stack import find_stack, state_of
+    from spf_lora.registry.stack import find_stack, state_of
 
     stack = find_stack(name, existing(registry))
     found = [(one, *state_of(one, registry)) for one in stack.members]
@@ -108,8 +108,8 @@ def add(
     orphans: Orphans = False,
 ) -> None:
     """Put a registered adapter on top of a stack."""
-    from spf_lora.adapters import stack_edit
     from spf_lora.adapters.strength import split_strength
+    from spf_lora.registry import stack_edit
 
     _told(stack_edit.add(name, *split_strength(adapter), registry, orphans=orphans))
 
@@ -122,7 +122,7 @@ def drop(
     orphans: Orphans = False,
 ) -> None:
     """Take an adapter out of a stack; its file stays."""
-    from spf_lora.adapters import stack_edit
+    from spf_lora.registry import stack_edit
 
     _told(stack_edit.drop(name, adapter, registry, orphans=orphans))
 
@@ -130,7 +130,7 @@ def drop(
 @app.command()
 def remove(name: Name, registry: Registry = None) -> None:
     """Move a stack's file to the registry's trash folder; its adapters stay."""
-    from spf_lora.adapters import stack_edit
+    from spf_lora.registry import stack_edit
 
     out.show(str(stack_edit.remove(name, registry)))
 
@@ -164,8 +164,8 @@ def export(
             "--each writes every adapter as it is", hint="leave --out, --rank and the like out"
         )
     one_thread_each()
-    from spf_lora.adapters.stack import adapters_of, find_stack
     from spf_lora.merge.stack_export import PROMPTS, export_file, export_folder
+    from spf_lora.registry.stack import adapters_of, find_stack
 
     members = adapters_of(find_stack(name, existing(registry)), registry)
     if each:

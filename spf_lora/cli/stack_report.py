@@ -8,15 +8,15 @@ import typer
 
 from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
+from spf_lora.cli.acting import Exact, Local, StartPercent, check_start, starts_of
 from spf_lora.cli.adapters import Json, Registry, existing, table
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.starting import Exact, Local, StartPercent, check_alike, check_start, starts_of
 from spf_lora.errors import CheckFailedError, StackError
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.stack import Known
     from spf_lora.evaluate.incremental import Learned
     from spf_lora.evaluate.incremental_result import Incremental, Order
+    from spf_lora.registry.stack import Known
 
 _COLUMNS = (
     "adapter", "prompt only", "alone", "when learned", "at the end", "P alone", "P at the end"
@@ -47,7 +47,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Measure a stack after every step, each adapter alone, and all asked for together."""
-    from spf_lora.adapters.stack import adapters_of, find_stack
+    from spf_lora.registry.stack import adapters_of, find_stack
 
     check_start(start_percent)
     members = adapters_of(find_stack(name, existing(registry)), registry)
@@ -57,8 +57,6 @@ def report(
     for target in targets:
         check_writable(target, overwrite=force)
     starts = starts_of(start_percent, [k.card for k, _ in members], [k.path for k, _ in members])
-    if exact:
-        check_alike(starts)
     found = _measure(
         name, members, base, prompts, seeds, steps, orders, quick, starts, exact, local
     )
@@ -82,9 +80,12 @@ def _measure(
 ) -> "Incremental":  # fmt: skip
     hush()
     from spf_lora.base.load import load_base
+    from spf_lora.draw.act import check_alike
     from spf_lora.evaluate import incremental
     from spf_lora.evaluate.gallery import cache_folder
 
+    if exact:
+        check_alike(starts)
     model = load_base(base)
     return incremental.measure_incremental(
         model,
@@ -105,7 +106,7 @@ def _measure(
 
 
 def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Learned":
-    from spf_lora.adapters.file import read_adapter
+    from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.evaluate.incremental import Learned
 
     if known.card is None:
@@ -123,7 +124,7 @@ def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Le
 
 
 def _plot(found: "Incremental") -> str:
-    from spf_lora.evaluate.incremental_plot import draw_plot
+    from spf_lora.evaluate.report.incremental_plot import draw_plot
 
     return draw_plot(found)
 

@@ -10,13 +10,15 @@ import typer
 
 from spf_lora.atomic import make_folder
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.training_run import Job
-from spf_lora.cli.training_runs import check_together, data_folders, split_names, train_all
+from spf_lora.cli.train_one import Job
+from spf_lora.cli.train_several import check_together, data_folders, split_names, train_all
 from spf_lora.errors import RecipeError
-from spf_lora.recipe import Recipe, load_recipe, locate_recipe
+from spf_lora.recipe.files import locate_recipe
+from spf_lora.recipe.load import load_recipe
+from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.onto import Below
+    from spf_lora.registry.onto import Below
 
 
 def train(
@@ -168,7 +170,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _under(onto: str | None, settings: Recipe, target: Path) -> "Below":
-    from spf_lora.adapters.onto import NOTHING, below, refuse_cycle
+    from spf_lora.registry.onto import NOTHING, below, refuse_cycle
 
     if onto is None:
         return NOTHING

@@ -18,7 +18,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check files; exit 3 if numbers, shapes, hashes, alphas or an app's keys are wrong."""
-    from spf_lora.adapters import apps, checks
+    from spf_lora.adapters.check import apps, checks
     from spf_lora.cli.inspect import printable
 
     chosen = tuple(app) if app else tuple(apps.APPS)

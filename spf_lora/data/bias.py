@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spf_lora.data.captions import base_prompt, split_phrases
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 Against = Literal["other captions", "even spread"]
 

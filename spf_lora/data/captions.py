@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from spf_lora.data.sentences.cut import UnsafeError, cut, is_sentence, tidy
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 _TIES = r"(?:with|wearing|having|has|sporting|in|and)"
 _ARTICLES = r"(?:an?|the|his|her|their)"

@@ -15,7 +15,7 @@ from spf_lora.data.faults import Fault
 from spf_lora.data.folder import Example, Scan, picture_digest
 from spf_lora.data.likeness import groups_of_equals, groups_of_near
 from spf_lora.data.topics import topic_shares
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 MOST_ENLARGED = 3.0  # more is a blur, and the adapter would learn the blur
 _MOST_CROPPED = 0.25

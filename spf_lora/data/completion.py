@@ -19,7 +19,7 @@ from spf_lora.data.captions import (
     split_phrases,
 )
 from spf_lora.errors import RecipeError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 from spf_lora.shipped import shipped_folder
 from spf_lora.strict import parse_toml
 

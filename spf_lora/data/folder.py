@@ -16,7 +16,7 @@ from spf_lora.data.faults import Fault, as_list
 from spf_lora.data.listing import Caption, list_folder
 from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _RATIO_TOLERANCE = 0.02  # a mask may be a smaller copy; its sides are whole pixels

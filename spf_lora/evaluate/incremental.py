@@ -19,14 +19,16 @@ from spf_lora.adapters.combine import combined
 from spf_lora.adapters.module import Adapter
 from spf_lora.adapters.overlap import overlaps
 from spf_lora.base.load import Base
-from spf_lora.base.sample import GUIDANCE, stages
 from spf_lora.data.captions import join_phrases, split_phrases
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS
+from spf_lora.draw.act import acting
+from spf_lora.draw.late import stages
+from spf_lora.draw.sample import GUIDANCE
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
-from spf_lora.evaluate.judges import to_pixels, world_judge
-from spf_lora.evaluate.pictures import Painter, Wanted, painter
+from spf_lora.evaluate.judges.world import to_pixels, world_judge
+from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
 from spf_lora.evaluate.run import evaluate, lateness, runtime
@@ -220,10 +222,15 @@ class _Cells:
         return self.found[on, asked]
 
     def painter(self, on: frozenset[int]) -> Painter:
+        acts = acting(
+            [(one, 1.0) for one in self.stack(on)],
+            start_percent=self.starts(on),
+            words=self.words(on),
+            local=self.local,
+        )
         return painter(
-            self.base, self.stack(on), folder=self.gallery, steps=self.steps,
-            guidance=self.guidance, start_percent=self.starts(on), exact=self.words(on),
-        )  # fmt: skip
+            self.base, acts, folder=self.gallery, steps=self.steps, guidance=self.guidance
+        )
 
 
 def _check(learned: Sequence[Learned]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from spf_lora.evaluate.gallery import read_picture
-from spf_lora.evaluate.judges import Judge, to_pixels
+from spf_lora.evaluate.judges.judge import Judge
+from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.result import Draw
 
 BATCH = 64

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from spf_lora.base.sample import stages
+from spf_lora.draw.late import stages
 from spf_lora.evaluate.gallery import read_picture, write_content
-from spf_lora.evaluate.judges import Judge, Truth, to_pixels
-from spf_lora.evaluate.pictures import Painter, Wanted
+from spf_lora.evaluate.judges.judge import Judge, Truth
+from spf_lora.evaluate.judges.world import to_pixels
+from spf_lora.evaluate.paint import Painter, Wanted
 from spf_lora.evaluate.protocol import Case, other_seed
 from spf_lora.evaluate.result import Draw
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.data.captions import base_prompt, full_prompt, join_phrases, split_phrases
-from spf_lora.data.portraits import (
+from spf_lora.data.worlds.portraits import (
     ATTRIBUTES,
     caption_targets,
     partial_caption,
@@ -20,7 +20,7 @@ from spf_lora.data.portraits import (
     unbiased,
 )
 from spf_lora.errors import DataError, PromptError
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 QUICK_STRENGTHS = (0.0, 0.5, 1.0)
@@ -71,7 +71,7 @@ def held_out_cases(
     """Return prompts for unbiased people of the portrait world whom no training set is drawn from.
 
     Args:
-        attribute: a name of `spf_lora.data.portraits.ATTRIBUTES`.
+        attribute: a name of `spf_lora.data.worlds.portraits.ATTRIBUTES`.
         prompts: how many people.
         seeds: pictures of each.
         coverage: share of a person's phrases that the prompt names.

@@ -8,18 +8,20 @@ from pathlib import Path
 from spf_lora import __version__
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, STEPS
-from spf_lora.data.portraits import ATTRIBUTES
+from spf_lora.data.worlds.portraits import ATTRIBUTES
+from spf_lora.draw.act import acting
+from spf_lora.draw.sample import BATCH, GUIDANCE, STEPS
 from spf_lora.errors import MeasureError
-from spf_lora.evaluate.judges import Judge, world_judge
+from spf_lora.evaluate.judges.judge import Judge
+from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.numbers import with_numbers, with_pollution
-from spf_lora.evaluate.pictures import Progress, painter
+from spf_lora.evaluate.paint import Progress, painter
 from spf_lora.evaluate.plan import Plan
 from spf_lora.evaluate.protocol import STRENGTHS, Case, check_lengths
 from spf_lora.evaluate.result import CHANNELS, Asked, Draw, Result
 from spf_lora.evaluate.selftests import selftests
 from spf_lora.evaluate.statistics import BOOTSTRAPS, figures, sums_of
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 FEW_PROMPTS = 40
 _TOOLS = ("torch", "diffusers", "transformers", "numpy")
@@ -84,12 +86,15 @@ def evaluate(
     if not cases or not all(case.seeds for case in cases):
         raise MeasureError("there are no pictures to compare", hint="give a prompt and a seed")
     check_lengths(base.tokenizer, cases)
+    adapters = [adapter] if isinstance(adapter, Adapter) else list(adapter or ())
+    acts = acting(
+        [(one, 1.0) for one in adapters], start_percent=start_percent, words=exact, local=local
+    )
     paint = painter(
-        base, adapter, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size,
-        start_percent=start_percent, exact=exact,
-    )  # fmt: skip
+        base, acts, folder=gallery, steps=steps, guidance=guidance, batch_size=batch_size
+    )
     paint.check()
-    until = min(paint.starts, default=0.0) if words_percent is None else words_percent
+    until = min(acts.starts, default=0.0) if words_percent is None else words_percent
     tell("draw")
     plan = Plan(cases, swept, until, local)
     drawn = paint.draw(plan.wanted(), on_progress)
@@ -107,7 +112,7 @@ def evaluate(
         adapter_id=paint.adapter_id, base=base.name, base_id=base.id, judge=judge.name,
         sampler={
             "name": "ddim", "steps": steps, "guidance": guidance, "negative": "",
-            **lateness(paint.starts), **runtime(exact, local),
+            **lateness(acts.starts), **runtime(exact, local),
         },
         strengths=swept, main=1.0 if 1.0 in swept else swept[-1],
         cases=tuple(Asked(c.prompt, c.base_prompt, c.seeds) for c in cases),

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from spf_lora.evaluate.gallery import read_picture
-from spf_lora.evaluate.judges import Judge, to_pixels
+from spf_lora.evaluate.judges.judge import Judge
+from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.numbers import Pixels, load_pixels
 from spf_lora.evaluate.result import CHANNELS, Draw, SelfTest
 from spf_lora.evaluate.statistics import bootstrap_weights, channels, harmonic, sums_of

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from spf_lora import __version__
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.privacy import without_leaks
+from spf_lora.adapters.format.card import Card, file_metadata
+from spf_lora.adapters.format.privacy import without_leaks
 from spf_lora.merge.plan import Plan
 
 _LONGEST = 200

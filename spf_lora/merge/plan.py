@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from spf_lora.adapters.module import Shape
-from spf_lora.adapters.scaling import FLAG_TO_DTYPE
+from spf_lora.adapters.number_formats import FLAG_TO_DTYPE
 from spf_lora.errors import RecipeError
 from spf_lora.merge.methods import METHODS, Chance, Method
 from spf_lora.merge.sources import Source, shape_of

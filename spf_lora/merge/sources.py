@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from spf_lora.adapters import card as cards
 from spf_lora.adapters import sd15
+from spf_lora.adapters.format import card as cards
+from spf_lora.adapters.format.reading import OpenAdapter, open_adapter
 from spf_lora.adapters.module import Adapter, Module, Shape, Spec
-from spf_lora.adapters.reading import OpenAdapter, open_adapter
 from spf_lora.errors import AdapterFileError, RecipeError
 from spf_lora.merge import blocks
 

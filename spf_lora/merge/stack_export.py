@@ -5,15 +5,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from spf_lora.adapters.reading import open_adapter
-from spf_lora.adapters.registry import SUFFIX
-from spf_lora.adapters.rewrite import convert
-from spf_lora.adapters.stack import Known
+from spf_lora.adapters.format.reading import open_adapter
+from spf_lora.adapters.format.rewrite import convert
 from spf_lora.atomic import check_writable, unwritable, write_text
 from spf_lora.errors import OutputError
 from spf_lora.merge.execute import Outcome, check_target, execute
 from spf_lora.merge.plan import Plan, Settings, make_plan
 from spf_lora.merge.sources import open_sources
+from spf_lora.registry.names import SUFFIX
+from spf_lora.registry.stack import Known
 
 PROMPTS = "prompts.txt"
 

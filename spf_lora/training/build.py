@@ -13,7 +13,6 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from spf_lora.adapters.attach import attach_trainable
-from spf_lora.adapters.onto import NOTHING, Below
 from spf_lora.base.clip import ClipModel, brings_clip, load_clip
 from spf_lora.base.load import Base
 from spf_lora.base.outline import picture_step
@@ -24,20 +23,23 @@ from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_t
 from spf_lora.data.check import Report, check
 from spf_lora.data.completion import NONE, load_vocabulary, varied
 from spf_lora.data.folder import LARGEST_PX, Example, Scan, dataset_digest, read_folder, usable
-from spf_lora.data.portraits import training_set
+from spf_lora.data.worlds.portraits import training_set
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.method.protect import LEAST_SELECTIVE, project_, reads_text
-from spf_lora.recipe import Recipe, list_recipes, load_recipe, recipe_hash
+from spf_lora.recipe.files import list_recipes
+from spf_lora.recipe.load import load_recipe, recipe_hash
+from spf_lora.recipe.schema import Recipe
+from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Mix
+from spf_lora.training.complete_captions import completed
 from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
+from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared, prepare
 from spf_lora.training.processes import Processes
 from spf_lora.training.protected import protected_prompts, subspace_of_prompts, taught
 from spf_lora.training.relevance import relevances
-from spf_lora.training.seen import completed
-from spf_lora.training.speed import set_up
 from spf_lora.training.trainer import Plan, Stage, Trainer
 from spf_lora.training.witness import combined, surprises
 

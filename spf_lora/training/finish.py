@@ -7,16 +7,17 @@ from pathlib import Path
 
 from spf_lora import __version__
 from spf_lora.adapters.attach import trained_adapter
-from spf_lora.adapters.card import Card, file_metadata
+from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
-from spf_lora.adapters.onto import NOTHING, Below
 from spf_lora.base.clip import brings_clip, load_clip
 from spf_lora.base.load import Base
 from spf_lora.data.captions import base_prompt
 from spf_lora.data.folder import Example, dataset_digest
-from spf_lora.recipe import Recipe, recipe_to_dict
+from spf_lora.recipe.load import recipe_to_dict
+from spf_lora.recipe.schema import Recipe
+from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.build import drawn_prompts
-from spf_lora.training.dose import find_dose, find_start
+from spf_lora.training.calibrate import find_dose, find_start
 from spf_lora.training.protected import protected_prompts
 
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.base.load import EMBEDDED
-from spf_lora.recipe import Recipe
+from spf_lora.recipe.schema import Recipe
 from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 
 _GB = 1e9

@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.method import losses
 from spf_lora.method.dual_path import dual_path
-from spf_lora.training.measured import Tally
-from spf_lora.training.speed import PRECISIONS, set_up
+from spf_lora.training.peak_memory import Tally
+from spf_lora.training.precision import PRECISIONS, set_up
 
 _TOKENS = 77
 _8BIT_FROM, _BLOCK = 4096, 256  # bitsandbytes keeps smaller tensors' moments in fp32

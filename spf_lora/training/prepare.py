@@ -10,10 +10,11 @@ from torch.nn.functional import adaptive_max_pool2d, normalize, pad
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
-from spf_lora.base.sample import BATCH, GUIDANCE, Late, sample_latents
 from spf_lora.base.texts import encode, encode_pooled, token_ids
 from spf_lora.data.buckets import Bucket, fit, nearest_bucket
 from spf_lora.data.cache import TensorCache
+from spf_lora.draw.late import Late
+from spf_lora.draw.sample import BATCH, GUIDANCE, sample_latents
 from spf_lora.method.control_map import rescaled_distances
 from spf_lora.method.tokens import token_groups
 from spf_lora.training.encoders import Encoders, pixels_of

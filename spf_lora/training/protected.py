@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 
-from spf_lora.adapters.card import attribute_of
-from spf_lora.adapters.onto import Below
+from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.method.protect import Subspace, choose_subspace
 from spf_lora.method.tokens import token_groups
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
+from spf_lora.registry.onto import Below
 
 
 def taught(under: Below) -> list[Attribute]:

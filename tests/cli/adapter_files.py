@@ -12,8 +12,8 @@ from unittest import mock
 import numpy as np
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.cli.app import main
 
 NAMES = [

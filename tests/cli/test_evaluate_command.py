@@ -1,15 +1,11 @@
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from made_evaluations import random_adapter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
-
-from measuring import random_adapter
-
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import write_adapter
+from spf_lora.adapters.format.adapter_file import write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
 from spf_lora.evaluate.result import from_json
 

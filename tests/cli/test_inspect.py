@@ -1,7 +1,7 @@
 from adapter_files import heavy_imports, sound_file, spf_lora
 
-from spf_lora.adapters.file import read_adapter
-from spf_lora.adapters.hashes import autov2, autov3, content_id
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.hashes import autov2, autov3, content_id
 
 
 def test_inspect_tells_every_fact_as_json(tmp_path):
@@ -38,7 +38,7 @@ def test_inspect_draws_a_bar_for_each_block_and_the_provenance(tmp_path):
 
 
 def test_a_large_file_is_not_read_whole_unless_asked(tmp_path, monkeypatch):
-    from spf_lora.adapters import facts
+    from spf_lora.adapters.check import facts
 
     path = sound_file(tmp_path)
     monkeypatch.setattr(facts, "WHOLE_READ_BYTES", 1000)

@@ -1,15 +1,15 @@
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from adapter_files import adapter, heavy_imports, spf_lora
+from root import ROOT
 
-from spf_lora.adapters.card import from_metadata
-from spf_lora.adapters.file import Adapter, Module, read_adapter, write_adapter
-from spf_lora.adapters.hashes import content_id
-from spf_lora.adapters.privacy import leaks
+from spf_lora.adapters.format.adapter_file import Adapter, Module, read_adapter, write_adapter
+from spf_lora.adapters.format.card import from_metadata
+from spf_lora.adapters.format.hashes import content_id
+from spf_lora.adapters.format.privacy import leaks
 from spf_lora.merge.methods import METHODS
 
 
@@ -137,7 +137,7 @@ def test_two_adapters_for_the_same_text_deserve_a_warning(pair):
 
 
 def test_the_page_and_the_help_name_every_method():
-    page = (Path(__file__).parents[2] / "docs" / "merging.md").read_text("utf-8")
+    page = (ROOT / "docs" / "merging.md").read_text("utf-8")
     shown = spf_lora("merge", "--help").stdout
     for name, row in METHODS.items():
         assert f"| `{name}` |" in page

@@ -5,16 +5,16 @@ import pytest
 from adapter_files import spf_lora
 from test_stack_report import put
 
-from spf_lora.adapters.file import read_adapter
-from spf_lora.evaluate import kept
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.evaluate import merge_retention
 from spf_lora.evaluate.result import Figure
 
 
 @pytest.fixture
 def pair(shelf, monkeypatch):
     monkeypatch.setenv("SPF_LORA_CACHE", str(shelf.parent / "cache"))
-    monkeypatch.setattr(kept, "PROMPTS", 2)
-    monkeypatch.setattr(kept, "STEPS", 1)
+    monkeypatch.setattr(merge_retention, "PROMPTS", 2)
+    monkeypatch.setattr(merge_retention, "STEPS", 1)
     for seed, attribute in enumerate(("beard", "hat")):
         put(shelf, attribute, seed, scale=2.0)
     return "merge", "beard", "hat", "--registry", shelf
@@ -27,11 +27,11 @@ def test_the_check_is_a_table_beside_the_merge_and_the_gate_exits_3(pair, shelf,
         seen.extend((one.name, one.attribute, delta(one.adapter)) for one in parts)
         good, bad = (Figure(value, value, value, 2) for value in (0.8, 0.5))
         return [
-            kept.Kept(one.name, one.attribute, (good, after), (bad, bad), (bad, bad))
+            merge_retention.Kept(one.name, one.attribute, (good, after), (bad, bad), (bad, bad))
             for one, after in zip(parts, (good, bad), strict=True)
         ]
 
-    monkeypatch.setattr(kept, "measure_kept", measure)
+    monkeypatch.setattr(merge_retention, "measure_kept", measure)
     told = spf_lora(*pair, "--weights", "1,0.5", "--check", "--json").json
     assert [(one["attribute"], one["passed"]) for one in told["check"]] == [
         ("beard", True),

@@ -2,8 +2,8 @@ import pytest
 from adapter_files import heavy_imports, sound_file, spf_lora
 from safetensors.numpy import load_file, save_file
 
-from spf_lora.adapters.file import read_adapter
-from spf_lora.adapters.hashes import autov2, autov3
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.hashes import autov2, autov3
 
 
 def test_metadata_shows_every_entry(tmp_path):

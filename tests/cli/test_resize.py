@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from adapter_files import heavy_imports, sound_file, spf_lora
 
-from spf_lora.adapters.card import from_metadata
-from spf_lora.adapters.file import read_adapter
-from spf_lora.adapters.hashes import content_id
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.card import from_metadata
+from spf_lora.adapters.format.hashes import content_id
 
 
 def change(module):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from adapter_files import NAMES, adapter, heavy_imports, spf_lora
 
-from spf_lora.adapters.file import Adapter, Module, read_adapter, write_adapter
-from spf_lora.adapters.hashes import content_id
+from spf_lora.adapters.format.adapter_file import Adapter, Module, read_adapter, write_adapter
+from spf_lora.adapters.format.hashes import content_id
 
 LOOKED_AT = (NAMES[0], NAMES[-1])
 

@@ -7,8 +7,8 @@ import pytest
 from adapter_files import spf_lora
 from made_up import made_up
 
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.evaluate import incremental
 
 NAME = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"

@@ -5,7 +5,7 @@ import pytest
 from adapter_files import heavy_imports, sound_file, spf_lora
 from safetensors.numpy import load_file, save_file
 
-from spf_lora.adapters.container import open_container
+from spf_lora.adapters.format.container import open_container
 
 
 def statuses(path, *arguments, code=3):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from measuring import random_adapter
+from made_evaluations import random_adapter
 
 from spf_lora.base.load import Base, load_base
 from spf_lora.evaluate.protocol import held_out_cases

@@ -1,13 +1,13 @@
 import dataclasses
 
 import pytest
-from measuring import made_up
+from made_evaluations import made_up
 
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.comparison import all_differences, versus
+from spf_lora.evaluate.report.summary import rows, told, verdict
 from spf_lora.evaluate.result import Asked, Result
 from spf_lora.evaluate.statistics import figures, sums_of
-from spf_lora.evaluate.summary import rows, told, verdict
 
 SWEEP = (0.0, 0.5, 1.0)
 

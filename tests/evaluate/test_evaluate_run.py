@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from measuring import random_adapter
+from made_evaluations import random_adapter
 
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import load_base

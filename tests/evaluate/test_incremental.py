@@ -9,7 +9,7 @@ from made_up import made_up
 
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import load_base
-from spf_lora.data.portraits import ATTRIBUTES
+from spf_lora.data.worlds.portraits import ATTRIBUTES
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.incremental import (
     Learned,
@@ -18,8 +18,8 @@ from spf_lora.evaluate.incremental import (
     groups,
     measure_incremental,
 )
-from spf_lora.evaluate.incremental_plot import draw_plot
 from spf_lora.evaluate.incremental_result import Incremental
+from spf_lora.evaluate.report.incremental_plot import draw_plot
 
 NAME = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
 

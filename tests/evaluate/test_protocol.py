@@ -1,6 +1,6 @@
 import pytest
 
-from spf_lora.data.portraits import ATTRIBUTES, FACTORS, training_set
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, training_set
 from spf_lora.errors import DataError, PromptError
 from spf_lora.evaluate.protocol import (
     Case,
@@ -11,7 +11,7 @@ from spf_lora.evaluate.protocol import (
     prompt_seeds,
     read_prompts,
 )
-from spf_lora.recipe import Attribute
+from spf_lora.recipe.schema import Attribute
 
 BEARD = Attribute(name="beard", target_text="a beard", aliases=("bearded",))
 BLONDE = Attribute(name="blonde-hair", target_text="blonde hair", replaces=("red hair",))

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from measuring import random_adapter
+from made_evaluations import random_adapter
 
 from spf_lora.base.load import load_base
-from spf_lora.evaluate.judges import world_judge
+from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.protocol import held_out_cases
 from spf_lora.evaluate.result import SelfTest
 from spf_lora.evaluate.run import evaluate

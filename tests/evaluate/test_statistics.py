@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from measuring import made_up
+from made_evaluations import made_up
 
 from spf_lora.evaluate.statistics import (
     area,

@@ -1,6 +1,6 @@
 import pytest
 
-from spf_lora.adapters.file import read_adapter, write_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.merge.execute import execute
 from spf_lora.merge.plan import Settings, make_plan
 from spf_lora.merge.sources import open_sources

@@ -3,8 +3,8 @@
 import numpy as np
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.card import Card, file_metadata
-from spf_lora.adapters.file import Adapter, Module
+from spf_lora.adapters.format.adapter_file import Adapter, Module
+from spf_lora.adapters.format.card import Card, file_metadata
 
 # linear, narrow, 1x1 and 3x3 convolution, wide feed-forward, text encoder
 NAMES = (

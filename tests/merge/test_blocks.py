@@ -1,6 +1,7 @@
 import pytest
 
-from spf_lora.adapters import keys, sd15
+from spf_lora.adapters import sd15
+from spf_lora.adapters.format import keys
 from spf_lora.merge import blocks
 
 

@@ -7,10 +7,10 @@ import pytest
 from merging import NAMES, cut, delta, distance, make, truth
 
 from spf_lora.adapters import sd15
-from spf_lora.adapters.file import read_adapter
-from spf_lora.adapters.hashes import content_id
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
-from spf_lora.adapters.scaling import effective_up
+from spf_lora.adapters.number_formats import effective_up
 from spf_lora.merge import execute
 from spf_lora.merge.lowrank import nearest
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from merging import NAMES, distance, make, truth
 
-from spf_lora.adapters.file import Adapter, read_adapter, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, read_adapter, write_adapter
 from spf_lora.merge.execute import execute
 from spf_lora.merge.plan import Settings, make_plan
 from spf_lora.merge.sources import open_sources

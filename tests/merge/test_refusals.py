@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from merging import NAMES, make
 
-from spf_lora.adapters.file import Adapter, Module, write_adapter
+from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
 from spf_lora.errors import AdapterFileError, OutputError, RecipeError
 from spf_lora.merge import execute as executing
 from spf_lora.merge.execute import execute

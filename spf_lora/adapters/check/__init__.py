@@ -1,0 +1,1 @@
+"""What a file is and whether each app reads it as meant."""

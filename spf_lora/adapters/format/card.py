@@ -1,0 +1,190 @@
+"""The card: what an adapter says about itself, as canonical JSON in the `spf_lora` entry.
+
+It names no path, file or user: pictures are known by a digest, parents by content id.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spf_lora.errors import AdapterFileError
+from spf_lora.recipe.schema import Attribute, Scope
+
+KEY = "spf_lora"
+FORMAT_VERSION = 1
+_LISTS = ("aliases", "replaces", "phrases")  # of an attribute
+_MAX_CHARACTERS = 1 << 20
+
+# what each entry of a card is in JSON
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "attribute": str,
+    "target_text": str,
+    "trigger": str,
+    "base_id": str,
+    "recipe": dict,
+    "recipe_hash": str,
+    "parents": list,
+    "dataset_digest": str,
+    "metrics": dict,
+    "versions": dict,
+    "seed": (int, type(None)),
+    "format_version": int,
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where an adapter comes from and what it is for.
+
+    Attributes:
+        attribute: the attribute's short name, such as `beard`.
+        target_text: the text that means the attribute, such as `a beard`.
+        trigger: what to write in a prompt to get it.
+        base_id: identity of the base model it was trained on.
+        recipe: the settings it was made with.
+        parents: content ids of adapters it was trained on top of or merged from.
+        dataset_digest: digest over the training images' hashes.
+        metrics: measured numbers by name.
+        versions: tool versions by name.
+        seed: the seed of the run.
+        format_version: version of this card.
+    """
+
+    attribute: str
+    target_text: str
+    trigger: str
+    base_id: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    dataset_digest: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def recipe_hash(self) -> str:
+        """Digest of the recipe's canonical JSON."""
+        return hashlib.sha256(canonical_json(self.recipe).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text for a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def to_json(card: Card) -> str:
+    """Return the card as the text of the `spf_lora` entry."""
+    return canonical_json(as_table(card))
+
+
+def as_table(card: Card) -> dict[str, Any]:
+    """Return the card as plain JSON values, with the recipe's hash."""
+    table = {one.name: getattr(card, one.name) for one in dataclasses.fields(card)}
+    return {**table, "recipe_hash": card.recipe_hash}
+
+
+def from_metadata(metadata: Mapping[str, str]) -> Card | None:
+    """Return the card in a file's metadata, or None if there is none.
+
+    Raises:
+        AdapterFileError: the card is damaged, of a newer version, or its recipe was altered.
+    """
+    if KEY not in metadata:
+        return None
+    if len(metadata[KEY]) > _MAX_CHARACTERS:
+        raise _damaged(f"it is longer than {_MAX_CHARACTERS} characters")
+    try:
+        table = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:
+        raise _damaged("it is no valid JSON") from error
+    fault = _fault(table)
+    if fault:
+        raise _damaged(fault)
+    stated = table.pop("recipe_hash")
+    card = Card(**{**table, "parents": tuple(table["parents"])})
+    if stated != card.recipe_hash:
+        raise _damaged("its recipe does not match the recipe's own hash")
+    return card
+
+
+def _fault(table: Any) -> str:
+    """Return what is wrong with a card read from a file, or an empty text."""
+    if not isinstance(table, dict) or table.keys() != _TYPES.keys():
+        return "its keys are not those of a card"
+    if table["format_version"] != FORMAT_VERSION:
+        return f"it has version {str(table['format_version'])[:20]}, this is {FORMAT_VERSION}"
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(table[key], kind)]
+    if wrong:
+        return f"its {wrong[0]} is of the wrong type"
+    if not all(isinstance(one, str) for one in table["parents"]):
+        return "its parents are not all text"
+    return ""
+
+
+def _damaged(why: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"the spf_lora card cannot be used: {why}",
+        hint="spf-lora metadata FILE --strip removes it; the adapter itself stays as it is",
+    )
+
+
+def file_metadata(
+    card: Card,
+    *,
+    rank: int,
+    alpha: float,
+    title: str,
+    author: str = "",
+    description: str = "",
+    date: str = "",
+    license_name: str = "",
+    usage_hint: str = "",
+    tag_frequency: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[str, str]:
+    """Return the full metadata of a file: modelspec 1.0.1, ss_* and the card.
+
+    Empty values are left out. The hash entries are added by the writer.
+    """
+    version = card.versions.get("spf-lora", "")
+    entries = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": f"spf-lora {version}".strip(),
+        "modelspec.title": title,
+        "modelspec.author": author,
+        "modelspec.date": date,
+        "modelspec.description": description,
+        "modelspec.license": license_name,
+        "modelspec.tags": card.attribute,
+        "modelspec.trigger_phrase": card.trigger,
+        "modelspec.usage_hint": usage_hint,
+        "modelspec.merged_from": ", ".join(card.parents),
+        "ss_base_model_version": "sd_v1",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_v2": "False",
+        "ss_output_name": title,
+        "ss_tag_frequency": canonical_json(tag_frequency) if tag_frequency else "",
+        KEY: to_json(card),
+    }
+    return {key: text for key, text in entries.items() if text}
+
+
+def attribute_of(card: Card) -> Attribute:
+    """Return the attribute that a card names, with the words of the recipe it carries."""
+    said = card.recipe.get("attribute")
+    said = said if isinstance(said, Mapping) else {}
+    texts: dict[str, Any] = {
+        key: tuple(value)
+        for key, value in said.items()
+        if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
+    }
+    scope: Scope = "global" if said.get("scope") == "global" else "local"
+    return Attribute(name=card.attribute, target_text=card.target_text, scope=scope, **texts)

@@ -1,0 +1,49 @@
+"""The user's folder on its way into `train`: checked, and what is left out told."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spf_lora.cli import out
+from spf_lora.cli.inspect import printable
+from spf_lora.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from spf_lora.base.load import Base
+    from spf_lora.data.cache import TensorCache
+    from spf_lora.data.folder import Example, Scan
+
+
+def scan_data(settings: Recipe, data: Path | None, *, skip_faulty: bool) -> "Scan | None":
+    """Read the user's folder; what is wrong with it is told before a base is loaded."""
+    if data is None:
+        return None
+    from spf_lora.data.folder import LARGEST_PX, scan_folder, usable
+
+    scan = scan_folder(data, settings.attribute, shorter_side_px=LARGEST_PX)
+    usable(scan, settings.attribute, skip_faulty=skip_faulty)
+    return scan
+
+
+def checked_examples(
+    settings: Recipe, base: "Base", scan: "Scan | None", *, skip_faulty: bool, talk: bool
+) -> "list[Example]":
+    """Check the user's folder as `data check` does, or draw the recipe's portraits."""
+    from spf_lora.training import build
+
+    if scan is None:
+        return build.load_examples(settings, None)
+    examples, report = build.checked_examples(settings, base, scan, skip_faulty=skip_faulty)
+    if talk:
+        for fault in report.faults:
+            out.warn(printable(f"left out: {fault}"))
+        for note in report.notes:
+            out.warn(printable(note))
+    return examples
+
+
+def tell_of(cache: "TensorCache") -> None:
+    """Tell what was wrong with the cache; it stands in no training's way."""
+    for path in cache.damaged:
+        out.warn(f"the cache's {path.name} was damaged, and is made again")
+    if cache.trouble:
+        out.warn(f"nothing more is cached: {cache.trouble}; training goes on")

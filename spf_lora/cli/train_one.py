@@ -1,0 +1,247 @@
+"""One attribute's training as the command runs it: resumed, shown, saved, written.
+
+The checkpoint is there until the adapter is, and the picture is written before it. So whenever a
+run is killed, an adapter that is there is whole and finished, and where none is there the same
+command with `--resume` goes on.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spf_lora.atomic import check_folder, check_writable, sweep
+from spf_lora.cli import out
+from spf_lora.cli.live import live_view
+from spf_lora.errors import AdapterFileError
+from spf_lora.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from spf_lora.adapters.format.card import Card
+    from spf_lora.base.load import Base
+    from spf_lora.data.folder import Example, Scan
+    from spf_lora.registry.onto import Below
+    from spf_lora.training.processes import Processes
+    from spf_lora.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, and where it goes.
+
+    Attributes:
+        settings: the recipe.
+        target: the adapter's file.
+        data: the user's folder, or None for drawn portraits.
+        log_dir: for TensorBoard, or None.
+        under: what is on and frozen.
+        resume: go on from the checkpoint.
+        force: overwrite what is there.
+        skip_faulty: train on what the check of the folder leaves.
+    """
+
+    settings: Recipe
+    target: Path
+    data: Path | None
+    log_dir: Path | None
+    under: "Below"
+    resume: bool = False
+    force: bool = False
+    skip_faulty: bool = False
+
+    @property
+    def picture(self) -> Path:
+        """The file that shows what the adapter does."""
+        return self.target.with_suffix(".png")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file to resume from."""
+        return self.target.with_name(f".{self.target.stem}.checkpoint.safetensors")
+
+    def check(self) -> None:
+        """Refuse what could not be written, before the long work.
+
+        Raises:
+            OutputError: a file is there already, or its folder cannot be written.
+        """
+        # Of a run to go on with, the files may be there; whether they are its own is seen later.
+        begun = self.resume and (self.checkpoint.exists() or self.target.exists())
+        for path in (self.target, self.picture):
+            check_writable(path, overwrite=self.force or begun)
+        check_writable(self.checkpoint, overwrite=True)
+        if self.log_dir is not None:
+            check_folder(self.log_dir)
+
+
+def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes") -> None:
+    """Train, and write the adapter and its picture.
+
+    Args:
+        job: what, and where to.
+        base: with the adapters of `job.under` on; its U-Net gets the new one.
+        scan: the user's folder as read, or None.
+        siblings: the processes that share the work; the first one writes and talks.
+    """
+    from spf_lora.cli.train_data import checked_examples, tell_of
+    from spf_lora.data.cache import TensorCache, cache_folder
+    from spf_lora.training.build import build_trainer
+    from spf_lora.training.finish import card_of
+    from spf_lora.training.precision import resting
+
+    settings, under = job.settings, job.under
+    examples = checked_examples(
+        settings, base, scan, skip_faulty=job.skip_faulty, talk=siblings.first
+    )
+    finished = job.resume and _is_finished(job, card_of(settings, base, examples, under))
+    begun = job.resume and job.checkpoint.exists()
+    siblings.wait()  # all have looked; from here on the first one changes files
+    if finished:
+        if siblings.first:
+            out.say(f"{settings.attribute.name} is finished already")
+            _clear(job)
+            _tell(job)
+        return
+    cache = TensorCache(cache_folder())
+    trainer = build_trainer(
+        settings, base, examples, checkpoint=job.checkpoint, under=under, processes=siblings,
+        cache=cache,
+    )  # fmt: skip
+    tell_of(cache)
+    done = trainer.resume() if begun else 0
+    if siblings.first:
+        if job.resume:
+            from_where = f"resuming after step {done}"
+            out.say(from_where if begun else "there is no checkpoint yet: starting at step 1")
+        out.say(_announcement(settings, trainer, [known.name for known, _ in under.members]))
+        for remark in trainer.remarks:
+            out.say(remark)
+        _clear(job, keep=begun)
+    asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
+    with resting(*asleep):
+        _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=job.log_dir)
+    if siblings.first:
+        _write(job, base, examples)
+        _tell(job)
+    siblings.wait()
+
+
+def _is_finished(job: Job, card: "Card") -> bool:
+    """Tell whether the adapter is there; one that another training made is in the way.
+
+    Raises:
+        OutputError: it is of another recipe, base or data, and may not be overwritten.
+    """
+    from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.card import as_table, canonical_json, from_metadata
+
+    if not job.target.exists():
+        return False
+
+    def made_from(card: "Card | None") -> str:
+        return canonical_json(as_table(replace(card, versions={}, metrics={}))) if card else ""
+
+    try:
+        found = from_metadata(read_adapter(job.target).metadata)
+    except AdapterFileError:
+        found = None
+    if made_from(found) == made_from(card):
+        return True
+    check_writable(job.target, overwrite=job.force)
+    return False
+
+
+def _clear(job: Job, *, keep: bool = False) -> None:
+    """Remove what killed runs left behind: half-written files, a checkpoint not gone on from."""
+    for path in (job.target, job.picture, job.checkpoint):
+        sweep(path)
+    if not keep:
+        job.checkpoint.unlink(missing_ok=True)
+
+
+def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
+    """Write the picture, then the adapter, then give up the checkpoint; see the module."""
+    from spf_lora.adapters.format.adapter_file import write_adapter
+    from spf_lora.adapters.format.card import from_metadata
+    from spf_lora.cli.preview import preview, write_png
+    from spf_lora.training.finish import finished_adapter
+
+    adapter = finished_adapter(job.settings, base, examples, job.under)
+    card = from_metadata(adapter.metadata)
+    if card and card.metrics["dose"] < 1:
+        out.say(f"strength 1 is {card.metrics['dose']:g} of what was trained: that answers enough")
+    if card and card.metrics["start_percent"] > 0:
+        start = f"{card.metrics['start_percent']:g}"
+        out.say(
+            f"asked for from {start} of the steps on it answers and moves less: --start-percent"
+        )
+    write_png(preview(job.settings, base, examples), job.picture)
+    write_adapter(adapter, job.target, overwrite=True)
+    job.checkpoint.unlink(missing_ok=True)
+
+
+def _tell(job: Job) -> None:
+    out.say(f"adapter: {job.target}")
+    out.say(f"picture: {job.picture} (base | adapter | difference)")
+    out.show(str(job.target))
+
+
+def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
+    stages = ", ".join(f"{stage.steps} steps to {stage.name}" for stage in trainer.stages)
+    count = trainer.processes.count
+    below = f" onto {', '.join(onto)}" if onto else ""
+    more = f", in {count} processes" if count > 1 else ""
+    pictures = len(trainer.data)
+    return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
+
+
+def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
+    """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
+    first = trainer.processes.first
+    log = _tensorboard(log_dir if first else None)
+    with live_view() as view, _interruptible() as interrupted:
+        for step in trainer.run():
+            if first:
+                view(step)
+                log(step)
+            if trainer.processes.any(interrupted()):
+                trainer.save()
+                break
+            if step.index % every == 0 or step.index == step.steps:
+                trainer.save()
+    if trainer.done < trainer.steps:
+        if first:
+            out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question to ask between steps, so that no step is cut in half."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _tensorboard(log_dir: Path | None) -> Any:
+    if log_dir is None:
+        return lambda step: None
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(log_dir))
+
+    def log(step: Any) -> None:
+        values = {f"loss/{k}": v for k, v in step.terms.items()}
+        values |= {"loss/total": step.loss, "seconds_per_step": step.seconds}
+        if step.map_area is not None:
+            values["control_map/mean_area"] = step.map_area
+        for name, value in values.items():
+            writer.add_scalar(name, value, step.index)
+        writer.flush()
+
+    return log

@@ -1,0 +1,1 @@
+"""Worlds whose truth is known: portraits drawn by a program."""

@@ -1,0 +1,1 @@
+"""Pictures: the sampler, and which adapters act, how strongly, when, on which words, where."""

@@ -1,0 +1,98 @@
+"""Draw pictures: DDIM with classifier-free guidance, one noise per seed, whatever the batch."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from spf_lora.base.load import Base
+from spf_lora.base.texts import encode
+from spf_lora.draw.late import Late, begun
+from spf_lora.errors import PromptError
+
+STEPS, GUIDANCE, BATCH = 25, 3.0, 32
+
+
+class Step(NamedTuple):
+    """One step of a sampler.
+
+    Attributes:
+        t: the time step.
+        noisy: latents before it, (batch, channels, h, w).
+        eps: predicted noise with the text, without guidance, same shape.
+        latents: after it.
+    """
+
+    t: torch.Tensor
+    noisy: torch.Tensor
+    eps: torch.Tensor
+    latents: torch.Tensor
+
+
+def start_noise(
+    base: Base, seeds: Sequence[int], size: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Return (batch, channels, h, w) noise; a seed gives the same noise on every machine."""
+    shape = (base.unet.config.in_channels, *(size or 2 * (base.unet.config.sample_size,)))
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(base.device)
+
+
+@torch.no_grad()
+def sample_latents(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
+    size: tuple[int, int] | None = None, late: Sequence[Late] = (),
+    after: Callable[[Step], torch.Tensor] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
+
+    Without a size (h, w) they are the base's own square. With `late` the states come
+    later: first what ends first. `after` each step tells the latents to go on with.
+
+    Raises:
+        PromptError: the base has not as many time steps.
+    """
+    known = base.scheduler.config.num_train_timesteps
+    if steps >= known:  # its first time step is 1, not 0
+        raise PromptError(
+            f"{base.name} has {known} time steps, so it draws in less, not in {steps}",
+            hint="25 are enough: --steps 25",
+        )
+    base.scheduler.set_timesteps(steps)
+    latents = start_noise(base, seeds, size)
+    empty = encode(base, [""]).expand_as(states)
+    first = sorted(late, key=lambda one: one.start_percent)
+    earlier = [(one.start_percent, encode(base, one.prompts)) for one in first]
+    for t in base.scheduler.timesteps:
+        asked = next((rows for start, rows in earlier if not begun(t, start)), states)
+        both = torch.cat([empty, asked])  # (2 * batch, 77, width)
+        eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]
+        without, with_text = eps.chunk(2)
+        guided = without + guidance * (with_text - without)
+        noisy, latents = latents, base.scheduler.step(guided, t, latents, return_dict=False)[0]
+        if after:
+            latents = after(Step(t, noisy, with_text, latents))
+    return latents
+
+
+@torch.no_grad()
+def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
+    """Return the pictures of scaled latents."""
+    pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
+    eight_bit = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    rows: np.ndarray = eight_bit.permute(0, 2, 3, 1).cpu().numpy()  # (batch, h, w, 3)
+    return [Image.fromarray(row) for row in rows]
+
+
+def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, gap: int = 2) -> Image.Image:
+    """Lay rows of equally large pictures out on white."""
+    width, height = rows[0][0].size
+    across = max(len(row) for row in rows)
+    size = (across * (width + gap) + gap, len(rows) * (height + gap) + gap)
+    out = Image.new("RGB", size, "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            out.paste(picture, (gap + x * (width + gap), gap + y * (height + gap)))
+    return out

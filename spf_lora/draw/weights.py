@@ -1,0 +1,98 @@
+"""Add finished adapters to a U-Net's weights and put the very weights back afterwards.
+
+A U-Net that no adapter is on any more is bitwise what it was.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from spf_lora.adapters.module import Adapter, Module
+from spf_lora.draw.late import starts_of_each, switched_by_time
+from spf_lora.errors import AdapterFileError
+
+_PREFIX = "unet."
+
+
+@contextmanager
+def attached(
+    unet: nn.Module, adapters: Sequence[tuple[Adapter, float]], *,
+    start_percent: float | Sequence[float] = 0.0,
+) -> Iterator[None]:  # fmt: skip
+    """Add adapters at their strengths to the U-Net's weights; afterwards the old weights are back.
+
+    Args:
+        unet: changed in place while the context lasts.
+        adapters: with their strengths.
+        start_percent: share of the sampling's time steps, in [0, 1), in which they do not act yet:
+            with 0.4 of 1000 they act at t <= 600. ComfyUI's hooks call it so. Of all, or of each.
+
+    Raises:
+        AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
+    """
+    saved: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
+    rows = list(zip(adapters, starts_of_each(start_percent, len(adapters)), strict=True))
+    starts = sorted({start for _, start in rows})
+    added: list[dict[str, torch.Tensor]] = []  # the weights from each start on
+    try:
+        for start in starts:
+            for adapter, strength in (row for row, begins in rows if begins == start):
+                for name, module in adapter.modules.items():
+                    _add(unet, name, module, strength, saved)
+            added.append({
+                path: weight.data if start == starts[-1] else weight.data.clone()
+                for path, (weight, _) in saved.items()
+            })  # fmt: skip
+        with switched_by_time(unet, starts, _switch(saved, added)):
+            yield
+    finally:
+        with torch.no_grad():
+            for weight, before in saved.values():  # its name may have changed: peft wraps layers
+                weight.copy_(before)
+
+
+def _switch(
+    saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]], added: Sequence[dict[str, torch.Tensor]]
+) -> Callable[[int], None]:
+    """Return what puts the weights in place that hold when so many starts have begun."""
+
+    def switch(count: int) -> None:
+        now = added[count - 1] if count else {}
+        for path, (weight, before) in saved.items():
+            weight.data = now.get(path, before)
+
+    return switch
+
+
+def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor:
+    down = torch.from_numpy(np.ascontiguousarray(module.down, dtype=np.float32))
+    up = torch.from_numpy(np.ascontiguousarray(module.up, dtype=np.float32))
+    delta = up.flatten(1) @ down.flatten(1)  # (out, in * kernel)
+    if delta.numel() != like.numel():
+        raise AdapterFileError(
+            f"{module.name} is an update of shape {tuple(delta.shape)}, "
+            f"the base's weight is {tuple(like.shape)}",
+            hint="the adapter was trained on another model; name that one with --base",
+        )
+    return (strength * module.scale * delta).reshape(like.shape).to(like)
+
+
+@torch.no_grad()
+def _add(
+    unet: nn.Module, name: str, module: Module, strength: float,
+    saved: dict[str, tuple[nn.Parameter, torch.Tensor]],
+) -> None:  # fmt: skip
+    path = name.removeprefix(_PREFIX)
+    try:
+        weight = unet.get_parameter(f"{path}.weight")
+    except AttributeError as error:
+        raise AdapterFileError(
+            f"the base has no module {name} for this adapter",
+            hint="text encoder adapters and other architectures cannot be drawn with here",
+        ) from error
+    if path not in saved:
+        saved[path] = weight, weight.clone()
+    weight.add_(_update(module, strength, weight))

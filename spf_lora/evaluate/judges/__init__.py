@@ -1,0 +1,1 @@
+"""Who looks at the pictures: the portrait world's judge, and one for photographs."""

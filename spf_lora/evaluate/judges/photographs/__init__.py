@@ -1,0 +1,1 @@
+"""The judge of photographs: pretrained models that are found, never downloaded."""

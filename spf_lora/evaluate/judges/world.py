@@ -1,0 +1,178 @@
+"""The portrait world's judge: a probe that names everything, and the renderer as the truth."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+from spf_lora.base.load import EMBEDDED, check_embedded
+from spf_lora.base.towers import Probe, load_probe
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, SIZE, Portrait, render, unbiased
+from spf_lora.errors import MeasureError
+from spf_lora.evaluate.judges.channels import CHANNELS
+from spf_lora.evaluate.judges.judge import Truth
+from spf_lora.evaluate.judges.region import changed_region
+from spf_lora.strict import did_you_mean
+
+_REMEMBERED = 12  # batches, enough for one draw's pictures
+_TYPICAL = 24  # portraits that give the belief in real positives
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the probe said of a batch of pictures."""
+
+    pixels: torch.Tensor
+    embedding: torch.Tensor
+    logits: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class WorldJudge:
+    """The probe and the renderer of the portrait world.
+
+    Attributes:
+        attribute: a name of `ATTRIBUTES`.
+        probe: the classifier.
+        positives: belief in the attribute on renders that have it.
+        name: for the report.
+        seen: the last batches it looked at.
+    """
+
+    attribute: str
+    probe: Probe
+    positives: float
+    name: str = "world"
+    seen: "OrderedDict[int, _Look]" = field(default_factory=OrderedDict, repr=False)
+
+    def belief(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the probe's probability of the attribute."""
+        return self._logits(pixels)[self.attribute].softmax(1)[:, 1]
+
+    def distances(
+        self, after: torch.Tensor, before: torch.Tensor, outside: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return every channel of `CHANNELS`.
+
+        Identity looks at the new picture with the region put back as it was, so that the attribute
+        itself is no change of the person. Attributes compares beliefs, not logits: those move with
+        the attribute even in the renderer's own edit.
+        """
+        inside = outside < 0.5
+        back = torch.where(inside, before, after) if inside.any() else after
+        found = {
+            name: row.distance(after, before, outside)
+            for name, row in CHANNELS.items()
+            if row.distance
+        }
+        found["identity"] = 1 - torch.cosine_similarity(
+            self._look(back).embedding, self._look(before).embedding
+        )
+        one, other = self._logits(after), self._logits(before)
+        found["attributes"] = torch.stack(
+            [
+                (one[head].softmax(1) - other[head].softmax(1)).abs().sum(1) / 2
+                for head in self._heads(asked)
+            ]
+        ).mean(0)
+        return {name: found[name].clamp(min=0) for name in CHANNELS}
+
+    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
+        """Return the share of the other heads whose class changed."""
+        one, other = self._logits(after), self._logits(before)
+        changed = [one[h].argmax(1) != other[h].argmax(1) for h in self._heads(asked)]
+        return torch.stack(changed).float().mean(0)
+
+    def truths(self, before: torch.Tensor) -> list[Truth]:
+        """Read who is in each picture, draw them with and without the attribute.
+
+        The region is where the two drawings differ, dilated.
+        """
+        read = {head: rows.argmax(1).tolist() for head, rows in self._logits(before).items()}
+        found = []
+        for index in range(len(before)):
+            portrait, worn = self._person({head: row[index] for head, row in read.items()})
+            plain = render(portrait, worn, size=before.shape[-1])
+            right = render(portrait, (*worn, self.attribute), size=before.shape[-1])
+            found.append(Truth(changed_region(plain, right), plain, right))
+        return found
+
+    def _person(self, read: Mapping[str, int]) -> tuple[Portrait, tuple[str, ...]]:
+        """Return whom the probe sees, and what they wear that the attribute does not exclude."""
+        chosen = {name: list(values)[read[name]] for name, values in FACTORS.items()}
+        never = {self.attribute, *ATTRIBUTES[self.attribute].excludes}
+        worn: list[str] = []
+        for name, row in ATTRIBUTES.items():
+            if read[name] and name not in never and not set(row.excludes) & set(worn):
+                worn.append(name)
+        return Portrait(**chosen), tuple(worn)
+
+    def _logits(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        return self._look(pixels).logits
+
+    def _look(self, pixels: torch.Tensor) -> "_Look":
+        """Run the probe once for each of the last batches: every measure asks for the same ones."""
+        found = self.seen.get(id(pixels))
+        if found is None:
+            embedding = self.probe.embed(_to_probe(pixels))
+            logits = {name: head(embedding) for name, head in self.probe.heads.items()}
+            # holding the pixels keeps their id from being another's
+            found = self.seen[id(pixels)] = _Look(pixels, embedding, logits)
+            if len(self.seen) > _REMEMBERED:
+                self.seen.popitem(last=False)
+        return found
+
+    def _heads(self, asked: bool) -> list[str]:
+        """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""
+        if not asked:
+            return list(self.probe.heads)
+        row = ATTRIBUTES[self.attribute]
+        free = {self.attribute, row.replaces, *row.hides, *row.excludes}
+        if "hair_colour" in free:
+            free.add("blonde-hair")  # a hat hides the hair that would be blonde
+        return [head for head in self.probe.heads if head not in free]
+
+
+def world_judge(attribute: str) -> WorldJudge:
+    """Return the judge of the portrait world.
+
+    Raises:
+        MeasureError: the portrait world has no such attribute.
+        BaseModelError: the probe is missing or damaged.
+    """
+    if attribute not in ATTRIBUTES:
+        raise MeasureError(
+            f"the portrait world cannot judge {attribute!r}{did_you_mean(attribute, ATTRIBUTES)}",
+            hint="--attribute names one of: " + ", ".join(sorted(ATTRIBUTES)),
+        )
+    return _world_judge(attribute)
+
+
+@lru_cache(maxsize=len(ATTRIBUTES))
+@torch.no_grad()
+def _world_judge(attribute: str) -> WorldJudge:
+    check_embedded(EMBEDDED)
+    probe = load_probe(EMBEDDED / "probe")
+    rng = random.Random("typical people")
+    people = [unbiased(rng) for _ in range(_TYPICAL)]
+    have = torch.stack([to_pixels(render(person, (attribute,))) for person in people])
+    positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
+    return WorldJudge(attribute, probe, positives)
+
+
+def to_pixels(picture: Image.Image) -> torch.Tensor:
+    """Return (3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _to_probe(pixels: torch.Tensor) -> torch.Tensor:
+    if pixels.shape[-1] == SIZE:
+        return pixels
+    return torch.nn.functional.interpolate(
+        pixels, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -1,0 +1,1 @@
+"""Results for readers: the HTML page, curves, picture strips, a summary."""

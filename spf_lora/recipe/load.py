@@ -1,0 +1,195 @@
+"""A recipe: everything that decides a training, from TOML to frozen dataclasses.
+
+A recipe names a profile, whose values it inherits, and changes some of them; `--set key=value`
+changes the rest. Only the builders see a recipe; every other function takes plain arguments.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from spf_lora.errors import RecipeError
+from spf_lora.recipe.schema import SECTIONS, Recipe
+from spf_lora.shipped import shipped_folder
+from spf_lora.strict import check_table, did_you_mean, missing_keys, parse_toml
+
+_Tables = dict[str, dict[str, Any]]
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, complete and check a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: settings such as "align.fine_grained=0.3"; a later one wins.
+
+    Raises:
+        RecipeError: lists every fault of the file, its profile and the overrides.
+    """
+    table = _read_toml(path)
+    changes, faults = _read_overrides(overrides)
+    profile = changes.pop("profile", table.pop("profile", None))
+    profile_path, wrong = _find_profile(profile, beside=path)
+    faults += wrong
+    layers = [(table, str(path)), (changes, "--set")]
+    if profile_path:
+        layers.insert(0, (_read_toml(profile_path), str(profile_path)))
+        faults += _profile_faults(*layers[0])
+    tables: _Tables = {name: {} for name in SECTIONS}
+    for layer, source in layers:
+        faults += _merge_layer(tables, layer, source=source)
+    faults += _missing_faults(layers, path)
+    if faults:
+        raise _all_faults(path, faults)
+    sections = {name: schema(**tables[name]) for name, schema in SECTIONS.items()}
+    faults = _contradictions(sections)
+    if faults:
+        raise _all_faults(path, faults)
+    return Recipe(profile=str(profile), **sections)
+
+
+def _contradictions(sections: Mapping[str, Any]) -> list[str]:
+    """Return what each section allows, but not together."""
+    attribute, align = sections["attribute"], sections["align"]
+    local = ("outside_map", "fine_grained", "text_consistent")
+    faults = [
+        f"align.{name} holds what lies outside the attribute's region, but attribute.scope is "
+        "global: set it to 0"
+        for name in local
+        if attribute.scope == "global" and getattr(align, name) > 0 and align.steps > 0
+    ]
+    data = sections["data"]
+    if data.batch_size % data.passes:
+        faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
+    if align.twins + align.base_prompts + align.empty_prompts >= 1:
+        faults.append("align.twins, base_prompts and empty_prompts leave no training picture")
+    return faults
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "section.key=value" into the dotted key and its value.
+
+    The value is read as TOML; what is no TOML is a text, so `adapter.preset=kv` needs no quotes.
+
+    Raises:
+        RecipeError: there is no "=" or no key.
+    """
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise RecipeError(
+            f"setting {text!r} is not of the form key=value",
+            hint="write it like --set align.fine_grained=0.3",
+        )
+    try:
+        parsed = parse_toml(f"value = {raw}")
+    except ValueError:
+        return key, raw
+    return key, parsed["value"] if set(parsed) == {"value"} else raw
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as nested plain values that JSON can write."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the sha256 of what the recipe says, whichever file or option said it."""
+    said = recipe_to_dict(recipe)
+    del said["profile"]
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"recipe {path} does not exist",
+            hint="`spf-lora attributes` lists the recipes there are",
+        ) from error
+    except ValueError as error:
+        raise RecipeError(
+            f"recipe {path} is not valid TOML: {error}",
+            hint='mend that place; texts need quotes, as in name = "beard"',
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {path} cannot be read: {error.strerror}",
+            hint="give a readable TOML file",
+        ) from error
+
+
+def _find_profile(name: object, *, beside: Path) -> tuple[Path | None, list[str]]:
+    """Return the profile's file, or None and what is wrong; a nearer folder hides a farther one."""
+    if not isinstance(name, str):
+        return None, [f'{beside}: profile must name a profile, as in profile = "embedded"']
+    folders = (shipped_folder("recipes"), Path("recipes"), beside.parent)
+    files = (path for folder in folders for path in (folder / "profiles").glob("*.toml"))
+    known = {path.stem: path for path in files}
+    wrong = f"{beside}: there is no profile {name!r}{did_you_mean(name, known)}"
+    return known.get(name), [] if name in known else [wrong]
+
+
+def _profile_faults(table: dict[str, Any], source: str) -> list[str]:
+    """Take out of a profile what belongs to a recipe, and say so."""
+    own = [name for name in ("attribute", "profile") if table.pop(name, None) is not None]
+    return [f"{source}: {name} belongs to a recipe, not to a profile" for name in own]
+
+
+def _missing_faults(layers: list[tuple[dict[str, Any], str]], path: Path) -> list[str]:
+    faults = []
+    for name, schema in SECTIONS.items():
+        tables = [layer.get(name, {}) for layer, _ in layers]
+        named = {key: None for table in tables if isinstance(table, dict) for key in table}
+        faults += [f"{path}: {name}.{key} is missing" for key in missing_keys(schema, named)]
+    return faults
+
+
+def _read_overrides(overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Nest the overrides as a TOML file would; a key without its section is a fault."""
+    nested: dict[str, Any] = {}
+    faults = []
+    for text in overrides:
+        key, value = parse_override(text)
+        section, dot, name = key.partition(".")
+        if dot:
+            nested.setdefault(section, {})[name] = value
+        elif key == "profile":
+            nested[key] = value
+        else:
+            every = [f"{name}.{own}" for name in SECTIONS for own in _field_names(SECTIONS[name])]
+            meant = " or ".join(dotted for dotted in every if dotted.endswith(f".{key}"))
+            near = f"; did you mean {meant}?" if meant else did_you_mean(key, every)
+            faults.append(f"--set: {key} is not a known key{near}")
+    return nested, faults
+
+
+def _field_names(schema: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def _merge_layer(tables: _Tables, layer: Mapping[str, Any], *, source: str) -> list[str]:
+    faults = []
+    for name, table in layer.items():
+        if name not in SECTIONS:
+            faults.append(f"{source}: {name} is not a known section{did_you_mean(name, SECTIONS)}")
+        elif not isinstance(table, dict):
+            faults.append(f"{source}: {name} must be a section, written [{name}]")
+        else:
+            values, wrong = check_table(SECTIONS[name], table, prefix=f"{name}.")
+            tables[name].update(values)
+            faults += [f"{source}: {fault}" for fault in wrong]
+    return faults
+
+
+def _all_faults(path: Path, faults: list[str]) -> RecipeError:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return RecipeError(
+        "\n  ".join((f"recipe {path} has {count}:", *faults)),
+        hint="mend them all, then run again; `spf-lora recipe show beard` shows every key",
+    )

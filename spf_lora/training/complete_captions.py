@@ -1,0 +1,64 @@
+"""What a CLIP sees in the training pictures, and the captions completed with it (ours)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from spf_lora.base.clip import ClipModel
+from spf_lora.base.load import Base
+from spf_lora.base.texts import cut_off
+from spf_lora.data.buckets import Bucket, fit
+from spf_lora.data.completion import Vocabulary, complete
+from spf_lora.data.folder import Example
+from spf_lora.recipe.schema import Attribute
+from spf_lora.training.encoders import pixels_of
+
+
+@torch.no_grad()
+def completed(
+    examples: Sequence[Example],
+    attribute: Attribute,
+    vocabulary: Vocabulary,
+    base: Base,
+    clip: ClipModel,
+) -> tuple[list[Example], str]:
+    """Return the examples with complete captions, and what to tell of it.
+
+    A group's phrases compete: their probability is the softmax of CLIP's scaled cosines. A caption
+    that would grow beyond what the text encoder reads stays as it is: the target stands at its end.
+
+    Args:
+        examples: pictures and what people said of them.
+        attribute: what is learned.
+        vocabulary: what may be added.
+        base: its resolution is what pictures are shown at.
+        clip: judges.
+    """
+    square = Bucket(base.resolution, base.resolution)
+    pixels = (pixels_of(fit(e.image, square))[None].to(base.device) for e in examples)
+    pictures = torch.cat([clip.embed_image(one) for one in pixels])  # (examples, dim)
+    found: list[list[tuple[str, float]]] = [[] for _ in examples]
+    for group in vocabulary.groups:
+        texts = clip.embed_text([vocabulary.template.replace("{}", phrase) for phrase in group])
+        best = (clip.scale * pictures @ texts.T).softmax(dim=-1).max(dim=-1)
+        for row, certainty, which in zip(
+            found, best.values.tolist(), best.indices.tolist(), strict=True
+        ):
+            row.append((group[which], certainty))
+    captions = [
+        complete(e.caption, attribute, vocabulary, row)
+        for e, row in zip(examples, found, strict=True)
+    ]
+    out = [
+        e if cut_off(base.tokenizer, said) else replace(e, caption=said)
+        for e, said in zip(examples, captions, strict=True)
+    ]
+    added = sum(
+        new.caption.count(",") - old.caption.count(",")
+        for new, old in zip(out, examples, strict=True)
+    )
+    return out, (
+        f"captions completed: {added / len(out):.1f} phrases a picture that CLIP sees and nobody "
+        "named (data.vocabulary)"
+    )

@@ -1,0 +1,220 @@
+"""What changes memory and time must not change what is learned."""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spf_lora.adapters.attach import attach_trainable
+from spf_lora.base.load import load_base
+from spf_lora.data.worlds.portraits import caption, phrases, render, unbiased
+from spf_lora.errors import RecipeError, TrainingError
+from spf_lora.recipe.files import find_recipe
+from spf_lora.recipe.load import load_recipe
+from spf_lora.training.batch import Mix
+from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
+from spf_lora.training.precision import set_up
+from spf_lora.training.prepare import prepare
+from spf_lora.training.trainer import Plan, Stage, Trainer
+
+PLAN = Plan(batch_size=8, learning_rate=0.1, warmup_steps=1, max_grad_norm=1e6, seed=0)
+CPU = torch.device("cpu")
+
+
+def eight_portraits(folder):
+    rng = random.Random(0)
+    people = [unbiased(rng) for _ in range(8)]
+    return prepare(
+        load_base(str(folder), device=CPU),
+        [render(p, ("hat",)) for p in people],
+        base_prompts=[caption(p) for p in people],
+        full_prompts=[caption(p, ("hat",)) for p in people],
+        phrases=[phrases(p) for p in people],
+        target_text="a hat",
+        twin_prompts=[(caption(p), caption(p, ("hat",))) for p in people],
+    )
+
+
+def make_trainer(folder, drawn, *, plan=PLAN, stages=2, processes=None, **how):
+    """Return a trainer of every term, by plain gradient descent: it hides no difference."""
+    base = load_base(str(folder), device=CPU)
+    parameters = attach_trainable(base.unet, preset="attention", rank=4, alpha=4.0, seed=0)
+    set_up(base.unet, **how)
+    data = replace(drawn, target=torch.ones(16), embeddings=torch.ones(8, 16))
+    times = time_weights(base.scheduler, 5.0)
+    aligned = Align(
+        base.unet, data, times=times, alphas=base.scheduler.alphas_cumprod,
+        weights=Weights(
+            denoise=2.0, outside_map=2.0, fine_grained=0.5, text_consistent=5.0, response=1.0,
+            response_max_t=600, phrases=0.1,
+        ),
+        settings=MapSettings(area_cap=0.4, decay=0.8),
+        embed=lambda latents: latents.flatten(1)[:, :16],
+    )  # fmt: skip
+    return Trainer(
+        unet=base.unet, parameters=parameters, scheduler=base.scheduler, data=data, plan=plan,
+        stages=[
+            Stage("learn", 2, Learn(base.unet, data, times)),
+            Stage("align", stages, aligned, Mix(0.2, 0.2, 0.2)),
+        ],
+        optimizer=torch.optim.SGD(parameters.values(), lr=0.1), checkpoint=folder.parent / "c",
+        run_id="run", processes=processes,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def eight(tiny_folder):
+    return eight_portraits(tiny_folder)
+
+
+@pytest.fixture
+def trainer(tiny_folder, eight):
+    return partial(make_trainer, tiny_folder, eight)
+
+
+def moved(trainer):
+    """Train; return how each tensor moved, the steps, and the largest move."""
+    before = {n: p.detach().clone() for n, p in trainer.parameters.items()}
+    steps = list(trainer.run())
+    return {n: p.detach() - before[n] for n, p in trainer.parameters.items()}, steps
+
+
+@pytest.fixture(scope="module")
+def plainly(tiny_folder, eight):
+    """How a trainer without any of this moves."""
+    return moved(make_trainer(tiny_folder, eight))
+
+
+def distance(one, other):
+    """Return the largest difference, as a share of the largest move."""
+    largest = max(move.abs().max() for move in one.values())
+    assert largest > 1e-4, "something was learned"
+    return max((one[n] - other[n]).abs().max() for n in one) / largest
+
+
+def test_four_passes_of_two_pictures_equal_one_of_eight(trainer, plainly):
+    once, steps = plainly
+    often, parts = moved(trainer(plan=replace(PLAN, passes=4)))
+    assert distance(once, often) < 1e-4  # sums of fp32 in another order, over four steps
+    for step, part in zip(steps, parts, strict=True):
+        assert part.loss == pytest.approx(step.loss, rel=1e-4)
+        assert part.terms == pytest.approx(step.terms, rel=1e-3, abs=1e-7)
+        assert part.map_area == (step.map_area and pytest.approx(step.map_area, rel=1e-3))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"gradient_checkpointing": True}, {"channels_last": True}],
+    ids=lambda how: next(iter(how)),
+)
+def test_what_is_kept_and_how_it_lies_in_memory_changes_nothing(trainer, plainly, how):
+    plain, _ = plainly
+    other, _ = moved(trainer(**how))
+    assert distance(plain, other) < 1e-4
+
+
+def test_gradient_checkpointing_keeps_less(trainer):
+    def kept(**how):
+        made, sizes = trainer(**how), {}
+
+        def note(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            next(made.run())
+        return sum(sizes.values())
+
+    assert kept(gradient_checkpointing=True) < 0.7 * kept()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_keeps_the_adapter_exact_and_learns_nearly_the_same(
+    trainer, plainly, precision
+):
+    plan = replace(PLAN, scaled=precision == "fp16")
+    exact, wanted = plainly
+    made = trainer(plan=plan, precision=precision)
+    half, steps = moved(made)
+    assert {p.dtype for p in made.parameters.values()} == {torch.float32}
+    frozen = {p.dtype for n, p in made.unet.named_parameters() if n not in made.parameters}
+    assert frozen == {torch.bfloat16 if precision == "bf16" else torch.float16}
+    assert [s.loss for s in steps] == pytest.approx([s.loss for s in wanted], rel=0.1)
+    assert distance(exact, half) < 0.5  # 8 bits of mantissa; the loss is the sharper check
+
+
+def test_a_run_in_fp16_resumes_with_the_scale_of_its_loss(trainer):
+    plan = replace(PLAN, scaled=True)
+    first = trainer(plan=plan, precision="fp16")
+    first.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    run = first.run()
+    next(run)
+    first.save()
+    second = trainer(plan=plan, precision="fp16")
+    assert second.resume() == 1
+    assert second.scaler.get_scale() == 1024
+    list(first.run())
+    list(second.run())
+    assert all(torch.equal(p, second.parameters[n]) for n, p in first.parameters.items())
+
+
+def test_gradients_that_overflow_for_long_stop_a_run_in_fp16(trainer):
+    made = trainer(plan=replace(PLAN, scaled=True), precision="fp16", stages=60)
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    before = {n: p.detach().clone() for n, p in made.parameters.items()}
+    next(made.run())
+    assert all(torch.equal(before[n], p) for n, p in made.parameters.items()), (
+        "that step is skipped"
+    )
+    assert made.skipped == 1
+    made.skipped = 30
+    made.scaler.update(3e38)
+    with pytest.raises(TrainingError, match="the gradient's norm became"):
+        next(made.run())
+
+
+def test_passes_must_divide_the_batch():
+    with pytest.raises(RecipeError, match=r"data\.passes must divide data\.batch_size, which is 8"):
+        load_recipe(find_recipe("beard"), ["data.passes=3"])
+
+
+def launched(*words):
+    """Run a script or module in two CPU processes; `accelerate launch` does so on GPUs only."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *map(str, words)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(trainer, tiny_folder, tmp_path):
+    one = trainer()
+    _, steps = moved(one)
+    launched(Path(__file__).with_name("two_processes.py"), tiny_folder, tmp_path / "two")
+    two = load_file(tmp_path / "two")
+    losses = two.pop("losses").tolist()
+    assert losses == pytest.approx([step.loss for step in steps], rel=1e-4)
+    assert two.keys() == one.parameters.keys()
+    assert max((one.parameters[n] - two[n]).abs().max() for n in two) <= 1e-5
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_writes_and_talks(tiny_folder, tmp_path):
+    done = launched(
+        "-m", "spf_lora", "train", "--attribute", "hat", "--base", tiny_folder, "--steps", "4",
+        "--set", "data.count=8", "--set", "data.batch_size=2",
+        "--out", tmp_path / "hat.safetensors",
+    )  # fmt: skip
+    assert done.stdout.count("hat.safetensors") == 1
+    assert done.stderr.count("in 2 processes") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hat.png", "hat.safetensors"]
