@@ -16,8 +16,8 @@ from spf_lora.cli.acting import (
     starts_of,
 )
 from spf_lora.cli.quiet import hush
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError, PromptError
-from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
     from spf_lora.adapters.format.adapter_file import Adapter

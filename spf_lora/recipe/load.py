@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spf_lora.documents import parse_toml, read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import SECTIONS, Recipe
 from spf_lora.shipped import shipped_folder
-from spf_lora.strict import check_table, did_you_mean, missing_keys, parse_toml
+from spf_lora.strict import check_table, did_you_mean, missing_keys
 
 _Tables = dict[str, dict[str, Any]]
+_MOST_BYTES = 256 << 10  # of a file
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -98,7 +100,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
             f"recipe {path} does not exist",
