@@ -18,6 +18,7 @@ from spf_lora.training.objectives import Outcome
 
 HOLD_WEIGHT = 2.0  # of a sample that does not ask, beside one that does
 BETWEEN = 0.6  # share of the samples that ask from between the two pictures of a pair
+_DECIDED, _FADE = 500, 300  # time steps: between the pictures above, on the local one below 200
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Curriculum:
         )
         empty = role < self.shares.empty_prompts
         base = ~empty & (role < self.shares.empty_prompts + self.shares.base_prompts)
-        share = (place / BETWEEN).clamp(max=1)  # 0 on the base's picture, 1 on the local one
+        # 0 on the base's picture, 1 on the local one; at small times a picture is what it is
+        share = torch.maximum((place / BETWEEN).clamp(max=1), ((_DECIDED - t) / _FADE).clamp(0, 1))
         noisy, wanted = between(read, share, self.alphas[t].float(), known.guidance)
 
         def chosen(asking: torch.Tensor, own: torch.Tensor, none: torch.Tensor) -> torch.Tensor:
