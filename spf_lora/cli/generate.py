@@ -11,8 +11,8 @@ from spf_lora.cli import out
 from spf_lora.cli.acting import check_local, check_start, starts_of
 from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
+from spf_lora.documents import is_unicode
 from spf_lora.errors import PromptError
-from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
     from spf_lora.adapters.module import Adapter

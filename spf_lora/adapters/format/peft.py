@@ -4,7 +4,6 @@ Patterns are compared as text: peft reads them as regular expressions, and a str
 expression can run for ever.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 
 from spf_lora.adapters.format.container import open_regular, read_at
 from spf_lora.adapters.module import Spec
+from spf_lora.documents import parse_json
 from spf_lora.errors import AdapterFileError
 
 CONFIG_NAME = "adapter_config.json"
@@ -129,9 +129,9 @@ def config_for(specs: Mapping[str, Spec]) -> dict[str, Any]:
 
 def _json(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse(path, "holds a LoRA configuration that is no valid JSON")
+        table = parse_json(text.decode("utf-8"))
+    except ValueError as error:
+        _refuse(path, f"holds a LoRA configuration that cannot be used: {error}")
     if not isinstance(table, dict):
         _refuse(path, "holds a LoRA configuration that is no JSON object")
     return table
