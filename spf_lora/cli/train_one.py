@@ -6,8 +6,8 @@ command with `--resume` goes on.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.live import live_view
-from spf_lora.errors import AdapterFileError
+from spf_lora.errors import AdapterFileError, OutputError
 from spf_lora.recipe.schema import Recipe
+from spf_lora.signals import Stopped, asked_to_end
 
 if TYPE_CHECKING:
     from spf_lora.adapters.format.card import Card
@@ -55,6 +56,11 @@ class Job:
     def picture(self) -> Path:
         """The file that shows what the adapter does."""
         return self.target.with_suffix(".png")
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock is held for the whole run."""
+        return self.target.with_name(f".{self.target.stem}.lock")
 
     @property
     def checkpoint(self) -> Path:
@@ -120,10 +126,12 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
             out.say(remark)
         _clear(job, keep=begun)
     asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
-    with resting(*asleep):
-        _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=job.log_dir)
+    with _resumable():
+        with resting(*asleep):
+            _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=job.log_dir)
+        if siblings.first:
+            _write(job, base, examples)
     if siblings.first:
-        _write(job, base, examples)
         _tell(job)
     siblings.wait()
 
@@ -178,8 +186,19 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
             f"asked for from {start} of the steps on it answers and moves less: --start-percent"
         )
     write_png(preview(job.settings, base, examples), job.picture)
-    write_adapter(adapter, job.target, overwrite=True)
+    write_adapter(adapter, job.target, overwrite=job.force)  # else it was not there: see `check`
     job.checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Tell of a full disk and the like that nothing is to be trained twice."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            error.message, hint=f"{error.hint}; with --resume what is trained already is kept"
+        ) from error
 
 
 def _tell(job: Job) -> None:
@@ -198,34 +217,24 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
 
 
 def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
-    """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
+    """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
     first = trainer.processes.first
     log = _tensorboard(log_dir if first else None)
-    with live_view() as view, _interruptible() as interrupted:
+    with live_view() as view, asked_to_end() as asked:
         for step in trainer.run():
-            if first:
-                view(step)
-                log(step)
-            if trainer.processes.any(interrupted()):
-                trainer.save()
+            stop = trainer.processes.any(asked() > 0)
+            if stop or step.index % every == 0 or step.index == step.steps:
+                trainer.save()  # before anything is shown: the terminal may be what went
+            if stop:
                 break
-            if step.index % every == 0 or step.index == step.steps:
-                trainer.save()
+            if first:
+                with suppress(OSError):  # nobody watches: that stops no training
+                    view(step)
+                log(step)
     if trainer.done < trainer.steps:
         if first:
             out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question to ask between steps, so that no step is cut in half."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
+        raise Stopped(asked() or signal.SIGINT)
 
 
 def _tensorboard(log_dir: Path | None) -> Any:
