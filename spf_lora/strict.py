@@ -75,7 +75,7 @@ def check_table(
     Args:
         schema: a dataclass whose fields were declared by `setting` or `required`.
         table: key -> value as TOML gives them; keys may be missing.
-        prefix: what comes before a key in a fault, such as "align.".
+        prefix: what comes before a key in a fault, such as "distil.".
 
     Returns:
         The good values, converted to the fields' types, and one sentence for each fault.

@@ -26,6 +26,7 @@ ROOMS = (
     {"adapters.format"},
     {"adapters"},
     {"data"},
+    {"data.sentences"},
     {"data.worlds"},
     {"base"},
     {"recipe"},

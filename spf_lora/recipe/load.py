@@ -26,7 +26,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: the TOML file.
-        overrides: settings such as "align.fine_grained=0.3"; a later one wins.
+        overrides: settings such as "distil.pairs=64"; a later one wins.
 
     Raises:
         RecipeError: lists every fault of the file, its profile and the overrides.
@@ -55,19 +55,11 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def _contradictions(sections: Mapping[str, Any]) -> list[str]:
     """Return what each section allows, but not together."""
-    attribute, align = sections["attribute"], sections["align"]
-    local = ("outside_map", "fine_grained", "text_consistent")
-    faults = [
-        f"align.{name} holds what lies outside the attribute's region, but attribute.scope is "
-        "global: set it to 0"
-        for name in local
-        if attribute.scope == "global" and getattr(align, name) > 0 and align.steps > 0
-    ]
-    data = sections["data"]
+    data, distil, faults = sections["data"], sections["distil"], list[str]()
     if data.batch_size % data.passes:
         faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
-    if align.twins + align.base_prompts + align.empty_prompts >= 1:
-        faults.append("align.twins, base_prompts and empty_prompts leave no training picture")
+    if distil.base_prompts + distil.empty_prompts >= 1:
+        faults.append("distil.base_prompts and empty_prompts leave no sample that asks")
     return faults
 
 
@@ -83,7 +75,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(
             f"setting {text!r} is not of the form key=value",
-            hint="write it like --set align.fine_grained=0.3",
+            hint="write it like --set distil.pairs=64",
         )
     try:
         parsed = parse_toml(f"value = {raw}")

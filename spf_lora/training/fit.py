@@ -47,8 +47,8 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
     """
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     side = recipe.data.resolution // factor or unet["sample_size"]
-    align, training = recipe.align, recipe.training
-    ours = training.method == "ours"
+    training = recipe.training
+    paper = training.method == "spf-portrait"
     return Needs(
         side=side,
         pictures=recipe.data.batch_size // recipe.data.passes,
@@ -57,9 +57,9 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
         optimizer=recipe.optimizer.name,
         precision=training.precision,
         gradient_checkpointing=training.gradient_checkpointing,
-        dual=align.steps > 0 if ours else training.method != "plain",
-        watched=ours and align.fine_grained + align.text_consistent + align.phrases > 0,
-        response=ours and align.response > 0,
+        dual=training.method not in ("ours", "plain"),
+        watched=paper,
+        response=paper,
     )
 
 

@@ -19,6 +19,7 @@ from spf_lora.errors import AdapterFileError
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEADER_KEY = "lora_adapter_metadata"
+_COMPONENTS = ("unet", "text_encoder")
 _MAX_CONFIG_BYTES = 1 << 20
 
 # settings that change what the tensors mean -> the values under which they are plain LoRA
@@ -63,6 +64,14 @@ class PeftScale:
             _refuse(where, f"states rank {stated:g} for {module_path}, but the file has {rank}")
         alpha = _match(self.alpha_pattern, module_path, self.alpha)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+def folders(path: Path) -> list[Path]:
+    """Return where the parts of an adapter in the folder `path` can be: there, or one inside each.
+
+    An adapter of one model is in the folder itself, one of two has a folder for each.
+    """
+    return [path, *(path / component for component in _COMPONENTS)]
 
 
 def read_config(path: Path) -> PeftScale:
