@@ -218,7 +218,7 @@ def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) 
                 if stop and step.index < step.steps:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
-            phases.end()
+            phases.drop()
             if first:
                 out.say(
                     f"stopped after step {trainer.done} of {trainer.steps}; the same command with "
