@@ -9,8 +9,8 @@ from spf_lora.data.captions import base_prompt
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.registry.onto import NOTHING
-from spf_lora.training import build
-from spf_lora.training.protected import subspace_of_prompts
+from spf_lora.training import subspace
+from spf_lora.training.subspace import subspace_of_prompts
 
 PROMPTS = [
     f"a portrait of a person, {skin}, {hair}"
@@ -51,11 +51,11 @@ def test_the_targets_own_tokens_separate_less_than_the_padding_behind_them(embed
 
 
 def _kept(base, *changes):
-    recipe = load_recipe(find_recipe("beard"), list(changes))
+    recipe = load_recipe(find_recipe("beard"), ["adapter.subspace=1", *changes])
     prompts = [base_prompt(f"{p}, a beard", recipe.attribute) for p in PROMPTS]
     name = "x.attn2.to_k.lora_A.default.weight"
     parameters = {name: torch.nn.Parameter(torch.randn(2, 192))}
-    keep, remarks = build._subspace(recipe, base, prompts, NOTHING, parameters)
+    keep, remarks = subspace.kept_to_subspace(recipe, base, prompts, NOTHING, parameters)
     with torch.no_grad():
         parameters[name] += 1e-2 * torch.randn(2, 192)  # as a step would
     before = parameters[name].detach().clone()
@@ -70,13 +70,14 @@ def test_the_choice_is_told_and_kept_to(embedded):
 
 
 def test_a_choice_that_separates_too_little_is_told_and_not_kept_to(embedded, monkeypatch):
-    monkeypatch.setattr(build, "LEAST_SELECTIVE", 1e9)
+    monkeypatch.setattr(subspace, "LEAST_SELECTIVE", 1e9)
     same, remarks = _kept(embedded)
     assert same
     assert "so they read everything" in remarks[0]
 
 
-def test_no_subspace_keeps_to_nothing(embedded):
-    same, remarks = _kept(embedded, "adapter.subspace=0")
+@pytest.mark.parametrize("change", ["adapter.subspace=0", "training.method=plain"])
+def test_no_subspace_and_no_rival_keeps_to_anything(embedded, change):
+    same, remarks = _kept(embedded, change)
     assert same
     assert remarks == ()
