@@ -32,7 +32,7 @@ ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 # name -> what is changed in the attribute's own recipe; rivals have one stage, all of learn.steps
 _RIVAL = (
-    "adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3",
+    "adapter.preset=attention", "optimizer.learning_rate=2e-3",
     "data.vocabulary=none", "learn.steps=400",
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
@@ -114,9 +114,11 @@ def _measure(
     import torch
 
     from spf_lora.base.load import load_base
+    from spf_lora.draw.act import acting
+    from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.protocol import held_out_cases
-    from spf_lora.evaluate.run import evaluate
+    from spf_lora.evaluate.run import Measurement, evaluate
     from spf_lora.recipe.files import find_recipe
     from spf_lora.recipe.load import load_recipe, recipe_hash
     from spf_lora.training.examples import load_examples
@@ -126,10 +128,14 @@ def _measure(
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
-        load_base("embedded", device=torch.device("cpu")), trained.pop("adapter"),
-        attribute=recipe.attribute, cases=cases[args.prompts :] if args.tuning else cases,
-        gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps, local=method in LOCAL,
-    )  # fmt: skip
+        load_base("embedded", device=torch.device("cpu")),
+        acting(trained.pop("adapter"), local=method in LOCAL),
+        Measurement(
+            recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
+        ),
+        gallery=cache_folder(),
+        sampling=Sampling(steps=args.steps),
+    )
     return {
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),

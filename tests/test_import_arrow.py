@@ -26,10 +26,12 @@ ROOMS = (
     {"adapters.format"},
     {"adapters"},
     {"data"},
+    {"data.sentences"},
     {"data.worlds"},
     {"base"},
     {"recipe"},
     {"atomic", "shipped", "strict"},
+    {"documents"},
     {"errors"},
     {"__init__"},
 )

@@ -1,14 +1,16 @@
 """Captions as phrases: the base prompt without the target, the full prompt with it.
 
-A caption is comma-separated phrases ("a portrait of a person, pale skin, a beard"). Where the
-target stands inside a longer phrase ("a man with a beard and a hat"), it is cut out together with
-the word that tied it there; phrases that do not name the target are never touched.
+A caption is comma-separated phrases ("a portrait of a person, pale skin, a beard") or sentences,
+which `sentences` knows how to cut. Where the target stands inside a longer phrase ("a man with a
+beard"), it is cut out together with the word that tied it there; phrases that do not name the
+target are never touched.
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
+from spf_lora.data.sentences.cut import UnsafeError, cut, is_sentence, tidy
 from spf_lora.recipe.schema import Attribute
 
 _TIES = r"(?:with|wearing|having|has|sporting|in|and)"
@@ -17,9 +19,12 @@ _TIED = re.compile(rf"^{_TIES}\s+|\s+{_TIES}$|^{_TIES}$|^{_ARTICLES}$", re.IGNOR
 
 
 def split_phrases(caption: str) -> list[str]:
-    """Split a caption at commas and line ends; spaces are tidied, empty phrases dropped."""
-    text = unicodedata.normalize("NFC", caption)
-    return [phrase for part in re.split(r"[,\n\r]", text) if (phrase := " ".join(part.split()))]
+    """Split a caption at commas and line ends; spaces are tidied, empty phrases dropped.
+
+    A line that ends a sentence goes on in the next; the caption's last full stop is left out.
+    """
+    text = tidy(caption)
+    return text.split(", ") if text else []
 
 
 def join_phrases(phrases: list[str]) -> str:
@@ -43,8 +48,26 @@ def base_prompt(caption: str, attribute: Attribute) -> str:
 
     "pale skin, a beard" gives "pale skin", "a bearded man" gives "a man".
     """
+    if has_target(caption, attribute) and is_sentence(caption):
+        try:
+            without = cut(caption, (attribute.target_text, *attribute.aliases))
+        except UnsafeError:
+            without = caption
+        if not has_target(without, attribute):
+            return without
     kept = [_without_target(phrase, attribute) for phrase in split_phrases(caption)]
     return join_phrases([phrase for phrase in kept if phrase])
+
+
+def unsafe_sentence(caption: str, attribute: Attribute) -> str | None:
+    """Return the sentence that cannot lose the target and stay one, or None if there is none."""
+    if not has_target(caption, attribute) or not is_sentence(caption):
+        return None
+    try:
+        without = cut(caption, (attribute.target_text, *attribute.aliases))
+    except UnsafeError as error:
+        return str(error)
+    return tidy(caption) if has_target(without, attribute) else None
 
 
 def full_prompt(base_prompt: str, attribute: Attribute) -> str:

@@ -1,9 +1,7 @@
 """What a file is taught: local pictures step by step, each a pair with the base's own picture.
 
-Every step of a pair gives what the frozen base predicts for no prompt and what guidance should come
-to: the adapter's prediction inside the control map, the base's own outside of it. Pairs are drawn
-in chunks; each chunk is one entry of the tensor cache, in fp16, found again by a digest of all that
-decides it. So they live on disk, and a run that was killed draws no chunk twice.
+Pairs are drawn in chunks. Each chunk is one entry of the tensor cache, in fp16, found again by a
+digest of all that decides it. So they live on disk, and a run that was killed draws no chunk twice.
 """
 
 import math
@@ -26,7 +24,7 @@ from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
 
 CHUNK = 8  # pairs drawn at once
-_FORMAT = "pairs 1"
+_FORMAT = "pairs 2"
 
 Size = tuple[int, int]  # height and width of latents
 Tell = Callable[[int, int], None]  # pairs drawn, pairs to draw
@@ -51,18 +49,20 @@ class Lessons(NamedTuple):
 
     Attributes:
         noisy: latents of the local picture.
-        wanted: what the full prompt should predict there, so that guidance comes to the local
-            picture's next step.
+        guided: the prediction that its next step was made with: the adapter's inside the control
+            map, the base's own outside of it.
         empty: what the frozen base predicts there for no prompt.
         base_noisy: latents of the base's own picture at the same step.
         base_eps: what the frozen base predicts there for the base prompt.
+        base_empty: what the frozen base predicts there for no prompt.
     """
 
     noisy: torch.Tensor
-    wanted: torch.Tensor
+    guided: torch.Tensor
     empty: torch.Tensor
     base_noisy: torch.Tensor
     base_eps: torch.Tensor
+    base_empty: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Trajectories:
         times: the time steps, (steps,), falling.
         guidance: scale that the pairs were drawn with.
         maps: where each may differ from the base's picture, (1, h, w) in [0, 1].
-        files: of each chunk of `CHUNK` pairs: (pairs, 20 * steps + 1, h, w) with four channels,
-            the five parts of `Lessons` step by step, then the map.
+        files: of each chunk of `CHUNK` pairs: (pairs, 24 * steps + 1, h, w) with four channels,
+            the six parts of `Lessons` step by step, then the map.
     """
 
     pairs: tuple[Pair, ...]
@@ -90,7 +90,7 @@ class Trajectories:
         for pair, step in zip(pairs, steps, strict=True):
             chunk, row = divmod(pair, CHUNK)
             kept = self.files[chunk].get_slice("value")
-            wide = (kept.get_shape()[1] - 1) // len(self.times)  # 5 * channels
+            wide = (kept.get_shape()[1] - 1) // len(self.times)  # 6 * channels
             rows.append(kept[row : row + 1, step * wide : (step + 1) * wide].float())
         return Lessons(*torch.cat(rows).chunk(len(Lessons._fields), dim=1))
 
@@ -190,8 +190,8 @@ def _packed(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -
         eps = base.unet(response.noisy, response.t, empty, return_dict=False)[0]
         local, own = (track.guided(how.guidance) for track in (response, reference))
         guided = torch.lerp(own, local, drawn.control_map)
-        wanted = eps + (guided - eps) / how.guidance
-        rows += [response.noisy, wanted, eps, reference.noisy, reference.eps]
+        rows += [response.noisy, guided, eps]
+        rows += [reference.noisy, reference.eps, reference.empty]
     return torch.cat([*rows, drawn.control_map], dim=1).half()
 
 

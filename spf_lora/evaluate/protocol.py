@@ -19,6 +19,7 @@ from spf_lora.data.worlds.portraits import (
     phrases,
     unbiased,
 )
+from spf_lora.documents import read_text
 from spf_lora.errors import DataError, PromptError
 from spf_lora.recipe.schema import Attribute
 
@@ -28,7 +29,7 @@ PROMPTS, SEEDS = 40, 4
 COVERAGE = 0.75  # share of a held-out person's phrases that a prompt names
 QUICK_PROMPTS, QUICK_SEEDS = 16, 2
 _FIRST_SEED, _SEEDS_A_PROMPT = 10_000, 1000
-_MAX_PROMPTS, _MAX_LETTERS = 10_000, 1000
+_MAX_PROMPTS, _MAX_LETTERS, _MOST_BYTES = 10_000, 1000, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def read_prompts(path: Path) -> list[str]:
         DataError: the file cannot be read, is empty, or has a line too long, or one twice.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, most_bytes=_MOST_BYTES)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the prompts in {path} cannot be read: {error}",
             hint="it must be a text file in UTF-8, one prompt a line",

@@ -5,25 +5,30 @@ changes the rest. Only the builders see a recipe; every other function takes pla
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spf_lora.documents import parse_toml, read_toml
 from spf_lora.errors import RecipeError
+from spf_lora.recipe.digest import table_hash
 from spf_lora.recipe.schema import SECTIONS, Recipe
 from spf_lora.shipped import shipped_folder
-from spf_lora.strict import check_table, did_you_mean, missing_keys, parse_toml
+from spf_lora.strict import check_table, did_you_mean, missing_keys
 
 # what recipes had before stage 2 was distilling, and what to write now
 _FORMER_SECTIONS = {
     "align": "stage 2 is [distil] now, with fewer keys (distil.steps, distil.pairs, "
     "distil.vocabulary, ...), and align.clip is data.clip"
 }
-_FORMER_KEYS = ("learn.text_only", "training.calibrate", "training.x0_weight_cap")
+_FORMER_KEYS = (
+    "adapter.subspace", "adapter.door", "learn.text_only", "training.calibrate",
+    "training.x0_weight_cap",
+)  # fmt: skip
 
 _Tables = dict[str, dict[str, Any]]
+_MOST_BYTES = 256 << 10  # of a file
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -96,16 +101,13 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return the sha256 of what the recipe says, whichever file or option said it."""
-    said = recipe_to_dict(recipe)
-    del said["profile"]
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """Return the sha256 of what the recipe says, as the card of what it trains states it."""
+    return table_hash(recipe_to_dict(recipe))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
             f"recipe {path} does not exist",

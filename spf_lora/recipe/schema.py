@@ -19,7 +19,6 @@ Method = Literal[
     "dco",
     "masked-prior",
 ]
-Door = Literal["padding", "target", "both"]
 
 _SLUG = Shape(r"[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, words joined by -")
 _PHRASE = Shape(r"[^\s,]+( [^\s,]+)*", "one phrase: no comma, no space at its ends, none doubled")
@@ -52,10 +51,6 @@ class AdapterSettings:
     preset: Preset = setting("attention", "layers that get an adapter")
     rank: int = setting(8, "rank of each update", low=1, high=256)
     alpha: float = setting(8.0, "the update is scaled by alpha / rank", low=0.01, high=1024)
-    subspace: int = setting(
-        0, "directions of the text that keys and values may read; 0 is all", low=0, high=256
-    )
-    door: Door = setting("padding", "whose states the subspace is chosen to read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

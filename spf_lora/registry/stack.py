@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spf_lora.adapters.format import card as cards
+from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.format.hashes import content_id_of
 from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.adapters.strength import HIGHEST, LOWEST
+from spf_lora.documents import read_toml
 from spf_lora.errors import AdapterFileError, RegistryError, StackError
 from spf_lora.registry.names import (
     NAME_PATTERN,
@@ -30,14 +32,13 @@ from spf_lora.strict import (
     check_table,
     did_you_mean,
     missing_keys,
-    parse_toml,
     required,
     setting,
 )
 
 FORMAT_VERSION = 1
 State = Literal["ok", "missing", "changed"]
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 256 << 10
 _NAME = Shape(NAME_PATTERN, "an adapter's name")
 _ID = Shape(r"[0-9a-f]{64}", "64 hex digits")
 BASE_ID = Shape(r"[ -~]{0,100}", "a base model's id")
@@ -211,7 +212,8 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
     """Return a stack's adapters and strengths.
 
     Raises:
-        StackError: one was removed, changed, or is of another base than the stack.
+        StackError: one was removed or has changed.
+        AdapterFileError: one is of another base than the stack.
     """
     found = []
     for member in stack.members:
@@ -223,23 +225,9 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
                 f"the stack {stack.name} needs {was}, but {now}",
                 hint=f"bring it back, or: spf-lora stack drop {stack.name} {member.name}",
             )
-        refuse_other_base(known, stack.base_id)
+        refuse_other_base(known.card, known.name, stack.base_id, of="the stack's base")
         found.append((known, member.strength))
     return found
-
-
-def refuse_other_base(known: Known, base_id: str) -> None:
-    """Refuse an adapter whose card names another base than `base_id`.
-
-    Raises:
-        StackError: it does.
-    """
-    own = known.card.base_id if known.card else ""
-    if own and base_id and own != base_id:
-        raise StackError(
-            f"{known.name} was trained on the base {own}, the stack's adapters on {base_id}",
-            hint="a stack holds adapters of one base",
-        )
 
 
 def onto_members(card: cards.Card | None) -> list[Member]:
@@ -279,9 +267,7 @@ def stacks_with(entry: Entry, registry: Path | None = None) -> list[str]:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        return parse_toml(path.read_bytes().decode("utf-8"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except (OSError, ValueError) as error:
         raise StackError(
             f"the stack {path} cannot be read: {str(error)[:200]}",

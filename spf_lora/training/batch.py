@@ -13,7 +13,8 @@ import torch
 from spf_lora.data.buckets import draw, schedule
 from spf_lora.training.prepare import Prepared, Size
 
-GOLDEN, SILVER = 0.6180339887498949, 0.41421356237309515  # steps of Weyl sequences
+# steps of Weyl sequences
+GOLDEN, SILVER, BRONZE = 0.6180339887498949, 0.41421356237309515, 0.3027756377319946
 
 
 @dataclass(frozen=True)

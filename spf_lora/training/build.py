@@ -33,7 +33,6 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared, prepare
 from spf_lora.training.processes import Processes
-from spf_lora.training.subspace import kept_to_subspace
 from spf_lora.training.teach import Teaching, teaching_prompts
 from spf_lora.training.trainer import Plan, Stage, Tell, Trainer
 
@@ -94,12 +93,11 @@ def build_trainer(
         weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
     )  # fmt: skip
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
-    keep, more = kept_to_subspace(recipe, base, said, under, parameters)
     return Trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, pictures=len(data),
         stages=_stages(recipe, base, data, said, clip, under, cache), plan=_plan(recipe),
-        checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under), after_step=keep,
-        device=base.device, processes=processes, remarks=(*remarks, *more), tell=tell,
+        checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under),
+        device=base.device, processes=processes, remarks=remarks, tell=tell,
     )  # fmt: skip
 
 

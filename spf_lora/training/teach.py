@@ -122,7 +122,7 @@ class Teaching:
             )
             self.curriculum = Curriculum(
                 drawn, range(len(pairs)), without, asking, encode(base, [""])[0].cpu(),
-                self.shares, self.seed, base.device,
+                self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
             )  # fmt: skip
 
     def batch(self, index: int, size: int) -> Lesson:

@@ -123,7 +123,6 @@ class Trainer:
         plan: how.
         checkpoint: where to save, and what to resume from.
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
-        after_step: called after each optimizer step, to put the parameters where they may be.
         device: where it is trained.
         processes: this one and its siblings.
         remarks: what a user should be told before it starts.
@@ -142,20 +141,18 @@ class Trainer:
         checkpoint: Path,
         run_id: str,
         device: torch.device,
-        after_step: Callable[[], None] = lambda: None,
         processes: Processes | None = None,
         remarks: Sequence[str] = (),
         tell: Tell = lambda what, done, total: None,
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
         self.pictures, self.plan, self.tell = pictures, plan, tell
-        self.stages, self.after_step = tuple(stages), after_step
+        self.stages = tuple(stages)
         self.checkpoint, self.run_id = checkpoint, run_id
         self.processes, self.remarks = processes or Processes(), tuple(remarks)
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0
-        self.after_step()
         self._untrained, self._unused = self._copied(), self._settings()
         self._left: dict[str, torch.Tensor] = {}  # by the stage before
 
@@ -256,7 +253,6 @@ class Trainer:
             set_rate(self.optimizer, self.plan.learning_rate * factor)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.after_step()
             self.done = index + 1
             yield Step(
                 stage.name, self.done, self.steps, own + 1, stage.steps, outcome.loss.item(),

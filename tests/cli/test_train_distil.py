@@ -167,7 +167,7 @@ def test_a_teacher_that_changes_the_whole_picture_stops_the_run_unless_it_is_mea
 
 
 def test_without_stage_2_the_file_is_what_was_learned(train, packed):
-    plain = ("--set", "adapter.subspace=0", "--set", "data.vocabulary=none")
+    plain = ("--set", "data.vocabulary=none")
     code, _, talk = train(*plain, "--set", "distil.steps=0", "--out", "learned.safetensors")
     assert code == 0
     assert "4 pictures, 4 steps to learn" in talk

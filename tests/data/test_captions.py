@@ -30,6 +30,7 @@ ANY_WORD = Attribute(name="curly-hair", target_text="curly hair", replaces=("* h
 WORDS = ["a", "the", "man", "with", "and", "in", "hat", "beard", "bearded", "long", "smiling"]
 phrase = st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(" ".join)
 caption = st.lists(phrase, max_size=5).map(", ".join)
+tags = st.lists(phrase.filter(lambda p: len(p.split()) < 6), max_size=5).map(", ".join)
 
 
 def test_an_article_fits_the_word_that_is_left() -> None:
@@ -141,7 +142,7 @@ def test_adding_the_target_and_taking_it_out_gives_the_prompt_back(text: str) ->
     assert base_prompt(full_prompt(base, BEARD), BEARD) == base
 
 
-@given(caption)
+@given(tags)
 def test_a_phrase_that_does_not_name_the_target_is_not_touched(text: str) -> None:
     kept = Counter(other for other in split_phrases(text) if not has_target(other, BEARD))
     assert kept <= Counter(split_phrases(base_prompt(text, BEARD)))

@@ -12,7 +12,6 @@ from spf_lora.method.control_map import (
     threshold,
 )
 from spf_lora.method.dual_path import dual_path
-from spf_lora.method.protect import choose_subspace, project_
 from spf_lora.method.tokens import token_groups
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -233,43 +232,3 @@ def test_the_response_loss_is_zero_for_the_trained_picture_and_grows_as_it_turns
     found[2].backward()
     assert turned[2].grad.abs().sum() > 0
     assert losses.response(turned[2], trained, target, 0 * every) == 0
-
-
-def _states(n, seed, extra=None):
-    torch.manual_seed(seed)
-    states = torch.randn(n, 16) @ torch.diag(torch.linspace(2, 0.1, 16))
-    return states if extra is None else states + 3 * extra
-
-
-def test_a_subspace_reads_what_only_the_target_has():
-    alone = torch.zeros(16)
-    alone[15] = 1.0  # a direction where protected states hardly ever point
-    found = choose_subspace(
-        _states(200, 0, alone), _states(400, 1), rank=1,
-        held_out_target=_states(50, 2, alone), held_out_protected=_states(50, 3),
-    )  # fmt: skip
-    assert found.basis.shape == (16, 1)
-    assert abs(found.basis[15, 0]) > 0.95
-    assert found.selectivity > 10
-    assert found.leak < 0.2
-
-
-def test_a_projected_adapter_cannot_read_outside_its_subspace(tiny):
-    parameters = _adapted(tiny)
-    torch.manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(24, 3))[0]
-    before = {n: p.clone() for n, p in parameters.items()}
-    project_(parameters, basis)
-    length = {n: p.norm(dim=1) for n, p in before.items()}
-    again = {n: torch.nn.Parameter(p.clone()) for n, p in before.items()}
-    project_(again, basis, lengths=True)
-    outside = torch.randn(24)
-    outside -= basis @ (basis.T @ outside)
-    for name, parameter in parameters.items():
-        if "lora_A" in name and ("attn2.to_k" in name or "attn2.to_v" in name):
-            assert (parameter @ outside).abs().max() < 1e-5
-            torch.testing.assert_close(parameter @ basis, before[name] @ basis)
-            assert (again[name] @ outside).abs().max() < 1e-5
-            torch.testing.assert_close(again[name].norm(dim=1), length[name])
-        else:
-            assert torch.equal(parameter, before[name])

@@ -14,7 +14,15 @@ from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.registry.onto import NOTHING
 from spf_lora.training.batch import part_of
-from spf_lora.training.distil import HOLD_WEIGHT, Curriculum, Distil, Lesson, Shares
+from spf_lora.training.distil import (
+    BETWEEN,
+    HOLD_WEIGHT,
+    Curriculum,
+    Distil,
+    Lesson,
+    Shares,
+    between,
+)
 from spf_lora.training.teach import check_pairs, teaching_prompts
 
 TIMES = torch.tensor([900, 500, 100])
@@ -24,13 +32,17 @@ SAID = ["a man", "a woman, red hair"]
 class Told:
     """Trajectories whose numbers say which part of a lesson, which pair and which step they are."""
 
-    times = TIMES
+    times, guidance = TIMES, 3.0
 
     def lessons(self, pairs, steps):
         at = torch.tensor([10.0 * pair + step for pair, step in zip(pairs, steps, strict=True)])
         parts = range(len(Lessons._fields))
         return Lessons(*(100.0 * part + at[:, None, None, None].expand(-1, 4, 2, 2)
                          for part in parts))  # fmt: skip
+
+
+NOISY, GUIDED, EMPTY, BASE_NOISY, BASE_EPS, BASE_EMPTY = range(0, 600, 100)
+ALPHAS = torch.linspace(0.99, 0.01, 1000)
 
 
 @pytest.fixture
@@ -41,55 +53,103 @@ def curriculum():
         without = torch.arange(5.0)[:, None, None].expand(5, 77, 3)
         return Curriculum(
             Told(), kept, without, 100 + without, torch.full((77, 3), -1.0),
-            Shares(base_prompts, empty_prompts), seed, torch.device("cpu"),
+            Shares(base_prompts, empty_prompts), ALPHAS, seed, torch.device("cpu"),
         )  # fmt: skip
 
     return make
 
 
 def rows(batch):
-    """Return (state, part and pair and step of noisy, the same of wanted, asks, t) of each."""
-    whole = zip(
+    """Return the number of state, noisy and wanted, asks and t of each sample."""
+    return list(zip(
         batch.states[:, 0, 0].tolist(), batch.noisy[:, 0, 0, 0].tolist(),
         batch.wanted[:, 0, 0, 0].tolist(), batch.asks.tolist(), batch.t.tolist(), strict=True,
-    )  # fmt: skip
-    return [tuple(map(int, row)) for row in whole]
+    ))  # fmt: skip
+
+
+def pairs_of(batch):
+    """Return the pairs of samples that all ask."""
+    return [int(state) - 100 for state, *_ in rows(batch)]
 
 
 def test_each_sample_has_the_state_the_latents_and_the_answer_of_its_role(curriculum):
-    noisy, wanted, empty, base_noisy, base_eps = range(0, 500, 100)
     made, seen = curriculum(), Counter()
     for index in range(30):
-        for state, at, answer, asks, t in rows(made.batch(index, 4)):
-            pair, step = divmod(at % 100, 10)
-            assert t == TIMES[step]
-            role = {-1: "empty", pair: "base", 100 + pair: "full"}[state]
-            expected = {
-                "full": (noisy, wanted, 1), "base": (base_noisy, base_eps, 0),
-                "empty": (noisy, empty, 0),
-            }  # fmt: skip
-            assert (at - at % 100, answer - answer % 100, asks) == expected[role]
-            assert at % 100 == answer % 100, "latents and answer are of one pair and step"
-            seen[role] += 1
+        for state, noisy, wanted, asks, t in rows(made.batch(index, 4)):
+            step = TIMES.tolist().index(t)
+            if state == -1:  # no prompt, on the local picture
+                assert noisy % 10 == step
+                assert (noisy < 100, wanted, asks) == (True, EMPTY + noisy, 0)
+            elif state < 100:  # the base's own picture and prompt
+                at = 10 * state + step
+                assert (noisy, wanted, asks) == (BASE_NOISY + at, BASE_EPS + at, 0)
+            else:
+                assert asks == 1
+            seen["none" if state == -1 else "base" if state < 100 else "full"] += 1
     assert seen["full"] == pytest.approx(60, abs=2)
     assert seen["base"] == pytest.approx(30, abs=2)
-    assert seen["empty"] == pytest.approx(30, abs=2)
+    assert seen["none"] == pytest.approx(30, abs=2)
+
+
+def test_what_asks_lies_between_the_pictures_of_its_pair_and_at_small_times_on_the_local_one(
+    curriculum,
+):
+    made, shares = curriculum(0.0, 0.0), {t: [] for t in TIMES.tolist()}
+    for index in range(60):
+        for state, noisy, wanted, _, t in rows(made.batch(index, 4)):
+            pair, step = int(state) - 100, TIMES.tolist().index(t)
+            share = 1 - (noisy - 10 * pair - step) / BASE_NOISY
+            read = Told().lessons([pair], [step])
+            expected = between(read, torch.tensor([share]), ALPHAS[[t]], 3.0)
+            assert wanted == pytest.approx(expected[1][0, 0, 0, 0].item(), rel=1e-3, abs=1e-2)
+            shares[t].append(share)
+    assert shares[100] == pytest.approx([1.0] * len(shares[100]), abs=1e-6)
+    for t in (900, 500):
+        on_it = sum(share > 1 - 1e-6 for share in shares[t]) / len(shares[t])
+        assert on_it == pytest.approx(1 - BETWEEN, abs=0.08)
+        assert min(shares[t]) < 0.1
+        below = [share for share in shares[t] if share < 1 - 1e-6]
+        assert sum(below) / len(below) == pytest.approx(0.5, abs=0.08)
+
+
+def some_lessons():
+    torch.manual_seed(0)
+    return Lessons(*torch.randn(len(Lessons._fields), 3, 4, 2, 2))
+
+
+def test_guided_by_what_is_wanted_the_prediction_leads_to_the_local_picture_from_anywhere():
+    read, guidance = some_lessons(), 3.0
+    share, alphas = torch.tensor([0.0, 0.4, 1.0]), torch.tensor([0.1, 0.5, 0.9])
+    noisy, wanted = between(read, share, alphas, guidance)
+    r, a = (values[:, None, None, None] for values in (share, alphas))
+    empty = read.base_empty + r * (read.empty - read.base_empty)
+    guided = empty + guidance * (wanted - empty)
+    local = (read.noisy - (1 - a).sqrt() * read.guided) / a.sqrt()
+    torch.testing.assert_close((noisy - (1 - a).sqrt() * guided) / a.sqrt(), local)
+    torch.testing.assert_close(noisy[0], read.base_noisy[0])
+    torch.testing.assert_close(noisy[2], read.noisy[2])
+    torch.testing.assert_close(guided[2], read.guided[2])
+
+
+def test_without_guidance_the_local_pictures_own_prediction_is_wanted():
+    read = some_lessons()
+    _, wanted = between(read, torch.ones(3), torch.tensor([0.1, 0.5, 0.9]), 1.0)
+    torch.testing.assert_close(wanted, read.guided)
 
 
 def test_every_pair_comes_once_before_any_comes_twice_and_every_step_as_often(curriculum):
     made = curriculum(0.0, 0.0)
-    found = [at for index in range(15) for _, at, *_ in rows(made.batch(index, 2))]
-    pairs = [at // 10 for at in found]
+    batches = [made.batch(index, 2) for index in range(15)]
+    pairs = [pair for batch in batches for pair in pairs_of(batch)]
     assert all(sorted(pairs[i : i + 5]) == list(range(5)) for i in range(0, 30, 5))
-    steps = Counter(at % 10 for at in found)
-    assert all(count == pytest.approx(10, abs=1) for count in steps.values())
     assert pairs[:5] != pairs[5:10], "in another order each time"
+    steps = Counter(torch.cat([batch.t for batch in batches]).tolist())
+    assert [steps[t] for t in TIMES.tolist()] == pytest.approx([10] * 3, abs=1)
 
 
 def test_pairs_that_are_not_kept_teach_nothing(curriculum):
     made = curriculum(0.0, 0.0, kept=(1, 4))
-    found = {at // 10 for index in range(8) for _, at, *_ in rows(made.batch(index, 2))}
-    assert found == {1, 4}
+    assert {pair for index in range(8) for pair in pairs_of(made.batch(index, 2))} == {1, 4}
 
 
 def test_a_steps_samples_follow_from_seed_and_number_alone(curriculum):

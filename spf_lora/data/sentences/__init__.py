@@ -1,0 +1,1 @@
+"""Captions in sentences: recognised, and the target taken out."""
