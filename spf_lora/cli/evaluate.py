@@ -65,7 +65,7 @@ def evaluate(
         str | None, typer.Option(help='Exit 3 unless it holds: "sps<0.2,response>0.8".')
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; reports/ADAPTER by default.")
+        Path | None, typer.Option("--out", "-o", help="Folder [default: out/reports/ADAPTER].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report there.")] = False,
     as_json: Json = False,
@@ -76,7 +76,7 @@ def evaluate(
         attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
         start_percent, exact, local,
     )  # fmt: skip
-    folder = output or Path("reports") / Path(adapter).stem
+    folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
 

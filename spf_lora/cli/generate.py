@@ -1,31 +1,34 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spf_lora.atomic import check_writable, write_bytes
+from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import (
-    Exact,
-    Local,
-    StartPercent,
-    check_local,
-    check_start,
-    starts_of,
-)
+from spf_lora.cli.acting import Exact, Local, StartPercent, check_start
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import AdapterFileError, PromptError
 from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from spf_lora.adapters.format.adapter_file import Adapter
     from spf_lora.base.load import Base
 
+_LARGEST = 4096  # pixels of a side
+
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Or many: a text file, one prompt a line.")
+    ] = None,
+    negative: Annotated[str, typer.Option(help="What to lead away from.")] = "",
     adapter: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|NAME[:STRENGTH]", help="An adapter, as beard:1.0; repeatable."),
@@ -33,11 +36,28 @@ def generate(
     stack: Annotated[
         str | None, typer.Option(metavar="STACK", help="All adapters of a stack, before others.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Draw the base's pictures above, from the same noise.")
+    ] = False,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=A,B,...",
+            help="Columns, and the second time rows: strength, adapter, seed, steps, guidance, "
+            "sampler or start.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63, help="Of the first picture; the next has one more.")
     ] = 1,
-    count: Annotated[int, typer.Option(min=1, max=256, help="How many pictures.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 25,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Pictures of each prompt [default: 8].")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpm++2m.")] = "ddim",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = 25,
     guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
@@ -45,28 +65,76 @@ def generate(
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
     ] = None,
-    output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
-        "grid.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="A PNG [default: out/grid.png]; one that is there is numbered."
+        ),
+    ] = None,
     exact: Exact = False,
     local: Local = False,
     start_percent: StartPercent = "0",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
-    """Draw a grid of pictures."""
-    if not prompt.strip():
-        raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
-    if not is_unicode(prompt):
-        raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
+    """Draw pictures on one sheet; `spf-lora inspect` and A1111 read from it how they were drawn."""
+    texts = _prompts(prompt, prompts, negative)
     check_start(start_percent)
-    check_writable(output, overwrite=force)
-    asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
-    picture = _draw(
-        prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact,
-        local, start_percent,
-    )  # fmt: skip
-    write_bytes(output, picture, overwrite=force)
-    out.show(str(output))
+    pixels = _size(size) if size else None
+    from spf_lora.draw.grid import Cell, lines_of, parse_axes
+    from spf_lora.draw.samplers import check_sampler
+
+    check_sampler(sampler)
+    adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))
+    axes = parse_axes(grid or [])
+    names = {axis.name for axis in axes}
+    if "strength" in names and not adapters and "adapter" not in names:
+        raise PromptError("a strength needs something to be strong", hint="name an --adapter")
+    if axes and count not in (None, 1):
+        raise PromptError(
+            "a grid shows one picture of each kind", hint="leave --count out, or --grid seed=1,2,3"
+        )
+    target = out.place(output, "grid.png")
+    check_writable(target, overwrite=True)
+    cell = Cell("", seed, adapters, steps, guidance, sampler, start_percent)
+    lines = lines_of(texts, cell, count or 8, axes, compare=compare)
+    columns = axes[0].titles() if axes else ()
+    hush()
+    from spf_lora.cli.generate_sheet import Request, draw_sheet
+
+    asked = Request(lines, columns, (base, tokenizer), negative, pixels, exact, local)
+    picture, text = draw_sheet(asked)
+    path = target if force else numbered(target)
+    write_bytes(path, _png(picture, text), overwrite=force)
+    out.show(str(path))
+
+
+def _prompts(prompt: str | None, file: Path | None, negative: str) -> list[str]:
+    if (prompt is None) == (file is None):
+        raise PromptError(
+            "there is no prompt" if prompt is None else "there are a prompt and a file of prompts",
+            hint='write one: "a portrait of a person", or name a file: --prompts FILE',
+        )
+    for text in (prompt, negative):
+        if text and not is_unicode(text):
+            raise PromptError(f"the prompt {text!r} is no text in UTF-8", hint="write it anew")
+    if file is not None:
+        from spf_lora.data.prompt_file import read_prompt_lines
+
+        return [line for _, line in read_prompt_lines(file)]
+    if not prompt or not prompt.strip():
+        raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
+    return [prompt]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return width and height in pixels."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 8 <= min(width, height) <= max(width, height) <= _LARGEST:
+        raise PromptError(
+            f"the size {text!r} is none", hint="write it like --size 512 or --size 512x768"
+        )
+    return width, height
 
 
 def _of_stack(name: str | None) -> list[tuple[Path, float]]:
@@ -107,53 +175,13 @@ def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
         )
 
 
-def _draw(
-    prompt: str,
-    asked: list[tuple[Path, float]],
-    spec: tuple[str, str | None],
-    seeds: range,
-    steps: int,
-    guidance: float,
-    exact: bool,
-    local: bool,
-    start_percent: str,
-) -> bytes:
-    hush()
-    import io
+def _png(picture: "Image", text: str) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
 
-    from spf_lora.adapters.format.adapter_file import read_adapter
-    from spf_lora.adapters.format.card import from_metadata
-    from spf_lora.base.load import load_base
-    from spf_lora.base.texts import cut_off
-    from spf_lora.draw.act import acting, draw
-    from spf_lora.draw.prompts import asking, taught, words_of
-    from spf_lora.draw.sample import contact_sheet
+    from spf_lora.draw.infotext import ENTRY
 
-    paths = [path for path, _ in asked]
-    adapters = [read_adapter(path) for path in paths]
-    model = load_base(spec[0], tokenizer=spec[1])
-    for path, adapter in zip(paths, adapters, strict=True):
-        check_base(adapter, model, path)
-    if lost := cut_off(model.tokenizer, prompt):
-        out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    starts = starts_of(start_percent, [from_metadata(one.metadata) for one in adapters], paths)
-    attributes = [taught(one) for one in adapters]
-    for path, start, attribute in zip(paths, starts, attributes, strict=True):
-        if start and attribute is None:
-            out.warn(f"{path} does not say which words ask for it: they act from the first step")
-    needed = zip(adapters, paths, strict=True) if exact or local else ()
-    words = [words_of(adapter, str(path)) for adapter, path in needed]
-    rows = [(one, strength) for one, (_, strength) in zip(adapters, asked, strict=True)]
-    acts = acting(rows, start_percent=starts, words=words if exact else (), local=local)
-    asks = asking(prompt, attributes, starts, local=local)
-    if local:
-        for attribute in filter(None, attributes):
-            check_local(attribute)
-        if asks.within == prompt:
-            out.warn("the prompt asks for no adapter: this is the base's picture")
-    pictures = draw(model, [asks] * len(seeds), list(seeds), acts, steps=steps, guidance=guidance)
-    columns = min(len(pictures), 8)
-    rows_of_pictures = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    info = PngInfo()
+    info.add_itxt(ENTRY, text) if not text.isascii() else info.add_text(ENTRY, text)
     buffer = io.BytesIO()
-    contact_sheet(rows_of_pictures).save(buffer, "PNG")
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

@@ -1,11 +1,12 @@
-"""`spf-lora inspect`: what an adapter file is, and what each app makes of it."""
+"""`spf-lora inspect`: what an adapter file is, or how a picture was drawn."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spf_lora.cli import out
+from spf_lora.errors import PictureError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -16,24 +17,63 @@ _BAR_CELLS = 24
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapter files.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Adapters, or pictures that apps drew.")
+    ],
     full: Annotated[
         bool,
         typer.Option("--full", help="Read every number of files over 32 MiB too: norms, hashes."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show modules, ranks, norms, provenance, hashes and which apps will read a file."""
+    """Show what an adapter is and which apps read it; of a PNG, how it was drawn."""
     from spf_lora.adapters.check import facts
+    from spf_lora.adapters.check.facts import Facts
 
-    found = [facts.inspect(file, whole=True if full else None) for file in files]
+    found = [
+        _picture(file)
+        if file.suffix.lower() == ".png"
+        else facts.inspect(file, whole=True if full else None)
+        for file in files
+    ]
     if as_json:
-        out.show_json([one.as_json() for one in found])
+        out.show_json([one.as_json() if isinstance(one, Facts) else one for one in found])
         return
     for at, one in enumerate(found):
         if at:
             out.show("")
-        _show(one)
+        if isinstance(one, Facts):
+            _show(one)
+        else:
+            _show_picture(one)
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """Return what a PNG says about how it was drawn."""
+    from spf_lora.draw.infotext import read_infotext
+
+    said = read_infotext(path)
+    if said is None:
+        raise PictureError(
+            f"{path} does not say how it was drawn",
+            hint="it has no text `parameters`; apps that edit or upload pictures drop it",
+        )
+    return {
+        "file": str(path),
+        "prompt": said.prompt,
+        "negative": said.negative,
+        "adapters": [{"name": name, "strength": strength} for name, strength in said.adapters],
+        "settings": dict(said.settings),
+    }
+
+
+def _show_picture(said: dict[str, Any]) -> None:
+    out.show(str(said["file"]))
+    adapters = ", ".join(f"{one['name']} {one['strength']:g}" for one in said["adapters"])
+    lines = {"prompt": said["prompt"], "negative": said["negative"], "adapters": adapters}
+    for label, text in {**lines, **said["settings"]}.items():
+        if text:
+            out.show(f"  {printable(label):<14} {printable(text)}")
 
 
 def _show(facts: "Facts") -> None:
@@ -43,13 +83,29 @@ def _show(facts: "Facts") -> None:
     if facts.card is not None:
         out.show(_provenance(facts))
     _show_norms(facts)
-    for one in facts.apps:
-        verdict = f"refuses it: {one.refused}" if one.refused else f"reads all {one.total} keys"
-        if one.dropped and not one.refused:
-            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
-        out.show(f"  {one.app:<22}{verdict}")
+    for line in _readers(facts):
+        out.show(f"  {line}")
     for note in facts.notes:
         out.warn(printable(note))
+
+
+def _readers(facts: "Facts") -> list[str]:
+    """Say which apps read the file; one that reads all of it is only named."""
+    if not facts.apps:
+        return [f"{'read by':<13}spf-lora alone: other apps have no such base"]
+    whole = [one for one in facts.apps if one.whole]
+    lines = []
+    if whole:
+        names = ", ".join(one.app for one in whole)
+        lines.append(f"{'read by':<13}{names}: all {whole[0].total} keys")
+    for one in facts.apps:
+        if one.whole:
+            continue
+        verdict = f"refuses it: {one.refused}"
+        if not one.refused:
+            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
+        lines.append(f"{one.app:<22}{verdict}")
+    return lines
 
 
 def _lines(facts: "Facts") -> list[tuple[str, str]]:

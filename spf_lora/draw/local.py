@@ -18,7 +18,7 @@ import torch
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
-from spf_lora.draw.sample import Step, sample_latents
+from spf_lora.draw.sample import PLAIN, Step, Style, sample_latents
 from spf_lora.method.control_map import control_map, relative, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
@@ -42,7 +42,8 @@ class Asking(NamedTuple):
 def sample_locally(
     base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
     within: torch.Tensor, acting: Callable[[], AbstractContextManager[None]],
-    each: Sequence[Asking] = (), late: Sequence[Late] = (),
+    each: Sequence[Asking] = (), late: Sequence[Late] = (), style: Style = PLAIN,
+    size: tuple[int, int] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return scaled latents (batch, channels, h, w), as `sample_latents` does.
 
@@ -57,9 +58,13 @@ def sample_locally(
         each: of several attributes each by itself; their maps are joined. The loudest would
             hide the others in one map of all.
         late: see `sample_latents`.
+        style: see `sample_latents`.
+        size: see `sample_latents`.
     """
     within = within.expand_as(states)
-    draw = partial(sample_latents, base, seeds=seeds, steps=steps, guidance=guidance)
+    draw = partial(
+        sample_latents, base, seeds=seeds, steps=steps, guidance=guidance, style=style, size=size
+    )
     before = _followed(draw, within)
     region = torch.zeros_like(before[0].noisy[:, :1])
     for asking in each or [Asking(states, acting, late)]:
