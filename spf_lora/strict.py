@@ -8,9 +8,10 @@ import dataclasses
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from spf_lora.documents import is_unicode
 
 T = TypeVar("T")
 
@@ -52,33 +53,6 @@ def required(note: str, *, shape: Shape | None = None) -> Any:
     return dataclasses.field(metadata={"note": note, "shape": shape})
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """Return what a TOML text says.
-
-    Raises:
-        ValueError: it is no TOML, nests too deep, or holds a number that cannot even be printed.
-    """
-    try:
-        table = tomllib.loads(text)
-        repr(table)
-    except tomllib.TOMLDecodeError:
-        raise
-    except RecursionError as error:
-        raise ValueError("it nests too deep") from error
-    except ValueError as error:
-        raise ValueError("it holds a number of thousands of digits") from error
-    return table
-
-
-def is_unicode(text: str) -> bool:
-    """Tell whether a text can be written; a command line and JSON let half characters through."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known name that `word` most likely meant, or None if none is near."""
     by_lower = {name.lower(): name for name in known}
@@ -101,7 +75,7 @@ def check_table(
     Args:
         schema: a dataclass whose fields were declared by `setting` or `required`.
         table: key -> value as TOML gives them; keys may be missing.
-        prefix: what comes before a key in a fault, such as "align.".
+        prefix: what comes before a key in a fault, such as "distil.".
 
     Returns:
         The good values, converted to the fields' types, and one sentence for each fault.

@@ -163,11 +163,12 @@ def a1111_reads(key):
     return part in parts and a1111_place(stem) is not None
 
 
-def comfy_places():
-    """Every prefix that ComfyUI (and Forge, which took it over) knows for Stable Diffusion 1.5."""
+def forge_places():
+    """Every prefix that Forge, which took an older ComfyUI's, knows for Stable Diffusion 1.5."""
     places = set()
     for original, path in ORIGINAL.items():
         places |= {f"lora_unet_{flat(original)}", f"lora_unet_{flat(path)}"}
+        places.add(f"diffusion_model.{original}")
         processor = path.replace(".to_", ".processor.to_").removesuffix(".0")
         if not processor.endswith(".to_out"):
             processor = path.replace(".to_", ".processor.to_")
@@ -177,7 +178,9 @@ def comfy_places():
     return places
 
 
-COMFY_PLACES = comfy_places()
+FORGE_PLACES = forge_places()
+COMFY_PLACES = FORGE_PLACES | {f"lycoris_{flat(path)}" for path in ORIGINAL.values()}
+COMFY_PLACES |= {f"text_encoders.clip_l.transformer.{path}" for path in TEXT}
 COMFY_ENDINGS = (
     *(".alpha", ".lora_up.weight", ".lora_down.weight", "_lora.up.weight", "_lora.down.weight"),
     *(".lora_A.weight", ".lora_B.weight", ".lora.up.weight", ".lora.down.weight"),
@@ -186,11 +189,14 @@ COMFY_ENDINGS = (
 )
 
 
-def comfy_reads(key):
+def comfy_reads(key, places=COMFY_PLACES):
     return any(
-        key.endswith(ending) and key.removesuffix(ending) in COMFY_PLACES
-        for ending in COMFY_ENDINGS
+        key.endswith(ending) and key.removesuffix(ending) in places for ending in COMFY_ENDINGS
     )
+
+
+def forge_reads(key):
+    return comfy_reads(key, FORGE_PLACES)
 
 
 # InvokeAI groups by what stands before the first dot and looks it up among flattened module names

@@ -31,6 +31,7 @@ ROOMS = (
     {"base"},
     {"recipe"},
     {"atomic", "shipped", "strict"},
+    {"documents"},
     {"errors"},
     {"__init__"},
 )

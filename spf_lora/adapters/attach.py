@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from spf_lora.adapters.module import Adapter, Module
 
 _PREFIX = "unet."
+_DOWN, _UP = ".lora_A.default.weight", ".lora_B.default.weight"
 _CROSS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 _SELF = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 # name -> endings of the U-Net's module names that get an adapter
@@ -78,19 +80,26 @@ def adapter_off(unet: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(grad)
 
 
-def set_alpha(unet: nn.Module, alpha: float) -> None:
-    """Scale the LoRA that `attach_trainable` put on by alpha / rank."""
-    for _, layer in _layers(unet):
-        layer.lora_alpha["default"] = alpha
-        layer.scaling["default"] = alpha / layer.r["default"]
-
-
 def trained_adapter(unet: nn.Module, metadata: Mapping[str, str]) -> Adapter:
     """Take the LoRA that `attach_trainable` put on as an adapter in canonical names."""
+    alphas = {layer.lora_alpha["default"] for _, layer in _layers(unet)}
+    trained = {name: p for name, p in unet.named_parameters() if _DOWN in name or _UP in name}
+    return adapter_of(trained, float(alphas.pop()), metadata)
+
+
+def adapter_of(
+    parameters: Mapping[str, torch.Tensor], alpha: float, metadata: Mapping[str, str] | None = None
+) -> Adapter:
+    """Return the parameters that `attach_trainable` named as an adapter in canonical names."""
     modules = {}
-    for path, layer in _layers(unet):
-        name = _PREFIX + path
-        down = layer.lora_A["default"].weight.detach().cpu().float().numpy()
-        up = layer.lora_B["default"].weight.detach().cpu().float().numpy()
-        modules[name] = Module(name, down, up, float(layer.lora_alpha["default"]))
-    return Adapter(dict(sorted(modules.items())), dict(metadata))
+    for name, down in parameters.items():
+        if _DOWN in name:
+            path = _PREFIX + name.removesuffix(_DOWN)
+            up = parameters[name.replace(_DOWN, _UP)]
+            modules[path] = Module(path, _numbers(down), _numbers(up), alpha)
+    return Adapter(dict(sorted(modules.items())), dict(metadata or {}))
+
+
+def _numbers(part: torch.Tensor) -> np.ndarray:
+    numbers: np.ndarray = part.detach().cpu().float().numpy().copy()
+    return numbers

@@ -70,8 +70,8 @@ def load_clip(base: Base, spec: str = "base") -> ClipModel:
         if base.folder != EMBEDDED:
             raise BaseModelError(
                 "a response loss needs a CLIP, and only the embedded base brings its own",
-                hint="name one with --set align.clip=openai/clip-vit-large-patch14 or a local "
-                "folder, or set align.response=0",
+                hint="name one with --set data.clip=openai/clip-vit-large-patch14 or a local "
+                "folder, or another training.method",
             )
         from spf_lora.base.towers import Clip
 

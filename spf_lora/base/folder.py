@@ -1,6 +1,5 @@
 """A base in diffusers layout: one folder a part, each with its config."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spf_lora import documents
 from spf_lora.base import families
 from spf_lora.base.ldm_names import text_name, vae_attention
 from spf_lora.base.parts import Parts, make_scheduler
@@ -18,6 +18,7 @@ MODELS = ("unet", "vae", "text_encoder")
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?\.safetensors"
 )
+_MOST_BYTES = 1 << 20  # of a config
 _BEST_FIRST = ("", "fp32", "fp16", "bf16")
 
 
@@ -126,10 +127,10 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
         BaseModelError: it is missing or damaged.
     """
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = documents.read_json(path, most_bytes=_MOST_BYTES)
         if not isinstance(table, dict):
             raise ValueError("it holds no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BaseModelError(
             f"the base {name} cannot be loaded: {path} is missing or damaged",
             hint="it needs model_index.json and the folders unet, vae, text_encoder, tokenizer and "

@@ -1,7 +1,6 @@
 """Load a base model: the embedded one, a diffusers folder, a single file or one from the hub."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from spf_lora.base.identity import base_id
 from spf_lora.base.parts import Parts, check_tokenizer
+from spf_lora.documents import read_json
 from spf_lora.errors import BaseModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -169,7 +169,7 @@ def _tokenizer_folder(place: Place, tokenizer: str | None) -> Path:
 def embedded_card(folder: Path = EMBEDDED) -> dict[str, Any]:
     """Return the embedded base's card: figures, seeds, steps and the digest of every file."""
     try:
-        card = json.loads((folder / "card.json").read_text("utf-8"))
+        card = read_json(folder / "card.json", most_bytes=1 << 20)
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"the embedded base's card.json cannot be read ({error})",

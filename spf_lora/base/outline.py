@@ -1,6 +1,5 @@
 """What a base asks of pictures and prompts, read from its configs: no weights, no network."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.base.texts import cut_off
+from spf_lora.documents import read_json
 
 _SD15_RESOLUTION, _SD15_STEP = 512, 64
+_LARGEST, _MOST_BYTES = 8192, 1 << 20  # pixels of a side; bytes of a config
 _ROOM = 75  # tokens of a prompt beside start and end
 # CLIP's own split into words; most English words are one token, so a count of them is a floor.
 _WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\s\w]+", re.IGNORECASE)
@@ -48,9 +49,9 @@ def read_outline(folder: Path) -> Outline:
         step = picture_step(len(vae["block_out_channels"]), len(unet["block_out_channels"]))
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         resolution = int(unet["sample_size"]) * factor
-        if resolution < 1 or step < 1:
+        if not 1 <= resolution <= _LARGEST or not 1 <= step <= _LARGEST:
             raise ValueError("no picture has such sides")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         resolution, step = _SD15_RESOLUTION, _SD15_STEP
     beside = next(
         (p for p in (folder / "tokenizer", folder.parent / "tokenizer") if p.is_dir()), None
@@ -70,7 +71,7 @@ def words_cut_off(prompt: str) -> str:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_json(folder / "config.json", most_bytes=_MOST_BYTES)
     if not isinstance(config, dict):
         raise TypeError("a config is a JSON object")
     return config

@@ -3,7 +3,6 @@
 A convolutional tower learns 64 px portraits far faster than a small ViT (docs/embedded-base.md).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spf_lora.base.texts import token_ids
+from spf_lora.documents import read_json
 
 WIDTHS = (16, 48, 96, 128, 128)
 
@@ -111,7 +111,7 @@ class Clip:
 
 def load_probe(folder: Path) -> Probe:
     """Read the probe that measures the embedded world."""
-    heads = json.loads((folder / "heads.json").read_text("utf-8"))
+    heads = read_json(folder / "heads.json", most_bytes=1 << 20)
     probe = Probe(heads)
     probe.load_state_dict(
         {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}

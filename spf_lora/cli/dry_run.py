@@ -22,11 +22,11 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     from spf_lora.training.memory import GPU_OWN
 
     side = needs_of(settings, *base_configs(settings.training.base)).side
-    data, align = settings.data, settings.align
+    data, distil = settings.data, settings.distil
     count = f"{pictures} pictures" if pictures is not None else f"{data.count} drawn pictures"
     lines = (
         f"{settings.attribute.name}: {count}, base {settings.training.base}",
-        f"  {settings.learn.steps} steps to learn, {align.steps} to align",
+        f"  {settings.learn.steps} steps to learn, {distil.steps} to distil",
         f"  {data.batch_size} pictures a step in {data.passes} passes, latents {side} x {side}",
         f"  {settings.adapter.preset} adapter of rank {settings.adapter.rank}, "
         f"{settings.optimizer.name}, {settings.training.precision}",

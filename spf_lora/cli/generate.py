@@ -11,8 +11,8 @@ from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.acting import Exact, Local, StartPercent, check_start
 from spf_lora.cli.quiet import hush
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError, PromptError
-from spf_lora.strict import is_unicode
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -150,7 +150,7 @@ def _plan(settings: Recipe, data: Path | None, vram: float | None) -> None:
 
     pictures = None
     if data is not None:
-        from spf_lora.training.build import load_examples
+        from spf_lora.training.examples import load_examples
 
         pictures = len(load_examples(settings, data))
     hush()

@@ -28,11 +28,11 @@ def checked_examples(
     settings: Recipe, base: "Base", scan: "Scan | None", *, skip_faulty: bool, talk: bool
 ) -> "list[Example]":
     """Check the user's folder as `data check` does, or draw the recipe's portraits."""
-    from spf_lora.training import build
+    from spf_lora.training import examples as learned
 
     if scan is None:
-        return build.load_examples(settings, None)
-    examples, report = build.checked_examples(settings, base, scan, skip_faulty=skip_faulty)
+        return learned.load_examples(settings, None)
+    examples, report = learned.checked_examples(settings, base, scan, skip_faulty=skip_faulty)
     if talk:
         for fault in report.faults:
             out.warn(printable(f"left out: {fault}"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
-from spf_lora.cli.live import live_view
+from spf_lora.cli.phases import Phases
 from spf_lora.errors import AdapterFileError
 from spf_lora.recipe.schema import Recipe
 
@@ -76,7 +76,9 @@ class Job:
             check_folder(self.log_dir)
 
 
-def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes") -> None:
+def train_one(
+    job: Job, base: "Base", scan: "Scan | None", siblings: "Processes", phases: Phases
+) -> None:
     """Train, and write the adapter and its picture.
 
     Args:
@@ -84,6 +86,7 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
         base: with the adapters of `job.under` on; its U-Net gets the new one.
         scan: the user's folder as read, or None.
         siblings: the processes that share the work; the first one writes and talks.
+        phases: shows what is being done.
     """
     from spf_lora.cli.train_data import checked_examples, tell_of
     from spf_lora.data.cache import TensorCache, cache_folder
@@ -92,6 +95,7 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
     from spf_lora.training.precision import resting
 
     settings, under = job.settings, job.under
+    phases("read pictures")
     examples = checked_examples(
         settings, base, scan, skip_faulty=job.skip_faulty, talk=siblings.first
     )
@@ -107,8 +111,9 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
     cache = TensorCache(cache_folder())
     trainer = build_trainer(
         settings, base, examples, checkpoint=job.checkpoint, under=under, processes=siblings,
-        cache=cache,
+        cache=cache, tell=phases,
     )  # fmt: skip
+    phases.end()
     tell_of(cache)
     done = trainer.resume() if begun else 0
     if siblings.first:
@@ -119,11 +124,13 @@ def train_one(job: Job, base: "Base", scan: "Scan | None", siblings: "Processes"
         for remark in trainer.remarks:
             out.say(remark)
         _clear(job, keep=begun)
-    asleep = [base.text_encoder] + ([] if settings.align.response else [base.vae])
-    with resting(*asleep):
-        _loop(trainer, every=settings.training.checkpoint_every_steps, log_dir=job.log_dir)
+    decodes = settings.training.method == "spf-portrait"
+    with resting(base.text_encoder, *([] if decodes else [base.vae])):
+        _loop(trainer, phases, every=settings.training.checkpoint_every_steps, logs=job.log_dir)
     if siblings.first:
+        phases("draw the preview")
         _write(job, base, examples)
+        phases.end()
         _tell(job)
     siblings.wait()
 
@@ -164,19 +171,10 @@ def _clear(job: Job, *, keep: bool = False) -> None:
 def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
     """Write the picture, then the adapter, then give up the checkpoint; see the module."""
     from spf_lora.adapters.format.adapter_file import write_adapter
-    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.cli.preview import preview, write_png
     from spf_lora.training.finish import finished_adapter
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
-    card = from_metadata(adapter.metadata)
-    if card and card.metrics["dose"] < 1:
-        out.say(f"strength 1 is {card.metrics['dose']:g} of what was trained: that answers enough")
-    if card and card.metrics["start_percent"] > 0:
-        start = f"{card.metrics['start_percent']:g}"
-        out.say(
-            f"asked for from {start} of the steps on it answers and moves less: --start-percent"
-        )
     write_png(preview(job.settings, base, examples), job.picture)
     write_adapter(adapter, job.target, overwrite=True)
     job.checkpoint.unlink(missing_ok=True)
@@ -193,28 +191,40 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
     count = trainer.processes.count
     below = f" onto {', '.join(onto)}" if onto else ""
     more = f", in {count} processes" if count > 1 else ""
-    pictures = len(trainer.data)
+    pictures = trainer.pictures
     return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
 
 
-def _loop(trainer: "Trainer", *, every: int, log_dir: Path | None) -> None:
+def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) -> None:
     """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
     first = trainer.processes.first
-    log = _tensorboard(log_dir if first else None)
-    with live_view() as view, _interruptible() as interrupted:
-        for step in trainer.run():
+    log = _tensorboard(logs if first else None)
+    with _interruptible() as interrupted:
+
+        def tell(what: str, done: int, total: int) -> None:
+            phases(what, done, total)
+            if interrupted():  # before the next pair is drawn; those that are stay
+                raise KeyboardInterrupt
+
+        trainer.tell = tell
+        try:
+            for step in trainer.run():
+                phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
+                if first:
+                    log(step)
+                stop = trainer.processes.any(interrupted())
+                if stop or step.index % every == 0 or step.stage_index == step.stage_steps:
+                    trainer.save()
+                if stop and step.index < step.steps:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            phases.end()
             if first:
-                view(step)
-                log(step)
-            if trainer.processes.any(interrupted()):
-                trainer.save()
-                break
-            if step.index % every == 0 or step.index == step.steps:
-                trainer.save()
-    if trainer.done < trainer.steps:
-        if first:
-            out.say(f"stopped after step {trainer.done}; the same command with --resume goes on")
-        raise KeyboardInterrupt
+                out.say(
+                    f"stopped after step {trainer.done} of {trainer.steps}; the same command with "
+                    "--resume goes on"
+                )
+            raise
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """One attribute after the other in one process: the base is loaded once, the cache is shared."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spf_lora.cli import out
+from spf_lora.cli.phases import Phases, showing_phases
 from spf_lora.cli.quiet import hush
 from spf_lora.cli.train_one import Job, train_one
 from spf_lora.errors import DataError, RecipeError, SpfError, TrainingError
@@ -87,6 +89,12 @@ def train_all(jobs: Sequence[Job]) -> None:
         SpfError: the only one failed, or the base or what is on it cannot be used.
         TrainingError: names those of several that failed.
     """
+    with showing_phases(first=os.environ.get("RANK", "0") == "0") as phases:
+        _train_all(jobs, phases)
+
+
+def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
+    phases("load the base")
     hush()
     from spf_lora.base.share import shared
     from spf_lora.training.processes import processes
@@ -105,7 +113,7 @@ def train_all(jobs: Sequence[Job]) -> None:
             with nullcontext() if stop else _going_on(job, failed):
                 scan = first or _scan(job)
                 with lent as own:
-                    train_one(job, own, scan, siblings)
+                    train_one(job, own, scan, siblings, phases)
     if failed:
         raise TrainingError(
             f"{len(failed)} of {len(jobs)} attributes are not trained: {', '.join(failed)}",

@@ -57,9 +57,13 @@ class TensorCache:
     damaged: list[Path] = field(default_factory=list)
     trouble: str | None = None
 
+    def path(self, key: str) -> Path:
+        """Return the file of a key."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
     def get(self, key: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return the tensor of a key, on the CPU: from disk, or made now and kept."""
-        path = self.folder / key[:2] / f"{key}.safetensors"
+        path = self.path(key)
         kept = self._read(path, key)
         if kept is not None:
             self.found += 1

@@ -18,12 +18,13 @@ from spf_lora.data.captions import (
     names_any,
     split_phrases,
 )
+from spf_lora.documents import read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Attribute
 from spf_lora.shipped import shipped_folder
-from spf_lora.strict import parse_toml
 
 NONE = "none"
+_MOST_BYTES = 256 << 10  # of a vocabulary's file
 NAMED = 0.75  # share of the groups that a varied prompt names
 CERTAIN = 0.8  # least probability, among a group's phrases, of one that is added
 
@@ -50,7 +51,7 @@ def load_vocabulary(name: str) -> Vocabulary:
     folder = shipped_folder("recipes") / "vocabularies"
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     try:
-        table = parse_toml(path.read_bytes().decode("utf-8-sig"))
+        table = read_toml(path, most_bytes=_MOST_BYTES)
     except (OSError, ValueError) as error:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
         raise RecipeError(

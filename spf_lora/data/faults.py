@@ -14,8 +14,12 @@ class Fault(NamedTuple):
         return f"{self.file}: {self.text}"
 
 
+_MOST_TOLD = 200  # a file of a million bad lines fills no terminal
+
+
 def as_list(title: str, faults: Iterable[Fault]) -> str:
-    """Return "TITLE has 2 faults:" and a line for each."""
+    """Return "TITLE has 2 faults:" and a line for each; of very many, for the first."""
     lines = sorted(map(str, faults))
     count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
-    return "\n  ".join((f"{title} has {count}:", *lines))
+    more = [f"and {len(lines) - _MOST_TOLD} more"] if len(lines) > _MOST_TOLD else []
+    return "\n  ".join((f"{title} has {count}:", *lines[:_MOST_TOLD], *more))

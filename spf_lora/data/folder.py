@@ -13,12 +13,12 @@ from PIL import Image
 
 from spf_lora.data.captions import has_target, join_phrases, split_phrases
 from spf_lora.data.faults import Fault, as_list
-from spf_lora.data.listing import Caption, list_folder
+from spf_lora.data.listing import LEAVES, Caption, leaves, list_folder
+from spf_lora.data.pictures import LARGEST_PX as LARGEST_PX
 from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
 from spf_lora.recipe.schema import Attribute
 
-LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _RATIO_TOLERANCE = 0.02  # a mask may be a smaller copy; its sides are whole pixels
 
 
@@ -60,7 +60,7 @@ class Scan:
     faults: list[Fault]
 
 
-def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int | None = None) -> Scan:
+def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LARGEST_PX) -> Scan:
     """Read every picture of a folder with its caption and mask; collect what is wrong.
 
     Args:
@@ -75,12 +75,12 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int | No
     faults, sizes, animated = list(listing.faults), {}, []
     examples = []
     for name, path in listing.pictures.items():
-        picture = _read_picture(path, name, shorter_side_px, faults)
+        picture = _read_picture(path, name, folder, shorter_side_px, faults)
         caption = _checked_caption(listing.captions.get(name), attribute, faults)
         if picture is None:
             continue
         sizes[name] = picture.size
-        if picture.frames > 1:
+        if picture.animated:
             animated.append(name)
         before = len(faults)
         mask = _read_mask(listing.masks.get(name), picture, folder, faults)
@@ -90,7 +90,7 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int | No
 
 
 def read_folder(
-    folder: Path, attribute: Attribute, *, shorter_side_px: int | None = None
+    folder: Path, attribute: Attribute, *, shorter_side_px: int = LARGEST_PX
 ) -> list[Example]:
     """Read a folder whole or refuse it whole; see `scan_folder`.
 
@@ -151,8 +151,11 @@ def _digest_of(*parts: bytes) -> bytes:
 
 
 def _read_picture(
-    path: Path, name: str, shorter_side_px: int | None, faults: list[Fault]
+    path: Path, name: str, folder: Path, shorter_side_px: int, faults: list[Fault]
 ) -> Picture | None:
+    if leaves(path, folder):
+        faults.append(Fault(name, LEAVES))
+        return None
     try:
         return open_picture(path, shorter_side_px=shorter_side_px)
     except ValueError as error:
@@ -181,15 +184,19 @@ def _read_mask(
     if path is None:
         return None
     name = path.relative_to(folder).as_posix()
+    if leaves(path, folder):
+        faults.append(Fault(name, LEAVES))
+        return None
     try:
-        mask = open_picture(path).image.convert("L")
+        opened = open_picture(path)
+        mask = opened.image.convert("L")
     except ValueError as error:
         faults.append(Fault(name, f"cannot be read as a mask ({error})"))
         return None
-    wanted, found = picture.size[0] / picture.size[1], mask.width / mask.height
+    wanted, found = (size[0] / size[1] for size in (picture.size, opened.size))
     if abs(found / wanted - 1) > _RATIO_TOLERANCE:
-        sides = "x".join(map(str, picture.size))
-        faults.append(Fault(name, f"is {mask.width}x{mask.height}, but its picture is {sides}"))
+        own, other = ("x".join(map(str, size)) for size in (opened.size, picture.size))
+        faults.append(Fault(name, f"is {own}, but its picture is {other}"))
     elif mask.getextrema() == (0, 0):
         faults.append(Fault(name, "is all black, so nothing of its picture would be learned"))
     return mask.resize(picture.image.size, Image.Resampling.BOX)

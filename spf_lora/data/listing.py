@@ -6,7 +6,7 @@ PNG of the picture's stem in the folder `masks` beside it, white where the attri
 """
 
 import csv
-import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,13 +14,17 @@ from typing import Any, NamedTuple
 
 from spf_lora.data.faults import Fault
 from spf_lora.data.pictures import SUFFIXES, UNREADABLE_SUFFIXES
+from spf_lora.documents import parse_json, read_text
 from spf_lora.errors import DataError
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 MASK_FOLDER = "masks"
 _TEXT_COLUMNS = ("text", "caption")
+LEAVES = "is a link to a file outside the folder, which is not followed; copy it: cp -L"
 _LONGEST_NAME = 255
+MOST_CAPTION_BYTES = 4 << 10  # ten times what the text encoder reads
+_MOST_METADATA_BYTES = 16 << 20
 _NO_ROW = {
     ".jsonl": 'is no JSON object such as {"file_name": ..., "text": ...}',
     ".csv": "begins a row that cannot be read; look for a quote that is never closed",
@@ -83,7 +87,7 @@ def list_folder(folder: Path) -> Listing:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        return sorted(p for p in folder.iterdir() if not (p.name[0] == "." or p.is_dir()))
     except OSError as error:
         raise DataError(
             f"training folder {folder} cannot be read: {error.strerror}",
@@ -129,7 +133,7 @@ def _caption_of(
     """Put down a caption file for the pictures of its stem, of which there should be one."""
     if len(named) > 1:
         faults.append(Fault(named[0], f"shares its caption with {', '.join(named[1:])}"))
-    text = _read_text(path, faults)
+    text = _read_text(path, faults, MOST_CAPTION_BYTES)
     for name in named:
         if name in captions:
             place = captions[name].place
@@ -146,25 +150,34 @@ def _caption_files(files: list[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _read_text(path: Path, faults: list[Fault]) -> str | None:
+def leaves(path: Path, folder: Path) -> bool:
+    """Tell whether a path is, or goes through, a link to what is not in the folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _read_text(path: Path, faults: list[Fault], most_bytes: int) -> str | None:
+    if leaves(path, path.parent):
+        faults.append(Fault(path.name, LEAVES))
+        return None
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        return read_text(path, most_bytes=most_bytes)
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
         faults.append(Fault(path.name, f"cannot be read as a caption ({cause})"))
         return None
 
 
 def _metadata(path: Path, faults: list[Fault]) -> Iterator[tuple[str, Caption]]:
     """Yield picture name and caption of every good line; the others become faults."""
-    whole = _read_text(path, faults)
+    whole = _read_text(path, faults, _MOST_METADATA_BYTES)
     if whole is None:
         return
     rows = _json_rows if path.suffix == ".jsonl" else _csv_rows
     for number, row in rows(whole):
         place = f"{path.name} line {number}"
         if not isinstance(row, dict):
-            faults.append(Fault(place, _NO_ROW[path.suffix]))
+            why = f" ({row})" if isinstance(row, ValueError) else ""
+            faults.append(Fault(place, _NO_ROW[path.suffix] + why))
             continue
         name, said = row.get("file_name"), next((row[c] for c in _TEXT_COLUMNS if row.get(c)), None)
         if not isinstance(name, str) or not name.strip():
@@ -175,18 +188,20 @@ def _metadata(path: Path, faults: list[Fault]) -> Iterator[tuple[str, Caption]]:
             faults.append(Fault(place, f"file_name {name} is not inside the folder"))
         elif not isinstance(said, str):
             faults.append(Fault(place, "has no text"))
+        elif len(said.encode()) > MOST_CAPTION_BYTES:
+            faults.append(Fault(place, f"text is longer than {MOST_CAPTION_BYTES} bytes"))
         else:
-            text = said.encode(errors="replace").decode()  # JSON may hold half characters
-            yield PurePosixPath(name.strip()).as_posix(), Caption(text, place)
+            yield PurePosixPath(name.strip()).as_posix(), Caption(said, place)
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
+    """Yield number and content of each line, or in its place what is wrong with it."""
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, None
+                yield number, parse_json(line)
+            except ValueError as error:
+                yield number, error
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
@@ -207,12 +222,12 @@ def _masks(folder: Path, pictures: Mapping[str, Path], faults: list[Fault]) -> d
     masks = {
         name: mask
         for name, path in pictures.items()
-        if (mask := path.parent / MASK_FOLDER / f"{path.stem}.png").is_file()
+        if os.path.lexists(mask := path.parent / MASK_FOLDER / f"{path.stem}.png")
     }
     used = set(masks.values())
     for beside in {path.parent / MASK_FOLDER for path in (*pictures.values(), folder / "x")}:
         if beside.is_dir():
-            others = (p for p in beside.iterdir() if p.is_file() and not p.name.startswith("."))
+            others = (p for p in beside.iterdir() if not (p.name[0] == "." or p.is_dir()))
             faults += [
                 Fault(p.relative_to(folder).as_posix(), "is the mask of no picture (STEM.png is)")
                 for p in others

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from spf_lora.documents import read_text
 from spf_lora.errors import DataError
 
-_MAX_PROMPTS, _MAX_LETTERS = 10_000, 1000
+_MAX_PROMPTS, _MAX_LETTERS, _MOST_BYTES = 10_000, 1000, 16 << 20
 
 
 def read_prompt_lines(path: Path) -> list[tuple[int, str]]:
@@ -16,8 +17,8 @@ def read_prompt_lines(path: Path) -> list[tuple[int, str]]:
         DataError: the file cannot be read, is empty or too long, or has a line too long.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, most_bytes=_MOST_BYTES)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the prompts in {path} cannot be read: {error}",
             hint="it must be a text file in UTF-8, one prompt a line",

@@ -20,7 +20,6 @@ from torch.nn.functional import conv2d, linear
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.draw.late import switched_by_time
 from spf_lora.errors import AdapterFileError
-from spf_lora.method.protect import reads_text
 
 
 def asking_tokens(tokenizer: Any, prompt: str, target_text: str) -> torch.Tensor:
@@ -95,7 +94,8 @@ def _hook(
     )
     scale = strength * module.scale
     tokens = tokens.reshape(-1, tokens.shape[-1]) > 0  # (1 or batch, 77)
-    asks = tokens if reads_text(f".{module.name}.") else tokens.any(dim=1, keepdim=True)
+    reads_text = module.name.endswith((".attn2.to_k", ".attn2.to_v"))
+    asks = tokens if reads_text else tokens.any(dim=1, keepdim=True)
 
     def hook(_layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         if not acts[0]:

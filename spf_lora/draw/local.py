@@ -5,20 +5,21 @@ base's of the prompt without the attribute, and the adapter's of the full prompt
 models differ along both is the control map of the method, and with it the full prompt is drawn
 again: outside of it the base's latents are put back after every step (as Blended Latent Diffusion
 does outside of a mask that a person drew, arXiv 2206.02779, section 3.2). A prompt that asks for
-nothing gives the base's picture, bit for bit. It is 4.5 times the work, and no file can hold it.
+nothing gives the base's picture, bit for bit. It is 4.5 times the work, and no file can hold it;
+`draw.trajectories` keeps how it was drawn, so that a file can be taught what it shows.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
-from spf_lora.draw.sample import PLAIN, Step, Style, sample_latents
+from spf_lora.draw.sample import Step, sample_latents
 from spf_lora.method.control_map import control_map, relative, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
@@ -38,73 +39,89 @@ class Asking(NamedTuple):
     late: Sequence[Late] = ()
 
 
+@dataclass(frozen=True)
+class LocalPicture:
+    """A local picture and how it was drawn, an entry a step in both tracks.
+
+    Attributes:
+        control_map: where the base's picture may change, (batch, 1, h, w) in [0, 1].
+        reference: the base's own picture, of the prompt without the attribute.
+        response: the local picture, of the full prompt.
+    """
+
+    control_map: torch.Tensor
+    reference: list[Step]
+    response: list[Step]
+
+
 @torch.no_grad()
-def sample_locally(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    within: torch.Tensor, acting: Callable[[], AbstractContextManager[None]],
-    each: Sequence[Asking] = (), late: Sequence[Late] = (), style: Style = PLAIN,
-    size: tuple[int, int] | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """Return scaled latents (batch, channels, h, w), as `sample_latents` does.
+def draw_locally(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]], each: Sequence[Asking] = (),
+    late: Sequence[Late] = (), **how: Any,
+) -> LocalPicture:  # fmt: skip
+    """Draw locally.
 
     Args:
         base: the frozen model, with no adapter on.
         states: text states of the full prompts, (batch, 77, width).
         seeds: one per picture.
-        steps: DDIM steps.
-        guidance: scale of classifier-free guidance.
         within: text states of the prompts without the attribute, of one for all or of each.
         acting: puts the adapters on for the full prompts, while its context lasts.
         each: of several attributes each by itself; their maps are joined. The loudest would
             hide the others in one map of all.
         late: see `sample_latents`.
-        style: see `sample_latents`.
-        size: see `sample_latents`.
+        how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
-    draw = partial(
-        sample_latents, base, seeds=seeds, steps=steps, guidance=guidance, style=style, size=size
-    )
-    before = _followed(draw, within)
-    region = torch.zeros_like(before[0].noisy[:, :1])
+    reference = followed(base, within, seeds, **how)
+    control = torch.zeros_like(reference[0].noisy[:, :1])
     for asking in each or [Asking(states, acting, late)]:
-        region = torch.maximum(region, _region(base, draw, before, within, asking))
-    track = iter(before)
+        control = torch.maximum(control, _region(base, reference, within, asking, seeds, **how))
+    track, response = iter(reference), list[Step]()
 
     def put_back(step: Step) -> torch.Tensor:
-        return torch.lerp(next(track).latents, step.latents, region)
+        kept = torch.lerp(next(track).latents, step.latents, control)
+        response.append(step._replace(latents=kept))
+        return kept
 
     with acting():
-        return draw(states, late=late, after=put_back)
+        sample_latents(base, states, seeds, late=late, after=put_back, **how)
+    return LocalPicture(control, reference, response)
+
+
+def sample_locally(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any
+) -> torch.Tensor:
+    """Return scaled latents (batch, channels, h, w); the arguments are those of `draw_locally`."""
+    return draw_locally(base, states, seeds, **how).response[-1].latents
 
 
 def _region(
-    base: Base, draw: Callable[..., torch.Tensor], before: Sequence[Step], within: torch.Tensor,
-    asking: Asking,
+    base: Base, reference: Sequence[Step], within: torch.Tensor, asking: Asking,
+    seeds: Sequence[int], **how: Any,
 ) -> torch.Tensor:  # fmt: skip
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
     states, acting, late = asking
     both = torch.cat([encode(base, [""]).expand_as(states), states])
     with acting():
-        drawn = _followed(draw, states, late)
-        answers = _apart(base, before, both, late)
+        drawn = followed(base, states, seeds, late=late, **how)
+        answers = _apart(base, reference, both, late)
     answers += _apart(base, drawn, within, late)
     asked = (states != within).any(dim=2).any(dim=1)
     region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
     return (2 * region).clamp(max=1)
 
 
-def _followed(
-    draw: Callable[..., torch.Tensor], states: torch.Tensor, late: Sequence[Late] = ()
-) -> list[Step]:
-    """Return every step of a picture."""
+def followed(base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any) -> list[Step]:
+    """Return every step of a picture; the arguments are those of `sample_latents`."""
     track: list[Step] = []
 
     def follow(step: Step) -> torch.Tensor:
         track.append(step)
         return step.latents
 
-    draw(states, late=late, after=follow)
+    sample_latents(base, states, seeds, after=follow, **how)
     return track
 
 

@@ -38,13 +38,19 @@ class Step(NamedTuple):
         t: the time step.
         noisy: what the U-Net reads, (batch, channels, h, w).
         eps: predicted noise with the text, without guidance, same shape.
+        empty: predicted noise without text, same shape.
         latents: after it.
     """
 
     t: torch.Tensor
     noisy: torch.Tensor
     eps: torch.Tensor
+    empty: torch.Tensor
     latents: torch.Tensor
+
+    def guided(self, guidance: float) -> torch.Tensor:
+        """Return the prediction that the step is made with (arXiv 2207.12598, eq. 6, w + 1)."""
+        return self.empty + guidance * (self.eps - self.empty)
 
 
 def start_noise(
@@ -93,7 +99,7 @@ def sample_latents(
         guided = without + guidance * (with_text - without)
         latents = scheduler.step(guided, t, latents, return_dict=False, **noise)[0]
         if after:
-            latents = after(Step(t, noisy, with_text, latents))
+            latents = after(Step(t, noisy, with_text, without, latents))
     return latents
 
 

@@ -87,7 +87,8 @@ def _add(
 ) -> None:  # fmt: skip
     path = name.removeprefix(_PREFIX)
     try:
-        weight = unet.get_parameter(f"{path}.weight")
+        layer = unet.get_submodule(path)
+        weight = getattr(layer, "base_layer", layer).get_parameter("weight")  # peft wraps layers
     except AttributeError as error:
         raise AdapterFileError(
             f"the base has no module {name} for this adapter",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spf_lora.documents import parse_json
 from spf_lora.errors import MeasureError
 
 FORMAT = "spf-lora report"
@@ -207,7 +208,7 @@ def from_json(text: str, *, gallery: Path | None = None) -> Result:
         MeasureError: it is no report of ours, or of another version.
     """
     try:
-        table = json.loads(text)
+        table = parse_json(text)
         if table.pop("format") != FORMAT or table.pop("version") != VERSION:
             raise ValueError("another format or version")
         return _result(table, gallery)

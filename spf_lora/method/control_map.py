@@ -1,9 +1,9 @@
 """Where in the picture the target text answers: 1 there, 0 where nothing should move.
 
 SPF-Portrait's semantic-aware fine control map (arXiv 2504.00396) is a difference of the two paths'
-predictions less the attention of the base phrases. The normalisation of both terms, the memory over
-noise draws, the threshold and the cap on the area are ours (docs/method.md). Nothing here carries
-gradient, or the adapter could widen the map to escape the losses.
+predictions less the attention of the base phrases. The normalisation of both terms, the threshold
+and the cap on the area are ours (docs/method.md). Nothing here carries gradient, or the adapter
+could widen the map to escape the losses.
 """
 
 from collections.abc import Mapping
@@ -119,50 +119,3 @@ def threshold(flat: torch.Tensor) -> torch.Tensor:
     between = below * (count - below) * (upper - lower).square()
     best = between.argmax(dim=1, keepdim=True)
     return (values.gather(1, best) + values.gather(1, best + 1)) / 2
-
-
-class MapMemory:
-    """Each picture's answer, averaged over the noise draws that it has been seen with (ours).
-
-    One draw of noise is a poor witness; the place of a beard in a picture does not change.
-
-    Args:
-        rows: pictures.
-        size: (h, w) of the latents.
-        decay: weight of the past in [0, 1); 0 forgets at once.
-        device: where to keep it.
-    """
-
-    def __init__(
-        self, rows: int, size: tuple[int, int], *, decay: float, device: torch.device
-    ) -> None:
-        self.decay, self.size = decay, size
-        self.sums = torch.zeros(rows, 1, *size, device=device)
-        self.counts = torch.zeros(rows, device=device)
-
-    @torch.no_grad()
-    def update(self, rows: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Take in new answers of pictures and return their averages, (batch, 1, h, w).
-
-        Args:
-            rows: (batch,) indices; one that comes twice is taken in twice.
-            answers: (batch, 1, h, w).
-        """
-        for row, new in zip(rows.tolist(), answers, strict=True):
-            self.sums[row] = self.decay * self.sums[row] + new
-            self.counts[row] = self.decay * self.counts[row] + 1
-        return self.recall(rows)
-
-    def recall(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the averages of pictures, (batch, 1, h, w); 0 for one never seen."""
-        counts = self.counts[rows].clamp(min=1e-12)
-        return self.sums[rows] / counts[:, None, None, None]
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the state for a checkpoint; the tensors are the memory's own."""
-        return {"sums": self.sums, "counts": self.counts}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `tensors` gave."""
-        self.sums.copy_(tensors["sums"])
-        self.counts.copy_(tensors["counts"])

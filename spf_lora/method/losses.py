@@ -90,26 +90,6 @@ def text_consistent(
     return torch.stack(terms).mean()
 
 
-def outside_map(
-    response: torch.Tensor,
-    reference: torch.Tensor,
-    control_map: torch.Tensor,
-    weight: torch.Tensor,
-) -> torch.Tensor:
-    """Squared difference of the predicted noise outside the map (ours).
-
-    Args:
-        response: (batch, channels, h, w), with gradient.
-        reference: same shape.
-        control_map: (batch, 1, h, w) in [0, 1].
-        weight: (batch,) share of each sample.
-
-    Returns:
-        Scalar.
-    """
-    return denoise(response, reference, weight, 1 - control_map)
-
-
 def response(
     predicted: torch.Tensor, trained: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:

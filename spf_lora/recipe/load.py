@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spf_lora.documents import parse_toml, read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import SECTIONS, Recipe
 from spf_lora.shipped import shipped_folder
-from spf_lora.strict import check_table, did_you_mean, missing_keys, parse_toml
+from spf_lora.strict import check_table, did_you_mean, missing_keys
 
 _Tables = dict[str, dict[str, Any]]
+_MOST_BYTES = 256 << 10  # of a file
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -24,7 +26,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: the TOML file.
-        overrides: settings such as "align.fine_grained=0.3"; a later one wins.
+        overrides: settings such as "distil.pairs=64"; a later one wins.
 
     Raises:
         RecipeError: lists every fault of the file, its profile and the overrides.
@@ -53,19 +55,11 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def _contradictions(sections: Mapping[str, Any]) -> list[str]:
     """Return what each section allows, but not together."""
-    attribute, align = sections["attribute"], sections["align"]
-    local = ("outside_map", "fine_grained", "text_consistent")
-    faults = [
-        f"align.{name} holds what lies outside the attribute's region, but attribute.scope is "
-        "global: set it to 0"
-        for name in local
-        if attribute.scope == "global" and getattr(align, name) > 0 and align.steps > 0
-    ]
-    data = sections["data"]
+    data, distil, faults = sections["data"], sections["distil"], list[str]()
     if data.batch_size % data.passes:
         faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
-    if align.twins + align.base_prompts + align.empty_prompts >= 1:
-        faults.append("align.twins, base_prompts and empty_prompts leave no training picture")
+    if distil.base_prompts + distil.empty_prompts >= 1:
+        faults.append("distil.base_prompts and empty_prompts leave no sample that asks")
     return faults
 
 
@@ -81,7 +75,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(
             f"setting {text!r} is not of the form key=value",
-            hint="write it like --set align.fine_grained=0.3",
+            hint="write it like --set distil.pairs=64",
         )
     try:
         parsed = parse_toml(f"value = {raw}")
@@ -106,7 +100,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
             f"recipe {path} does not exist",

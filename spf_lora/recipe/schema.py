@@ -9,8 +9,16 @@ Scope = Literal["local", "global"]
 Preset = Literal["kv", "cross", "attention", "full"]
 OptimizerName = Literal["adamw8bit", "paged-adamw8bit", "lion8bit", "adamw", "prodigy"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Method = Literal["ours", "plain", "l2-to-base", "prior-preservation", "dop", "dco", "masked-prior"]
-Door = Literal["padding", "target", "both"]
+Method = Literal[
+    "ours",
+    "spf-portrait",
+    "plain",
+    "l2-to-base",
+    "prior-preservation",
+    "dop",
+    "dco",
+    "masked-prior",
+]
 
 _SLUG = Shape(r"[a-z0-9]+(-[a-z0-9]+)*", "small letters and digits, words joined by -")
 _PHRASE = Shape(r"[^\s,]+( [^\s,]+)*", "one phrase: no comma, no space at its ends, none doubled")
@@ -43,10 +51,6 @@ class AdapterSettings:
     preset: Preset = setting("attention", "layers that get an adapter")
     rank: int = setting(8, "rank of each update", low=1, high=256)
     alpha: float = setting(8.0, "the update is scaled by alpha / rank", low=0.01, high=1024)
-    subspace: int = setting(
-        0, "directions of the text that keys and values may read; 0 is all", low=0, high=256
-    )
-    door: Door = setting("padding", "whose states the subspace is chosen to read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +73,11 @@ class DataSettings:
     )
     vocabulary: str = setting(
         "none",
-        "captions are completed from it with what align.clip sees for certain: none, portraits, "
+        "captions are completed from it with what data.clip sees for certain: none, portraits, "
         "photographs, or a .toml file",
         shape=_NAME,
     )
+    clip: str = setting("base", "base's own CLIP, or the folder or hub id of one", shape=_NAME)
     seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
 
 
@@ -80,57 +85,31 @@ class DataSettings:
 class LearnSettings:
     """Stage 1: ordinary fine-tuning on image and full prompt."""
 
-    steps: int = setting(250, "steps of stage 1", low=1, high=1_000_000)
-    text_only: bool = setting(
-        False, "train only the keys and values of cross-attention, which read nothing but the text"
-    )
+    steps: int = setting(250, "steps of stage 1; all the steps of a rival", low=1, high=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AlignSettings:
-    """Stage 2: the target is learned inside the control map, nothing moves outside it."""
+class DistilSettings:
+    """Stage 2: the file is taught the base's own pictures with the attribute and nothing else."""
 
     steps: int = setting(250, "steps of stage 2; 0 leaves it out", low=0, high=1_000_000)
-    denoise: float = setting(1.0, "weight of the denoising loss inside the map", low=0, high=1000)
-    outside_map: float = setting(
-        1.0, "weight of the loss on the prediction outside the control map", low=0.0, high=1000
+    pairs: int = setting(
+        48, "pictures drawn to teach, each without and with the attribute", low=8, high=100_000
     )
-    fine_grained: float = setting(0.0, "weight of the loss on queries", low=0.0, high=1000)
-    text_consistent: float = setting(0.0, "weight of the loss on attention", low=0.0, high=1000)
-    response: float = setting(0.0, "weight of the CLIP loss on the prediction", low=0.0, high=1000)
-    response_max_t: int = setting(300, "last time step of the CLIP loss", low=0, high=999)
-    twins: float = setting(
-        0.0, "share of samples that show the base's own picture, asked for", low=0.0, high=1.0
-    )
-    own_pictures: int = setting(
-        1, "own pictures that the base draws for each training picture", low=1, high=100
-    )
+    sampler_steps: int = setting(16, "steps of the sampler that draws them", low=4, high=200)
+    guidance: float = setting(3.0, "CFG scale that they are drawn with", low=1.0, high=30.0)
     vocabulary: str = setting(
         "none",
-        "prompts of the base's own pictures are put together from it, not from captions: none, "
-        "portraits, photographs, or a .toml file",
+        "their prompts are put together from it, not from captions: none, portraits, photographs, "
+        "or a .toml file",
         shape=_NAME,
     )
     base_prompts: float = setting(
-        0.0, "share of samples that hold the adapter still on the base prompt", low=0.0, high=1.0
+        0.2, "share of samples that hold the adapter still on the base prompt", low=0.0, high=0.9
     )
     empty_prompts: float = setting(
-        0.0, "share of samples that hold the adapter still on no prompt", low=0.0, high=1.0
+        0.1, "share of samples that hold the adapter still on no prompt", low=0.0, high=0.9
     )
-    map_area_cap: float = setting(
-        0.4, "largest share of the picture that the control map may free", low=0.01, high=1.0
-    )
-    map_decay: float = setting(
-        0.8, "weight of the past in a picture's averaged answer", low=0.0, high=0.999
-    )
-    surprise: float = setting(
-        0.0, "share of the base's surprise at a picture in its control map", low=0.0, high=1.0
-    )
-    relevance: bool = setting(False, "ask align.clip too where the target is in a picture")
-    phrases: float = setting(
-        0.0, "share of the base phrases' attention taken off the map", low=0.0, high=100
-    )
-    clip: str = setting("base", "base's own CLIP, or the folder or hub id of one", shape=_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,9 +135,6 @@ class TrainingSettings:
     rival_weight: float = setting(
         0.0, "weight of a rival's own term; 0 is its source's", low=0.0, high=1e6
     )
-    x0_weight_cap: float = setting(
-        0.0, "large time steps count more, up to this ratio; 0 counts all alike", low=0, high=1000
-    )
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", low=1e-6, high=1e6)
     checkpoint_every_steps: int = setting(100, "steps between checkpoints", low=1, high=1_000_000)
     precision: Precision = setting(
@@ -169,7 +145,6 @@ class TrainingSettings:
     )
     channels_last: bool = setting(False, "memory layout of convolutions; faster on some machines")
     compile: bool = setting(False, "compile the residual blocks; pays in long runs on a GPU")
-    calibrate: bool = setting(False, "strength 1 becomes the least that align.clip sees answer")
     tokenizer: str = setting("own", "the base's own, or a folder or hub id of one", shape=_NAME)
 
 
@@ -182,7 +157,7 @@ class Recipe:
     adapter: AdapterSettings
     data: DataSettings
     learn: LearnSettings
-    align: AlignSettings
+    distil: DistilSettings
     optimizer: OptimizerSettings
     training: TrainingSettings
 
@@ -192,7 +167,7 @@ SECTIONS: dict[str, type] = {
     "adapter": AdapterSettings,
     "data": DataSettings,
     "learn": LearnSettings,
-    "align": AlignSettings,
+    "distil": DistilSettings,
     "optimizer": OptimizerSettings,
     "training": TrainingSettings,
 }

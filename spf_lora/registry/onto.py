@@ -35,6 +35,11 @@ class Below:
         """The adapters' content ids, for the new card's parents."""
         return tuple(known.content_id for known, _ in self.members)
 
+    @property
+    def digest(self) -> str:
+        """What tells these adapters and strengths from others."""
+        return " ".join(f"{known.content_id}:{strength!r}" for known, strength in self.members)
+
     def as_rows(self) -> list[dict[str, Any]]:
         """Return what the new card's recipe says of them."""
         return [

@@ -14,6 +14,7 @@ from spf_lora.adapters.format import card as cards
 from spf_lora.adapters.format.hashes import content_id_of
 from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.adapters.strength import HIGHEST, LOWEST
+from spf_lora.documents import read_toml
 from spf_lora.errors import AdapterFileError, RegistryError, StackError
 from spf_lora.registry.names import (
     NAME_PATTERN,
@@ -30,14 +31,13 @@ from spf_lora.strict import (
     check_table,
     did_you_mean,
     missing_keys,
-    parse_toml,
     required,
     setting,
 )
 
 FORMAT_VERSION = 1
 State = Literal["ok", "missing", "changed"]
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 256 << 10
 _NAME = Shape(NAME_PATTERN, "an adapter's name")
 _ID = Shape(r"[0-9a-f]{64}", "64 hex digits")
 BASE_ID = Shape(r"[ -~]{0,100}", "a base model's id")
@@ -279,9 +279,7 @@ def stacks_with(entry: Entry, registry: Path | None = None) -> list[str]:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        return parse_toml(path.read_bytes().decode("utf-8"))
+        return read_toml(path, most_bytes=_MOST_BYTES)
     except (OSError, ValueError) as error:
         raise StackError(
             f"the stack {path} cannot be read: {str(error)[:200]}",

@@ -4,7 +4,7 @@ Each row says what its source leaves open and we had to choose; `weight` is the 
 `training.rival_weight`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from spf_lora.adapters.attach import adapter_off
 from spf_lora.method import losses
-from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix, of_batch
+from spf_lora.training.batch import Batch, of_batch
 from spf_lora.training.objectives import Outcome
 from spf_lora.training.prepare import Prepared
 
@@ -31,7 +31,7 @@ class Rival:
         terms: unet, data, batch -> the weighted terms, summed to the loss.
         forwards: of the U-Net in a step of one sample; its backward pass counts as one.
         weight: of its own term, unless the recipe says otherwise.
-        mix: what it sees besides the training pictures.
+        own_share: of its samples that are the base's own pictures, under their base prompts.
         masks: whether it needs to be told where the attribute is.
     """
 
@@ -40,7 +40,7 @@ class Rival:
     terms: Callable[[Any, Prepared, Batch, float], Terms]
     forwards: int
     weight: float = 1.0
-    mix: Mix = NOTHING_ELSE
+    own_share: float = 0.0
     masks: bool = False
 
 
@@ -125,7 +125,7 @@ RIVALS: dict[str, Rival] = {
     "prior-preservation": Rival(
         "DreamBooth, arXiv 2208.12242, eq. 2",
         "one of the base's own pictures for each training picture, under its base prompt; weight 1",
-        _prior, 2, mix=Mix(base_prompts=_PRIOR_SHARE),
+        _prior, 2, own_share=_PRIOR_SHARE,
     ),
     "dop": Rival(
         "ai-toolkit, differential output preservation",
@@ -156,13 +156,3 @@ class RivalObjective:
         terms = self.rival.terms(self.unet, self.data, batch, self.weight)
         loss = torch.stack(list(terms.values())).sum()
         return Outcome(loss, {name: term.item() for name, term in terms.items()})
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return nothing: no rival remembers anything."""
-        return {}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put nothing back."""
-
-    def watch(self, area: float | None) -> None:
-        """Watch nothing: no rival has a map."""

@@ -13,31 +13,8 @@ import torch
 from spf_lora.data.buckets import draw, schedule
 from spf_lora.training.prepare import Prepared, Size
 
-_GOLDEN, _SILVER, _BRONZE = 0.6180339887498949, 0.41421356237309515, 0.3027756377319946
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Shares of a batch's samples that are no training picture; the rest are.
-
-    Attributes:
-        twins: the base's own picture of a base prompt, under the full prompt: the place where
-            nothing but the attribute may appear.
-        base_prompts: the same under the base prompt, where the adapter must do nothing.
-        empty_prompts: the same under no prompt, which classifier-free guidance subtracts.
-    """
-
-    twins: float = 0.0
-    base_prompts: float = 0.0
-    empty_prompts: float = 0.0
-
-    @property
-    def needs_twins(self) -> bool:
-        """Whether any sample is one of the base's own pictures."""
-        return self.twins + self.base_prompts + self.empty_prompts > 0
-
-
-NOTHING_ELSE = Mix()
+# steps of Weyl sequences
+GOLDEN, SILVER, BRONZE = 0.6180339887498949, 0.41421356237309515, 0.3027756377319946
 
 
 @dataclass(frozen=True)
@@ -45,35 +22,29 @@ class Batch:
     """One step's samples.
 
     Attributes:
-        latents: clean, (batch, channels, h, w).
-        noise: what was added, same shape.
+        noise: what was added to the clean latents, (batch, channels, h, w).
         noisy: the sum at time t, same shape.
         t: time steps, (batch,).
         rows: which picture, (batch,).
-        places: which picture for the map memory; a twin has a place of its own, (batch,).
-        base_states: states of the base prompts, empty ones where the role says so.
-        full_states: what the adapter is asked, (batch, 77, width).
+        base_states: states of the base prompts, (batch, 77, width).
+        full_states: what the adapter is asked, same shape.
         base_groups: token groups of the base prompts, (batch, 77, 77).
         full_groups: token groups of what the adapter is asked.
-        real: (batch,) 1 for a training picture.
-        asked: (batch,) 1 where the target is asked for.
+        real: (batch,) 1 for a training picture, 0 for one of the base's own.
     """
 
-    latents: torch.Tensor
     noise: torch.Tensor
     noisy: torch.Tensor
     t: torch.Tensor
     rows: torch.Tensor
-    places: torch.Tensor
     base_states: torch.Tensor
     full_states: torch.Tensor
     base_groups: torch.Tensor
     full_groups: torch.Tensor
     real: torch.Tensor
-    asked: torch.Tensor
 
 
-def _sequence(first: int, size: int, step: float, seed: int) -> np.ndarray:
+def even_spread(first: int, size: int, seed: int, step: float = GOLDEN) -> np.ndarray:
     """Return `size` terms of a Weyl sequence in [0, 1), which fills the unit evenly."""
     start = np.random.default_rng(seed).random()
     terms: np.ndarray = (start + step * np.arange(first, first + size)) % 1.0
@@ -82,7 +53,7 @@ def _sequence(first: int, size: int, step: float, seed: int) -> np.ndarray:
 
 def of_batch(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the rows of a batch of (n, channels, h, w), cut to the size of its latents."""
-    height, width = batch.latents.shape[-2:]
+    height, width = batch.noisy.shape[-2:]
     return values[batch.rows][..., :height, :width]
 
 
@@ -109,52 +80,44 @@ def _rows(sizes: tuple[Size, ...], *, index: int, size: int, seed: int) -> list[
 
 
 def draw_batch(
-    data: Prepared, scheduler: Any, *, index: int, size: int, seed: int, mix: Mix
+    data: Prepared, scheduler: Any, *, index: int, size: int, seed: int, own_share: float = 0.0
 ) -> Batch:
-    """Draw what step `index` sees: pictures of one size, each as often as any other."""
-    n, first = len(data), index * size
+    """Draw what step `index` sees: pictures of one size, each as often as any other.
+
+    A share `own_share` of the samples are the base's own pictures under their base prompts.
+    """
+    first = index * size
     device = data.latents.device
     rows = _rows(data.sizes, index=index, size=size, seed=seed)
     height, width = data.sizes[rows[0]]
     chosen = torch.tensor(rows, device=device)
-    role = torch.from_numpy(_sequence(first, size, _SILVER, seed + 1)).to(device)
-    empty = role < mix.empty_prompts
-    unasked = role < mix.empty_prompts + mix.base_prompts  # empty ones too
-    own = role < mix.empty_prompts + mix.base_prompts + mix.twins
-    twins = data if data.twins is None else data.twins
-    which = torch.from_numpy(_sequence(first, size, _BRONZE, seed + 2)).to(device)
-    twin = chosen + n * (which * (len(twins.latents) // n)).long()
+    own = torch.from_numpy(even_spread(first, size, seed + 1, SILVER) < own_share).to(device)
 
-    def picked(of_pictures: torch.Tensor, of_twins: torch.Tensor) -> torch.Tensor:
+    def picked(of_pictures: torch.Tensor, of_own: torch.Tensor | None) -> torch.Tensor:
+        if of_own is None:
+            return of_pictures[chosen]
         shape = (size, *(1 for _ in of_pictures.shape[1:]))
-        return torch.where(own.reshape(shape), of_twins[twin], of_pictures[chosen])
+        return torch.where(own.reshape(shape), of_own[chosen], of_pictures[chosen])
 
-    latents = picked(data.latents, twins.latents)[..., :height, :width]
+    latents = picked(data.latents, data.own)[..., :height, :width]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     steps = scheduler.config.num_train_timesteps
-    t = torch.from_numpy(_sequence(first, size, _GOLDEN, seed) * steps).long().to(device)
-    base_states = picked(data.base_states, twins.base_states)
-    base_states = torch.where(empty[:, None, None], data.empty_state, base_states)
-    full_states = picked(data.full_states, twins.full_states)
-    base_groups = picked(data.base_groups, twins.base_groups)
-    full_groups = picked(data.full_groups, twins.full_groups)
+    t = torch.from_numpy(even_spread(first, size, seed) * steps).long().to(device)
+    asked = None if data.own is None else data.base_states
     return Batch(
-        latents=latents,
         noise=noise,
         noisy=scheduler.add_noise(latents, noise, t),
         t=t,
         rows=chosen,
-        places=torch.where(own, n + twin, chosen),
-        base_states=base_states,
-        full_states=torch.where(unasked[:, None, None], base_states, full_states),
-        base_groups=base_groups,
-        full_groups=torch.where(unasked[:, None, None], base_groups, full_groups),
+        base_states=data.base_states[chosen],
+        full_states=picked(data.full_states, asked),
+        base_groups=data.base_groups[chosen],
+        full_groups=data.full_groups[chosen],
         real=(~own).to(latents.dtype),
-        asked=(~unasked).to(latents.dtype),
     )
 
 
-def part_of(batch: Batch, where: slice) -> Batch:
-    """Return some of a batch's samples."""
-    return Batch(**{f.name: getattr(batch, f.name)[where] for f in fields(batch)})
+def part_of(batch: Any, where: slice) -> Any:
+    """Return some of a batch's samples, whatever stage it belongs to."""
+    return type(batch)(**{f.name: getattr(batch, f.name)[where] for f in fields(batch)})

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from spf_lora.atomic import write_bytes
+from spf_lora.documents import parse_json
 from spf_lora.errors import CheckpointError
 
 Groups = dict[str, dict[str, torch.Tensor]]
@@ -42,7 +43,7 @@ def load_checkpoint(path: Path) -> tuple[Groups, dict[str, Any]]:
     groups: Groups = {}
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
+            facts = parse_json((file.metadata() or {})[_FACTS])
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 group, name = key.split("|", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)

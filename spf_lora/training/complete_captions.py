@@ -1,6 +1,6 @@
 """What a CLIP sees in the training pictures, and the captions completed with it (ours)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,6 +22,7 @@ def completed(
     vocabulary: Vocabulary,
     base: Base,
     clip: ClipModel,
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[list[Example], str]:
     """Return the examples with complete captions, and what to tell of it.
 
@@ -34,10 +35,15 @@ def completed(
         vocabulary: what may be added.
         base: its resolution is what pictures are shown at.
         clip: judges.
+        tell: called with how many pictures are looked at.
     """
     square = Bucket(base.resolution, base.resolution)
-    pixels = (pixels_of(fit(e.image, square))[None].to(base.device) for e in examples)
-    pictures = torch.cat([clip.embed_image(one) for one in pixels])  # (examples, dim)
+    rows: list[torch.Tensor] = []
+    for example in examples:
+        tell("complete captions", len(rows), len(examples))
+        pixels = pixels_of(fit(example.image, square))[None].to(base.device)
+        rows.append(clip.embed_image(pixels))
+    pictures = torch.cat(rows)  # (examples, dim)
     found: list[list[tuple[str, float]]] = [[] for _ in examples]
     for group in vocabulary.groups:
         texts = clip.embed_text([vocabulary.template.replace("{}", phrase) for phrase in group])

@@ -1,12 +1,12 @@
 """The plan of a training without training: its memory, and the settings that fit a GPU."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spf_lora.base.load import EMBEDDED
+from spf_lora.documents import read_json
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 
@@ -34,7 +34,7 @@ def base_configs(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configs of a base's U-Net and VAE; SD1.5's where no folder here tells them."""
     folder = EMBEDDED if spec == "embedded" else Path(spec)
     try:
-        found = [json.loads((folder / p / "config.json").read_text("utf-8")) for p in _PARTS]
+        found = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
     except (OSError, ValueError):
         return _SD15_UNET, _SD15_VAE
     return found[0], found[1]
@@ -47,8 +47,8 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
     """
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     side = recipe.data.resolution // factor or unet["sample_size"]
-    align, training = recipe.align, recipe.training
-    ours = training.method == "ours"
+    training = recipe.training
+    paper = training.method == "spf-portrait"
     return Needs(
         side=side,
         pictures=recipe.data.batch_size // recipe.data.passes,
@@ -57,9 +57,9 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
         optimizer=recipe.optimizer.name,
         precision=training.precision,
         gradient_checkpointing=training.gradient_checkpointing,
-        dual=align.steps > 0 if ours else training.method != "plain",
-        watched=ours and align.fine_grained + align.text_consistent + align.phrases > 0,
-        response=ours and align.response > 0,
+        dual=training.method not in ("ours", "plain"),
+        watched=paper,
+        response=paper,
     )
 
 

@@ -36,7 +36,7 @@ class Needs:
         optimizer: a row of `OPTIMIZERS`.
         precision: of the frozen weights and the computation.
         gradient_checkpointing: whether activations are computed twice.
-        dual: whether there is an align stage.
+        dual: whether a step runs the frozen model too.
         watched: whether it compares queries or attention.
         response: whether it decodes predictions.
         cuda: whether autocast is CUDA's, which computes norms in fp32, and not the CPU's.
@@ -188,8 +188,8 @@ def _loss(
         unet, latents, t, base_states=states, full_states=states, watched=needs.watched
     )
     control = torch.zeros_like(latents[:, :1])
-    total = losses.denoise(response.eps, latents, ones, control)
-    total = total + losses.outside_map(response.eps, reference.eps, control, ones)
+    total = losses.denoise(response.eps, latents, ones)
+    total = total + losses.denoise(response.eps, reference.eps, ones, 1 - control)
     if needs.watched:
         groups = torch.zeros(len(latents), _TOKENS, _TOKENS)
         total = total + losses.fine_grained(response.queries, reference.queries, control)

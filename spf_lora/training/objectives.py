@@ -1,24 +1,20 @@
-"""What a step minimises: plain fine-tuning while learning, the dual path while aligning.
+"""What a step minimises: plain fine-tuning, or the dual path as SPF-Portrait has it.
 
-An objective is called with a batch and returns an `Outcome`. Everything it remembers between steps
-is in `tensors()`, so that a checkpoint holds it.
+An objective is called with a batch and returns an `Outcome`. What our own second stage minimises is
+in `distil`, what the rivals do in `baselines`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch.nn.functional import pad
 
-from spf_lora.errors import TrainingError
 from spf_lora.method import losses
-from spf_lora.method.control_map import MapMemory, answer, control_map, phrase_answer
+from spf_lora.method.control_map import answer, control_map, phrase_answer
 from spf_lora.method.dual_path import Path, dual_path
 from spf_lora.training.batch import Batch, of_batch
 from spf_lora.training.prepare import Prepared
-
-_PATIENCE = 50  # steps with an empty or full map before the run stops
 
 
 @dataclass(frozen=True)
@@ -33,47 +29,31 @@ class Outcome:
 class Objective(Protocol):
     """What the trainer minimises."""
 
-    def __call__(self, batch: Batch) -> Outcome:
+    def __call__(self, batch: Any) -> Outcome:
         """Return the loss of a batch."""
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return what it remembers."""
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `tensors` gave."""
-
-    def watch(self, area: float | None) -> None:
-        """Be told the map's mean area over the whole step; stop a run that cannot get anywhere."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the align stage's terms, each >= 0; 0 leaves the term out.
+    """Weights of the published objective's terms, each >= 0; none was published, so all are ours.
 
-    `response_max_t` is the last time step with a response loss: one-step predictions are too
-    wrong beyond. `phrases` is the base phrases' share in the control map.
+    Attributes:
+        denoise: of the denoising loss.
+        fine_grained: of the loss on queries outside the control map.
+        text_consistent: of the loss on attention outside the control map.
+        response: of the CLIP loss on the one-step picture.
+        response_max_t: last time step of the response loss: one-step pictures are too wrong beyond.
+        phrases: share of the base phrases' attention that the control map loses.
+        area_cap: largest share of the picture where the control map is above 0.
     """
 
-    denoise: float
-    outside_map: float
-    fine_grained: float
-    text_consistent: float
-    response: float
-    response_max_t: int
-    phrases: float
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How answers become the control map; see `control_map`. `everywhere` opens all of it.
-
-    `surprise` is the share of what the witnesses saw in a training picture.
-    """
-
-    area_cap: float
-    decay: float
-    everywhere: bool = False
-    surprise: float = 0.0
+    denoise: float = 1.0
+    fine_grained: float = 0.5
+    text_consistent: float = 5.0
+    response: float = 0.1
+    response_max_t: int = 300
+    phrases: float = 1.0
+    area_cap: float = 0.4
 
 
 def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
@@ -92,59 +72,37 @@ def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
 
 
 class Learn:
-    """Stage 1: fine-tuning on picture and full prompt, where the target may be.
+    """Ordinary fine-tuning on picture and full prompt: the denoising loss.
 
     Args:
         unet: carries the adapter.
         data: what is learned.
-        weights: of the time steps, (steps,).
-        witnessed: where witnesses see the attribute in each picture, (n, 1, h, w); or None.
-        area_cap: see `control_map`.
     """
 
-    def __init__(
-        self, unet: Any, data: Prepared, weights: torch.Tensor,
-        witnessed: torch.Tensor | None = None, area_cap: float = 1.0,
-    ) -> None:  # fmt: skip
-        self.unet, self.data, self.times = unet, data, weights.to(data.latents.device)
-        self.witnessed, self.area_cap = witnessed, area_cap
+    def __init__(self, unet: Any, data: Prepared) -> None:
+        self.unet, self.data = unet, data
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Return the denoising loss inside drawn masks, else where witnesses see it."""
+        """Return the denoising loss, of what lies inside drawn masks where there are any."""
         eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
-        where = None
-        if self.data.masks is not None:
-            where = of_batch(self.data.masks, batch)
-        elif self.witnessed is not None:
-            where = control_map(of_batch(self.witnessed, batch), area_cap=self.area_cap)
-        loss = losses.denoise(eps, batch.noise, self.times[batch.t], where)
+        where = None if self.data.masks is None else of_batch(self.data.masks, batch)
+        loss = losses.denoise(eps, batch.noise, torch.ones(len(eps), device=eps.device), where)
         return Outcome(loss, {"denoise": loss.item()})
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return nothing: this stage remembers nothing."""
-        return {}
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put nothing back."""
+class SpfPortrait:
+    """The second stage of SPF-Portrait as printed (arXiv 2504.00396, section 3).
 
-    def watch(self, area: float | None) -> None:
-        """Watch nothing: this stage has no map."""
-
-
-class Align:
-    """Stage 2: the target is learned inside the control map, and nothing moves outside it.
+    denoise + text-consistent + fine-grained + response, outside and inside of the semantic-aware
+    fine control map. The paper has no code and names no weight, so `Weights` are ours.
 
     Args:
         unet: carries the adapter.
-        data: what is learned.
+        data: what is learned; with CLIP's embeddings.
         weights: of the terms.
-        settings: of the map.
-        times: weight of each time step, (steps,); see `time_weights`.
-        embed: scaled latents of predictions -> CLIP embeddings with gradient; None without a
-            response loss.
         alphas: the scheduler's cumulated alphas, (steps,).
-        witnessed: where witnesses see the attribute in each picture, (n, 1, h, w); see `witness`;
-            None where the map needs none.
+        embed: scaled latents of predictions -> CLIP embeddings with gradient.
+        everywhere: whether the control map is the whole picture, as for a global attribute.
     """
 
     def __init__(
@@ -153,110 +111,52 @@ class Align:
         data: Prepared,
         *,
         weights: Weights,
-        settings: MapSettings,
-        times: torch.Tensor,
         alphas: torch.Tensor,
-        embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        witnessed: torch.Tensor | None = None,
+        embed: Callable[[torch.Tensor], torch.Tensor] | None,
+        everywhere: bool = False,
     ) -> None:
-        self.witnessed = witnessed
-        device = data.latents.device
-        self.unet, self.data, self.weights, self.settings = unet, data, weights, settings
-        self.times, self.alphas, self.embed = times.to(device), alphas.to(device), embed
-        size = (data.latents.shape[2], data.latents.shape[3])
-        places = len(data) + (len(data.twins.latents) if data.twins else 0)
-        self.memory = MapMemory(places, size, decay=settings.decay, device=device)
-        self.stuck = torch.zeros(1)  # steps in a row with an empty or full map
+        self.unet, self.data, self.weights, self.embed = unet, data, weights, embed
+        self.alphas, self.everywhere = alphas.to(data.latents.device), everywhere
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Return the weighted terms of method.md."""
+        """Return the weighted terms of the paper."""
         weights = self.weights
-        watched = weights.fine_grained > 0 or weights.text_consistent > 0 or weights.phrases > 0
         reference, response = dual_path(
             self.unet, batch.noisy, batch.t, base_states=batch.base_states,
-            full_states=batch.full_states, watched=watched,
+            full_states=batch.full_states,
         )  # fmt: skip
         control = self._map(batch, reference, response)
-        times = self.times[batch.t]
+        ones = torch.ones(len(batch.t), device=batch.t.device)
         terms = {
-            "denoise": losses.denoise(response.eps, batch.noise, times * batch.real, control),
-            "outside_map": losses.outside_map(response.eps, reference.eps, control, times),
-        }
-        if weights.fine_grained:
-            terms["fine_grained"] = losses.fine_grained(
-                response.queries, reference.queries, control
-            )
-        if weights.text_consistent:
-            terms["text_consistent"] = losses.text_consistent(
+            "denoise": losses.denoise(response.eps, batch.noise, ones),
+            "fine_grained": losses.fine_grained(response.queries, reference.queries, control),
+            "text_consistent": losses.text_consistent(
                 response.attention, reference.attention, batch.full_groups, batch.base_groups,
                 control,
-            )  # fmt: skip
-        if weights.response and self.embed is not None:
+            ),
+        }  # fmt: skip
+        if self.embed is not None:
             terms["response"] = self._response(batch, response.eps)
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
-        asked = batch.asked > 0
-        area = control[asked].mean().item() if asked.any() else None
+        area = control.mean().item()
         return Outcome(loss, {name: term.item() for name, term in terms.items()}, area)
 
     def _map(self, batch: Batch, reference: Path, response: Path) -> torch.Tensor:
-        asked = batch.asked > 0
-        control = torch.zeros_like(batch.latents[:, :1])  # not asked: nothing may move
-        if self.settings.everywhere:
-            control[asked] = 1.0
-            return control
-        if not asked.any():
-            return control
-        drawn = asked & (batch.real > 0)
-        if self.data.masks is not None:  # somebody drew where it is: no need to find out
-            control[drawn] = of_batch(self.data.masks, batch)[drawn]
-            asked = asked & ~drawn
-            if not asked.any():
-                return control
+        """Return the control map: where the paths differ, less what the base phrases attend to."""
         answers = answer(response.eps, reference.eps)
-        if self.weights.phrases:
-            size = (answers.shape[2], answers.shape[3])
-            phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
-            answers = (answers - self.weights.phrases * phrases).clamp(min=0)
-        averaged = self._remembered(batch.places[asked], answers[asked])
-        if self.witnessed is not None:  # the base's own pictures hold none
-            share = self.settings.surprise * batch.real[asked][:, None, None, None]
-            witness = of_batch(self.witnessed, batch)[asked]
-            averaged = (1 - share) * averaged + share * witness
-        control[asked] = control_map(averaged, area_cap=self.settings.area_cap)
-        return control
-
-    def watch(self, area: float | None) -> None:
-        """Count steps with a useless map.
-
-        Raises:
-            TrainingError: the control map was empty or full for 50 steps.
-        """
-        if self.settings.everywhere or area is None:
-            return
-        wrong = "empty" if area == 0 else "full" if area > 0.95 else ""
-        self.stuck = self.stuck + 1 if wrong else self.stuck * 0
-        if self.stuck >= _PATIENCE:
-            raise TrainingError(
-                f"the control map was {wrong} for {_PATIENCE} steps",
-                hint="raise learn.steps or align.surprise: the prompt is not answered yet"
-                if wrong == "empty"
-                else 'lower align.map_area_cap, or set attribute.scope = "global" if it is meant '
-                "to change the whole picture",
-            )
-
-    def _remembered(self, places: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Average over noise draws; the memory has room for the largest size."""
-        height, width = answers.shape[-2:]
-        below, beside = (m - a for m, a in zip(self.memory.size, (height, width), strict=True))
-        averaged = self.memory.update(places, pad(answers, (0, beside, 0, below)))
-        return averaged[..., :height, :width]
+        if self.everywhere:
+            return torch.ones_like(answers)
+        size = (answers.shape[2], answers.shape[3])
+        phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
+        answers = (answers - self.weights.phrases * phrases).clamp(min=0)
+        return control_map(answers, area_cap=self.weights.area_cap)
 
     def _response(self, batch: Batch, eps: torch.Tensor) -> torch.Tensor:
         """Judge one-step pictures by the base's own CLIP, at small times only."""
         assert self.embed is not None
         assert self.data.target is not None
         assert self.data.embeddings is not None
-        chosen = (batch.real > 0) & (batch.t <= self.weights.response_max_t)
+        chosen = batch.t <= self.weights.response_max_t
         if not chosen.any():
             return eps.sum() * 0.0
         kept = self.alphas[batch.t][chosen][:, None, None, None].to(eps)
@@ -266,12 +166,3 @@ class Align:
         return losses.response(
             self.embed(clean), self.data.embeddings[batch.rows[chosen]], self.data.target, share
         )
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the map memory and the count of steps with a useless map."""
-        return {**self.memory.tensors(), "stuck": self.stuck}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `tensors` gave."""
-        self.memory.restore(tensors)
-        self.stuck = tensors["stuck"].clone()

@@ -71,3 +71,14 @@ def resting(*models: Any) -> Iterator[None]:
     finally:
         for model, device in zip(models, devices, strict=True):
             torch.nn.Module.to(model, device)
+
+
+@contextmanager
+def awake(model: Any, *, device: torch.device) -> Iterator[None]:
+    """Bring a model that rests back for a while."""
+    before = next(model.parameters()).device
+    torch.nn.Module.to(model, device)
+    try:
+        yield
+    finally:
+        torch.nn.Module.to(model, before)

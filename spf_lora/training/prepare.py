@@ -1,6 +1,7 @@
 """Everything that does not change while training: latents and text states, computed once."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,36 +14,14 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, encode_pooled, token_ids
 from spf_lora.data.buckets import Bucket, fit, nearest_bucket
 from spf_lora.data.cache import TensorCache
-from spf_lora.draw.late import Late
 from spf_lora.draw.sample import BATCH, GUIDANCE, sample_latents
 from spf_lora.method.control_map import rescaled_distances
 from spf_lora.method.tokens import token_groups
 from spf_lora.training.encoders import Encoders, pixels_of
 
-_TWIN_STEPS = 15
+_OWN_STEPS = 15
 
 Size = tuple[int, int]  # height and width of latents
-
-
-@dataclass(frozen=True)
-class Twins:
-    """The base's own pictures, the same number for each training picture.
-
-    The n pictures' first ones come first, then their second ones. One is as large as its picture.
-
-    Attributes:
-        latents: scaled, (m, channels, h, w).
-        base_states: text states of the prompts they were drawn from, (m, 77, width).
-        full_states: of the same prompts with the target, (m, 77, width).
-        base_groups: token groups of the first, (m, 77, 77); see `token_groups`.
-        full_groups: token groups of the second, (m, 77, 77).
-    """
-
-    latents: torch.Tensor
-    base_states: torch.Tensor
-    full_states: torch.Tensor
-    base_groups: torch.Tensor
-    full_groups: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -61,8 +40,8 @@ class Prepared:
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
             `rescaled_distances`; 0 where no phrase is.
-        twins: the base's own pictures and the prompts they were drawn from, or None where no sample
-            needs them.
+        own: scaled latents of the base's own pictures of the base prompts, one for each picture and
+            as large, (n, channels, h, w); None where no sample needs them.
         masks: where the pictures may be learned, (n, 1, h, w) in [0, 1], or None.
         target: the target text's CLIP embedding, (dim,), or None where no loss needs it.
         embeddings: the pictures' CLIP embeddings, (n, dim), or None.
@@ -76,13 +55,18 @@ class Prepared:
     base_groups: torch.Tensor
     full_groups: torch.Tensor
     phrases: torch.Tensor
-    twins: Twins | None = None
+    own: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     target: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    @property
+    def commonest_size(self) -> Size:
+        """The height and width that most pictures' latents have."""
+        return Counter(self.sizes).most_common(1)[0][0]
 
 
 def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -92,26 +76,19 @@ def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def own_pictures(
-    base: Base, prompts: Sequence[str], sizes: Sequence[Size] | None = None,
-    late: Sequence[Late] = (),
-) -> torch.Tensor:  # fmt: skip
+def own_pictures(base: Base, prompts: Sequence[str], sizes: Sequence[Size]) -> torch.Tensor:
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
-    The n-th prompt is drawn from the n-th noise, in the n-th size; without sizes, in the base's.
-    With `late` it comes after others.
+    The n-th prompt is drawn from the n-th noise, in the n-th size.
     """
-    own = int(base.unet.config.sample_size)
-    wanted = list(sizes) if sizes is not None else [(own, own)] * len(prompts)
     drawn: dict[int, torch.Tensor] = {}
-    for size in dict.fromkeys(wanted):
-        places = [place for place, of in enumerate(wanted) if of == size]
+    for size in dict.fromkeys(sizes):
+        places = [place for place, of in enumerate(sizes) if of == size]
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
-            before = [Late([one.prompts[p] for p in chunk], one.start_percent) for one in late]
             rows = sample_latents(
                 base, encode(base, [prompts[place] for place in chunk]), chunk,
-                steps=_TWIN_STEPS, guidance=GUIDANCE, size=size, late=before,
+                steps=_OWN_STEPS, guidance=GUIDANCE, size=size,
             )  # fmt: skip
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])
@@ -160,11 +137,12 @@ def prepare(
     full_prompts: Sequence[str],
     phrases: Sequence[Sequence[str]],
     target_text: str,
-    twin_prompts: Sequence[tuple[str, str]] = (),
+    own: bool = False,
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
     buckets: Sequence[Bucket] = (),
     cache: TensorCache | None = None,
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Prepared:
     """Encode pictures and prompts with the frozen base, one by one, so no batch size matters.
 
@@ -175,12 +153,12 @@ def prepare(
         full_prompts: one per picture, with it.
         phrases: of each base prompt.
         target_text: the attribute's.
-        twin_prompts: as many for each picture as `Twins` should hold, without and with the
-            target: the base draws its own pictures of the former; or none.
+        own: whether the base draws its own pictures of the base prompts.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
         cache: keeps latents and text states for other runs.
+        tell: called with how many pictures are encoded.
     """
     shapes = list(buckets) or [Bucket(base.resolution, base.resolution)]
     chosen = [nearest_bucket(picture.size, shapes) for picture in pictures]
@@ -188,7 +166,10 @@ def prepare(
     encoders = Encoders(base, cache)
     ids = [token_ids(base.tokenizer, prompts) for prompts in (base_prompts, full_prompts)]
     base_groups, full_groups = token_groups(*ids)
-    rows = [encoders.latents(picture) for picture in fitted]
+    rows: list[torch.Tensor] = []
+    for picture in fitted:
+        tell("encode pictures", len(rows), len(fitted))
+        rows.append(encoders.latents(picture))
     sizes = [(row.shape[1], row.shape[2]) for row in rows]
     embeddings = None
     if clip is not None:
@@ -206,28 +187,10 @@ def prepare(
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),
-        twins=_twins(base, twin_prompts, sizes, encoders) if twin_prompts else None,
+        own=own_pictures(base, base_prompts, sizes) if own else None,
         masks=None if drawn is None else _masks(drawn, sizes).to(base.device),
         target=None if clip is None else clip.embed_text([target_text])[0],
         embeddings=embeddings,
-    )
-
-
-def _twins(
-    base: Base,
-    prompts: Sequence[tuple[str, str]],
-    sizes: Sequence[Size],
-    encoders: Encoders,
-) -> Twins:
-    """Draw the base's own pictures and encode their prompts, without and with the target."""
-    without, asking = [one for one, _ in prompts], [one for _, one in prompts]
-    groups = token_groups(token_ids(base.tokenizer, without), token_ids(base.tokenizer, asking))
-    return Twins(
-        latents=own_pictures(base, without, [*sizes] * (len(prompts) // len(sizes))),
-        base_states=torch.stack([encoders.states(p) for p in without]),
-        full_states=torch.stack([encoders.states(p) for p in asking]),
-        base_groups=groups[0].to(base.device),
-        full_groups=groups[1].to(base.device),
     )
 
 

@@ -1,11 +1,11 @@
 """More than one process, as `accelerate launch` starts them: one adapter, one writer.
 
-Each process takes its share of every batch. Gradients, and what an objective remembers, are put
-together after each step, so all hold the same adapter; only the first one writes and talks.
+Each process takes its share of every batch. Gradients are put together after each step, so all
+hold the same adapter; only the first one writes and talks.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,15 +54,6 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Tell whether any process says yes; all must ask."""
         return self.mean(float(flag)) > 0
-
-    def merge_(self, before: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
-        """Put together what each process changed in equal tensors, wherever only one did."""
-        if self.count == 1:
-            return
-        changes = [(now[name] - before[name]).to(self._state.device) for name in now]
-        self.mean_(changes)
-        for (name, tensor), change in zip(now.items(), changes, strict=True):
-            tensor.copy_(before[name] + self.count * change.to(tensor.device))
 
     def wait(self) -> None:
         """Go on when all have come here."""

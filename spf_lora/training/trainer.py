@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from spf_lora.errors import CheckpointError, TrainingError
-from spf_lora.training.batch import NOTHING_ELSE, Batch, Mix, draw_batch, part_of
+from spf_lora.training.batch import part_of
 from spf_lora.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -23,10 +23,20 @@ from spf_lora.training.checkpoint import (
 )
 from spf_lora.training.objectives import Objective, Outcome
 from spf_lora.training.optim import rate_at, set_rate
-from spf_lora.training.prepare import Prepared
 from spf_lora.training.processes import Processes
 
 _MOST_SKIPPED = 30  # the loss's scale halves each time
+
+
+class Batch(Protocol):
+    """What every stage's batches have."""
+
+    @property
+    def t(self) -> torch.Tensor:
+        """Time steps, (batch,)."""
+
+
+Tell = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 
 @dataclass(frozen=True)
@@ -34,18 +44,21 @@ class Stage:
     """A part of the run.
 
     Attributes:
-        name: learn, align, or a rival's.
+        name: learn, distil, or a rival's.
         steps: how many, from where the stage before ended.
         objective: what is minimised.
-        mix: what the batches hold.
-        trains: names of the parameters that it trains; all if None.
+        batch: index of a step in the whole run and size -> its samples; the same for every call.
+        begin: called before the stage's first step and again where a run resumes within it, with
+            the adapter as the stage before left it, by parameter.
+        fresh: whether it starts from an adapter that has learned nothing.
     """
 
     name: str
     steps: int
     objective: Objective
-    mix: Mix = NOTHING_ELSE
-    trains: frozenset[str] | None = None
+    batch: Callable[[int, int], Batch]
+    begin: Callable[[Mapping[str, torch.Tensor], Tell], None] | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,11 +86,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: its terms before weighting, and the control map's mean area."""
+    """What one step did.
+
+    Attributes:
+        stage: its stage's name.
+        index: how many steps of the run are done.
+        steps: of the run.
+        stage_index: how many steps of the stage are done.
+        stage_steps: of the stage.
+        loss: weighted sum of the terms.
+        terms: before weighting.
+        seconds: it took.
+        map_area: the control map's mean area, or None where there is no map.
+    """
 
     stage: str
     index: int
     steps: int
+    stage_index: int
+    stage_steps: int
     loss: float
     terms: dict[str, float]
     seconds: float
@@ -91,15 +118,15 @@ class Trainer:
         unet: carries the adapter.
         parameters: the adapter's tensors by name.
         optimizer: over those parameters.
-        scheduler: adds noise.
-        data: what is learned.
+        pictures: how many there are to learn from.
         stages: what is minimised, in order.
         plan: how.
         checkpoint: where to save, and what to resume from.
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
-        after_step: called after each optimizer step, to put the parameters where they may be.
+        device: where it is trained.
         processes: this one and its siblings.
         remarks: what a user should be told before it starts.
+        tell: called with how far the work before a stage is.
     """
 
     def __init__(
@@ -108,38 +135,54 @@ class Trainer:
         unet: Any,
         parameters: dict[str, torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        data: Prepared,
+        pictures: int,
         stages: Sequence[Stage],
         plan: Plan,
         checkpoint: Path,
         run_id: str,
-        after_step: Callable[[], None] = lambda: None,
+        device: torch.device,
         processes: Processes | None = None,
         remarks: Sequence[str] = (),
+        tell: Tell = lambda what, done, total: None,
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
-        self.scheduler, self.data, self.plan = scheduler, data, plan
-        self.stages, self.after_step = tuple(stages), after_step
+        self.pictures, self.plan, self.tell = pictures, plan, tell
+        self.stages = tuple(stages)
         self.checkpoint, self.run_id = checkpoint, run_id
         self.processes, self.remarks = processes or Processes(), tuple(remarks)
-        device = data.latents.device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=plan.scaled)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0
-        self.after_step()
+        self._untrained = self._copied()
+        self._left: dict[str, torch.Tensor] = {}  # by the stage before
 
     @property
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages)
 
-    def _stage(self, index: int) -> Stage:
+    def _stage(self, index: int) -> tuple[Stage, int]:
+        """Return the stage of a step, and the step's number within it."""
         for stage in self.stages:
             if index < stage.steps:
-                return stage
+                return stage, index
             index -= stage.steps
         raise IndexError(index)
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def _begin(self, stage: Stage, *, first: bool) -> None:
+        """Enter a stage: with what the one before left, and where it wants so from the start."""
+        if first:
+            self._left = self._copied()
+            if stage.fresh:
+                with torch.no_grad():
+                    for name, parameter in self.parameters.items():
+                        parameter.copy_(self._untrained[name])
+                self.optimizer.state.clear()
+        if stage.begin:
+            stage.begin(self._left, self.tell)
 
     def resume(self) -> int:
         """Go on from the checkpoint; return the number of steps already done.
@@ -158,9 +201,7 @@ class Trainer:
             for name, parameter in self.parameters.items():
                 parameter.copy_(groups["adapter"][name])
         restore_optimizer(self.optimizer, groups.get("optimizer", {}), facts["scalars"])
-        for stage in self.stages:
-            if memory := groups.get(stage.name):
-                stage.objective.restore(memory)
+        self._left = groups.get("left", {})
         if self.plan.scaled:
             self.scaler.load_state_dict(facts["scaler"])
         self.done = int(facts["step"])
@@ -178,7 +219,8 @@ class Trainer:
             "adapter": self.parameters,
             "optimizer": tensors,
         }
-        groups |= {stage.name: stage.objective.tensors() for stage in self.stages}
+        if self._left:
+            groups["left"] = self._left
         save_checkpoint(self.checkpoint, groups, facts)
 
     def run(self) -> Iterator[Step]:
@@ -187,62 +229,55 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the adapter is as it was before that step.
         """
+        entered = None
         for index in range(self.done, self.steps):
             begun = time.perf_counter()
-            stage = self._stage(index)
-            batch = draw_batch(
-                self.data, self.scheduler, index=index,
-                size=self.plan.batch_size * self.processes.count, seed=self.plan.seed,
-                mix=stage.mix,
-            )  # fmt: skip
+            stage, own = self._stage(index)
+            if stage is not entered:
+                self._begin(stage, first=own == 0)
+                entered, begun = stage, time.perf_counter()
+            batch = stage.batch(index, self.plan.batch_size * self.processes.count)
             self.optimizer.zero_grad()
             outcome = self._gradients(stage.objective, batch, index)
-            if stage.trains is not None:
-                for name in self.parameters.keys() - stage.trains:
-                    self.parameters[name].grad = None  # the optimizer passes it by
             self.scaler.unscale_(self.optimizer)
             norm = clip_grad_norm_(self.parameters.values(), self.plan.max_grad_norm)
             self._check_norm(norm, index)
-            factor = rate_at(index, steps=self.steps, warmup_steps=self.plan.warmup_steps)
+            factor = rate_at(own, steps=stage.steps, warmup_steps=self.plan.warmup_steps)
             set_rate(self.optimizer, self.plan.learning_rate * factor)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.after_step()
             self.done = index + 1
             yield Step(
-                stage.name, self.done, self.steps, outcome.loss.item(), outcome.terms,
-                time.perf_counter() - begun, outcome.map_area,
+                stage.name, self.done, self.steps, own + 1, stage.steps, outcome.loss.item(),
+                outcome.terms, time.perf_counter() - begun, outcome.map_area,
             )  # fmt: skip
 
     def _gradients(self, objective: Objective, batch: Batch, index: int) -> Outcome:
         """Leave the batch's mean gradient in the parameters, whatever it was computed in."""
         own = part_of(batch, self.processes.share(len(batch.t)))
-        before = {name: tensor.clone() for name, tensor in objective.tensors().items()}
         size = len(own.t) // self.plan.passes
         done = []
         for first in range(0, len(own.t), size):
-            part = part_of(own, slice(first, first + size))
-            outcome = objective(part)
+            outcome = objective(part_of(own, slice(first, first + size)))
             self._check(outcome.loss, "loss", index)
             scaled = self.scaler.scale(outcome.loss / self.plan.passes)
             scaled.backward()  # type: ignore[no-untyped-call]
-            done.append((outcome, float((part.asked > 0).sum())))
+            done.append(outcome)
         self.processes.mean_([p.grad for p in self.parameters.values() if p.grad is not None])
-        self.processes.merge_(before, objective.tensors())
-        together = self._together(done)
-        objective.watch(together.map_area)
-        return together
+        return self._together(done)
 
-    def _together(self, done: Sequence[tuple[Outcome, float]]) -> Outcome:
+    def _together(self, done: Sequence[Outcome]) -> Outcome:
         """Return the whole batch's outcome, over passes and processes."""
-        mean = self.processes.mean
-        loss = mean(sum(o.loss.item() for o, _ in done) / len(done))
-        terms = {
-            name: mean(sum(o.terms[name] for o, _ in done) / len(done)) for name in done[0][0].terms
-        }
-        asked = mean(sum(n for o, n in done if o.map_area is not None))
-        area = mean(sum(o.map_area * n for o, n in done if o.map_area is not None))
-        return Outcome(torch.tensor(loss), terms, area / asked if asked else None)
+
+        def mean(values: list[float]) -> float:
+            return self.processes.mean(sum(values) / len(values))
+
+        areas = [one.map_area for one in done if one.map_area is not None]
+        return Outcome(
+            torch.tensor(mean([one.loss.item() for one in done])),
+            {name: mean([one.terms[name] for one in done]) for name in done[0].terms},
+            mean(areas) if areas else None,
+        )
 
     def _check_norm(self, norm: torch.Tensor, index: int) -> None:
         """Refuse a gradient that is not finite; in fp16 the scaler skips a few first."""

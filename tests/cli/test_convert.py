@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 from adapter_files import heavy_imports, sound_file, spf_lora
 from safetensors.numpy import load_file, save_file
 
-from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.format.card import from_metadata
 from spf_lora.adapters.format.hashes import autov3, content_id
+from spf_lora.adapters.module import Adapter, Module
 
 
 def target(folder, layout):
@@ -74,6 +76,24 @@ def test_a_foreign_file_without_metadata_leaves_with_what_the_apps_need(tmp_path
 def test_an_unknown_layout_or_dtype_is_refused_with_the_choices(tmp_path, arguments):
     done = spf_lora("convert", sound_file(tmp_path), tmp_path / "out", *arguments, code=1)
     assert "hint: choose" in done.stderr
+
+
+def test_an_older_folder_leaves_nothing_behind_in_the_new_one(tmp_path):
+    unet, both = sound_file(tmp_path), tmp_path / "both.safetensors"
+    name = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+    text = Module(name, np.ones((1, 768), "f4"), np.ones((3072, 1), "f4"), 1.0)
+    write_adapter(Adapter({**read_adapter(unet).modules, name: text}), both)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("of the user's")
+    for source in (both, unet, both, unet):
+        spf_lora("convert", source, out, "--to", "peft", "--force")
+        assert content_id(read_adapter(out)) == content_id(read_adapter(source))
+    assert sorted(path.name for path in out.rglob("*")) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_convert_imports_no_torch(tmp_path):

@@ -68,7 +68,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
     assert lines[1].startswith("  damaged.png: cannot be read as a picture (")
     assert lines[2:] == [
         "  empty.txt: is empty",
-        "  latin.txt: cannot be read as a caption (not UTF-8)",
+        "  latin.txt: cannot be read as a caption (it is not UTF-8)",
         "  off.txt: does not say 'a beard'",
         "  phone.heic: is a kind of picture that cannot be read; save it as PNG or JPEG",
         "  twice.jpg: shares its caption with twice.png",

@@ -50,11 +50,20 @@ def test_a_csv_whose_quote_is_never_closed_is_a_fault(tmp_path: Path) -> None:
     assert found[1].endswith("cannot be read; look for a quote that is never closed")
 
 
-def test_half_a_character_in_a_caption_does_no_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (r'"a \ud800 man, a beard"', "text is no text in UTF-8"),
+        ("[" * 100_000, "it nests too deep"),
+        ("1e999", "text is not a finite number"),
+    ],
+)
+def test_a_line_that_no_tool_would_write_is_told_with_its_reason(
+    tmp_path: Path, text: str, why: str
+) -> None:
     picture(tmp_path / "a.png")
-    row = r'{"file_name": "a.png", "text": "a \ud800 man, a beard"}'
-    (tmp_path / "metadata.jsonl").write_text(row)
-    assert read_folder(tmp_path, BEARD)[0].caption == "a ? man, a beard"
+    (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.png", "text": {text}}}')
+    assert f"({why}" in faults(tmp_path)[1]
 
 
 def test_a_csv_made_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -84,14 +93,15 @@ def test_everything_wrong_with_metadata_is_told_with_its_line(tmp_path: Path) ->
         '{"file_name": "gone.png", "text": "a beard"}',
         '{"file_name": "c.png", "text": "a man"}', '{"file_name": "c.png", "text": "a beard"}',
         '{"file_name": "d.png", "text": " , "}',
-        r'{"file_name": "\ud800", "text": "a beard"}',
+        '{"file_name": "\\u0000", "text": "a beard"}',
         json.dumps({"file_name": "x" * 300, "text": "a beard"}),
     ]  # fmt: skip
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     no_object = 'is no JSON object such as {"file_name": ..., "text": ...}'
     assert faults(tmp_path) == sorted([
         "a.txt: metadata.jsonl line 1 holds a second caption of a.png",
-        f"metadata.jsonl line 2: {no_object}",
+        f"metadata.jsonl line 2: {no_object} (it is no valid JSON: Expecting value: "
+        "line 1 column 1 (char 0))",
         f"metadata.jsonl line 3: {no_object}",
         "metadata.jsonl line 5: has no file_name",
         "metadata.jsonl line 6: has no text",

@@ -100,7 +100,7 @@ def test_of_an_animated_picture_the_first_frame_is_used_and_the_rest_told(
     how = {"lossless": True} if kind == "webp" else {}
     frames[0].save(path, save_all=True, append_images=frames[1:], **how)
     found = open_picture(path)
-    assert found.frames == 3
+    assert found.animated
     assert found.image.getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -109,11 +109,11 @@ def test_a_phones_second_image_is_no_animation(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
-    assert open_picture(tmp_path / "a.jpg").frames == 1
+    assert not open_picture(tmp_path / "a.jpg").animated
 
 
 def test_a_fault_names_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"cannot identify image file 'a\.png'") as caught:
+    with pytest.raises(ValueError, match="none of JPEG, PNG, BMP, GIF, TIFF") as caught:
         open_picture(tmp_path / "a.png")
     assert str(tmp_path) not in str(caught.value)

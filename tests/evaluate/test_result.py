@@ -84,5 +84,5 @@ def test_what_is_not_json_of_ours_is_refused(text) -> None:
 def test_a_number_that_is_not_finite_is_refused() -> None:
     text = small().to_json().replace('"P": 1.1', '"P": NaN')
     assert "NaN" in text
-    with pytest.raises(MeasureError, match="not finite"):
+    with pytest.raises(MeasureError, match="P is not a finite number"):
         from_json(text)

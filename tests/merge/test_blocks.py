@@ -38,4 +38,4 @@ def test_every_module_of_the_u_net_lies_in_a_block():
 )
 def test_blocks_are_counted_as_the_original_names_are(module, original, block):
     assert blocks.block_of(module) == block
-    assert keys.parse_key(f"lora_unet_{original}.alpha").module == module
+    assert keys.parse_keys([key := f"lora_unet_{original}.alpha"])[key].module == module

@@ -20,6 +20,14 @@ _COMFY_OLD = (
     r"|unet\.(?!.*\.to_).*\.lora\.(?:down|up)\.weight"
     r"|text_encoder\..*\.lora_linear_layer\.(?:down|up)\.weight"
 )
+# the original names with dots, as ComfyUI's own LoraSave writes them
+_ORIGINAL_BLOCKS = r"(?:input_blocks|middle_block|output_blocks|out|time_embed)"
+_ANY_FACTORS = rf"(?:{_FACTORS}|\.lora_[AB]\.weight)"
+_DOTTED = rf"diffusion_model\.{_ORIGINAL_BLOCKS}\..*{_ANY_FACTORS}"
+_COMFY_ALONE = (
+    rf"text_encoders\.clip_l\.transformer\.text_model\..*{_ANY_FACTORS}"
+    rf"|lycoris_{_DIFFUSERS_BLOCKS}.*{_ANY_FACTORS}"
+)
 # stable-diffusion.cpp has no name for these four, nor for a dotted text encoder
 _SDCPP_LACKS = r"(?!lora_unet_(?:conv_in|conv_out|time_embedding)|unet\.(?:conv_|time_embedding))"
 _SDCPP_AB = r"unet\..*\.lora_[AB]\.weight"
@@ -58,13 +66,13 @@ APPS: dict[str, App] = {
         App("A1111", rf"{_KOHYA}|{_KOHYA_LDM}", "says nothing"),
         App(
             "Forge",
-            rf"{_KOHYA}|{_KOHYA_LDM}|{_COMFY_AB}|{_COMFY_OLD}",
+            rf"{_KOHYA}|{_KOHYA_LDM}|{_COMFY_AB}|{_COMFY_OLD}|{_DOTTED}",
             "prints the keys",
             tolerates=12,
         ),
         App(
             "ComfyUI",
-            rf"{_KOHYA}|{_KOHYA_LDM}|{_COMFY_AB}|{_COMFY_OLD}",
+            rf"{_KOHYA}|{_KOHYA_LDM}|{_COMFY_AB}|{_COMFY_OLD}|{_DOTTED}|{_COMFY_ALONE}",
             'prints "lora key not loaded" and goes on',
         ),
         App(

@@ -6,10 +6,12 @@ It names no path, file or user: pictures are known by a digest, parents by conte
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spf_lora.documents import parse_json
 from spf_lora.errors import AdapterFileError
 from spf_lora.recipe.schema import Attribute, Scope
 
@@ -17,6 +19,8 @@ KEY = "spf_lora"
 FORMAT_VERSION = 1
 _LISTS = ("aliases", "replaces", "phrases")  # of an attribute
 _MAX_CHARACTERS = 1 << 20
+# metric -> the least and the most that it can be; the others are any finite number
+_RANGES = {"dose": (1e-6, 1000.0), "start_percent": (0.0, 0.99)}
 
 # what each entry of a card is in JSON
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -100,9 +104,9 @@ def from_metadata(metadata: Mapping[str, str]) -> Card | None:
     if len(metadata[KEY]) > _MAX_CHARACTERS:
         raise _damaged(f"it is longer than {_MAX_CHARACTERS} characters")
     try:
-        table = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise _damaged("it is no valid JSON") from error
+        table = parse_json(metadata[KEY])
+    except ValueError as error:
+        raise _damaged(str(error)) from error
     fault = _fault(table)
     if fault:
         raise _damaged(fault)
@@ -124,6 +128,14 @@ def _fault(table: Any) -> str:
         return f"its {wrong[0]} is of the wrong type"
     if not all(isinstance(one, str) for one in table["parents"]):
         return "its parents are not all text"
+    if not all(isinstance(one, str) for one in table["versions"].values()):
+        return "its versions are not all text"
+    for name, value in table["metrics"].items():
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"its metrics.{name[:40]} is no number"
+        if not low <= value <= high:
+            return f"its metrics.{name} is {value:g}, not in [{low:g}, {high:g}]"
     return ""
 
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from spf_lora.adapters.module import Array, Shape
 from spf_lora.adapters.number_formats import DTYPES, widen_bf16
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError
-from spf_lora.strict import is_unicode
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 8192

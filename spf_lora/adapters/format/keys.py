@@ -6,6 +6,7 @@ module) and a suffix (which factor); each has its own table, so every mix of the
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -82,11 +83,14 @@ _OTHER_METHODS = {
 _OTHER_FAMILIES = {
     "lora_te2_": "SDXL",
     "lora_te3_": "SD3",
+    "text_encoders.clip_g.": "SDXL",
+    "text_encoders.t5xxl.": "a transformer model (Flux or SD3)",
     "text_encoder_2.": "SDXL",
     "lora_unet_double_blocks": "Flux",
     "lora_unet_single_blocks": "Flux",
     "lora_unet_joint_blocks": "SD3",
     "lora_transformer_": "a transformer model (Flux or SD3)",
+    "lycoris_transformer_": "a transformer model (Flux or SD3)",
     "transformer.": "a transformer model (Flux or SD3)",
     "lora_prior_": "Stable Cascade",
     "lora_unet_label_emb": "SDXL",
@@ -97,6 +101,7 @@ _OTHER_FAMILIES = {
 # how a body begins -> what the canonical name begins with
 _BODIES = {
     "lora_unet_": "unet.",
+    "lycoris_": "unet.",
     "lora_te1_": "text_encoder.",
     "lora_te_": "text_encoder.",
     "base_model.model.unet.": "unet.",
@@ -106,6 +111,7 @@ _BODIES = {
     "base_model.model.": "unet.",
     "unet.": "unet.",
     "text_encoder.": "text_encoder.",
+    "text_encoders.clip_l.transformer.": "text_encoder.",
     "text_model.": "text_encoder.text_model.",
     "diffusion_model.": "unet.",
     "down_blocks.": "unet.down_blocks.",
@@ -161,13 +167,22 @@ def kohya_body(module: str) -> str:
     return KOHYA_COMPONENTS[component] + flat(module.removeprefix(component))
 
 
-def parse_key(key: str) -> Key:
-    """Tell which module and factor a tensor's key stands for.
+def parse_keys(keys: Iterable[str]) -> dict[str, Key]:
+    """Tell which module and factor each tensor's key stands for.
+
+    Another method or family is looked for in all keys first, so that a file of it is refused for
+    that and not for the first of its keys that is unknown here.
 
     Raises:
-        AdapterFileError: the key belongs to another method, another family or nothing known.
+        AdapterFileError: a key belongs to another method, another family or nothing known.
     """
-    _refuse_foreign(key)
+    every = list(keys)
+    for key in every:
+        _refuse_foreign(key)
+    return {key: _parse(key) for key in every}
+
+
+def _parse(key: str) -> Key:
     for suffix, (factor, layout) in _SUFFIXES.items():
         if key.endswith(suffix):
             module = _canonical(key.removesuffix(suffix))

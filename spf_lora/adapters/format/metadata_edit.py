@@ -9,8 +9,8 @@ from spf_lora.adapters.format.container_write import HASH_KEYS, Planned, write_c
 from spf_lora.adapters.format.peft import HEADER_KEY
 from spf_lora.adapters.format.privacy import leaks
 from spf_lora.adapters.format.reading import open_adapter
+from spf_lora.documents import is_unicode
 from spf_lora.errors import AdapterFileError, RecipeError
-from spf_lora.strict import is_unicode
 
 # entries that say how strong the adapter is; without them it would be another one
 _STRENGTH = (HEADER_KEY,)

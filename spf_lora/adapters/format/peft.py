@@ -4,7 +4,6 @@ Patterns are compared as text: peft reads them as regular expressions, and a str
 expression can run for ever.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,11 +13,13 @@ from typing import Any, NoReturn
 
 from spf_lora.adapters.format.container import open_regular, read_at
 from spf_lora.adapters.module import Spec
+from spf_lora.documents import parse_json
 from spf_lora.errors import AdapterFileError
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEADER_KEY = "lora_adapter_metadata"
+_COMPONENTS = ("unet", "text_encoder")
 _MAX_CONFIG_BYTES = 1 << 20
 
 # settings that change what the tensors mean -> the values under which they are plain LoRA
@@ -63,6 +64,14 @@ class PeftScale:
             _refuse(where, f"states rank {stated:g} for {module_path}, but the file has {rank}")
         alpha = _match(self.alpha_pattern, module_path, self.alpha)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+def folders(path: Path) -> list[Path]:
+    """Return where the parts of an adapter in the folder `path` can be: there, or one inside each.
+
+    An adapter of one model is in the folder itself, one of two has a folder for each.
+    """
+    return [path, *(path / component for component in _COMPONENTS)]
 
 
 def read_config(path: Path) -> PeftScale:
@@ -120,9 +129,9 @@ def config_for(specs: Mapping[str, Spec]) -> dict[str, Any]:
 
 def _json(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse(path, "holds a LoRA configuration that is no valid JSON")
+        table = parse_json(text.decode("utf-8"))
+    except ValueError as error:
+        _refuse(path, f"holds a LoRA configuration that cannot be used: {error}")
     if not isinstance(table, dict):
         _refuse(path, "holds a LoRA configuration that is no JSON object")
     return table

@@ -15,7 +15,6 @@ from spf_lora.errors import AdapterFileError
 
 FACTOR_DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*FACTOR_DTYPES, "I64", "I32", "I16")
-COMPONENTS = ("unet", "text_encoder")
 _OTHER_WIDTHS = {1024: "Stable Diffusion 2", 1280: "SDXL", 2048: "SDXL"}
 
 Factors = dict[str, Entry]
@@ -66,7 +65,11 @@ def open_adapter(path: str | Path) -> Iterator[OpenAdapter]:
         ]
         owner = {name: part for part in parts for name in part.specs}
         if len(owner) != sum(len(part.specs) for part in parts):
-            _refuse(Path(path), "names a module in both of its files", "get it again")
+            _refuse(
+                Path(path),
+                "names a module in both of its files",
+                f"one is of another adapter: keep {peft.CONFIG_NAME} beside the right one only",
+            )
         specs = {name: owner[name].specs[name] for name in sorted(owner)}
 
         def load(name: str) -> Module:
@@ -92,8 +95,7 @@ def _files(path: Path) -> list[tuple[Path, Path | None]]:
         beside = path.with_name(peft.CONFIG_NAME)
         named_by_peft = path.name == peft.WEIGHTS_NAME and beside.exists()
         return [(path, beside if named_by_peft else None)]
-    folders = [path, *(path / component for component in COMPONENTS)]
-    found = [folder for folder in folders if (folder / peft.CONFIG_NAME).exists()]
+    found = [folder for folder in peft.folders(path) if (folder / peft.CONFIG_NAME).exists()]
     if not found:
         _refuse(
             path,
@@ -105,7 +107,7 @@ def _files(path: Path) -> list[tuple[Path, Path | None]]:
 
 def _part(container: Container, config: Path | None) -> _Part:
     with _located(container.path):
-        tensors = {name: keys.parse_key(name) for name in container.entries}
+        tensors = keys.parse_keys(container.entries)
     modules = _pair(container, tensors)
     scales = _outer_scales(container, tensors, config)
     with _located(container.path):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -107,18 +108,31 @@ def _write_folders(
         )
     targets = row.targets(specs)
     components = sorted({name.partition(".")[0] for name in specs})
-    for component in components:
-        folder = path / component if len(components) > 1 else path
+    folders = {one: path / one if len(components) > 1 else path for one in components}
+    _remove_older(path, set(folders.values()))
+    for component, folder in folders.items():
         make_folder(folder, parents=len(components) > 1)
-        config = folder / peft.CONFIG_NAME
-        config.unlink(missing_ok=True)
         mine = {name: spec for name, spec in specs.items() if name.startswith(f"{component}.")}
         planned = _plan(row, mine, targets, dtype, load)
         digest = write_container(folder / peft.WEIGHTS_NAME, planned, metadata, overwrite=overwrite)
         written = {layouts.peft_path(name): _written(mine[name], targets[name]) for name in mine}
         table = peft.config_for(written)
-        write_text(config, json.dumps(table, indent=2, sort_keys=True) + "\n")
+        write_text(folder / peft.CONFIG_NAME, json.dumps(table, indent=2, sort_keys=True) + "\n")
     return digest
+
+
+def _remove_older(path: Path, kept: set[Path]) -> None:
+    """Remove every configuration, and what an older adapter has where the new one has no file.
+
+    Readers would take it for a part of the new one.
+    """
+    for folder in peft.folders(path):
+        (folder / peft.CONFIG_NAME).unlink(missing_ok=True)
+    for folder in set(peft.folders(path)) - kept:
+        (folder / peft.WEIGHTS_NAME).unlink(missing_ok=True)
+        if folder != path:
+            with suppress(OSError):  # it is not there, or holds something that is not ours
+                folder.rmdir()
 
 
 def _plan(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from spf_lora.strict import parse_toml
+from spf_lora.documents import parse_toml
 
 ARTICLES = frozenset({"a", "an"})
 CONJUNCTIONS = frozenset({"and", "or", "&"})

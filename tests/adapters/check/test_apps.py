@@ -44,8 +44,8 @@ def test_kohyas_set_has_192_unet_modules_and_72_of_the_text_encoder():
 
 @pytest.mark.parametrize(
     "reads",
-    [naming.a1111_reads, naming.comfy_reads, naming.invoke_reads],
-    ids=["A1111", "ComfyUI and Forge", "InvokeAI"],
+    [naming.a1111_reads, naming.comfy_reads, naming.forge_reads, naming.invoke_reads],
+    ids=["A1111", "ComfyUI", "Forge", "InvokeAI"],
 )
 def test_every_key_we_write_is_read(kohya_keys, reads):
     assert [key for key in kohya_keys if not reads(key)] == []
@@ -74,6 +74,8 @@ def foreign_keys():
         for end in ("lora_down.weight", "lora_up.weight", "alpha"):
             yield f"lora_unet_{naming.flat(path)}.{end}"
             yield f"lora_unet_{naming.flat(original)}.{end}"
+            yield f"lycoris_{naming.flat(path)}.{end}"
+            yield f"diffusion_model.{original}.{end}"
         for end in ("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight"):
             yield f"unet.{path}.{end}"
         if ".to_" in path:
@@ -85,6 +87,7 @@ def foreign_keys():
             yield f"{prefix}{naming.flat(path)}.lora_down.weight"
         yield f"text_encoder.{path}.lora_A.weight"
         yield f"text_encoder.{path}.lora_linear_layer.up.weight"
+        yield f"text_encoders.clip_l.transformer.{path}.lora_up.weight"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def foreign_keys():
     [
         ("A1111", naming.a1111_reads),
         ("ComfyUI", naming.comfy_reads),
-        ("Forge", naming.comfy_reads),
+        ("Forge", naming.forge_reads),
         ("InvokeAI", naming.invoke_reads),
     ],
 )

@@ -53,6 +53,21 @@ def processors_only(name):
     return tuple(key and key.removeprefix("unet.") for key in diffusers_old(name))
 
 
+def lycoris(name):
+    """What SimpleTuner writes by the LyCORIS library: the U-Net alone, under its own prefix."""
+    return tuple(key.replace("lora_unet_", "lycoris_") for key in kohya(name))
+
+
+def comfy_saved(name):
+    """What ComfyUI's node LoraSave writes."""
+    component, path = split(name)
+    if component == "unet":
+        where = f"diffusion_model.{TO_ORIGINAL[path]}"
+    else:
+        where = f"text_encoders.clip_l.transformer.{path}"
+    return f"{where}.lora_down.weight", f"{where}.lora_up.weight", None
+
+
 def comfy_dotted(name):
     component, path = split(name)
     where = f"diffusion_model.{TO_ORIGINAL[path]}" if component == "unet" else name

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spf_lora.adapters import sd15
 from spf_lora.adapters.format.adapter_file import open_adapter, read_adapter
 from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
@@ -23,6 +24,7 @@ LAYOUTS = {
     "diffusers": (foreign.diffusers, "diffusers"),
     "old diffusers": (foreign.diffusers_old, "diffusers-old"),
     "dotted original names": (foreign.comfy_dotted, "diffusers"),
+    "ComfyUI's LoraSave": (foreign.comfy_saved, "kohya"),
 }
 
 
@@ -45,8 +47,6 @@ def test_every_layout_gives_the_same_adapter(tmp_path, make_adapter, layout):
 def test_every_module_of_stable_diffusion_15_is_found_under_its_original_name(
     tmp_path, make_adapter
 ):
-    from spf_lora.adapters import sd15
-
     adapter = make_adapter(names=list(sd15.weight_shapes()), ranks=1)
     foreign.save(adapter, tmp_path / "a.safetensors", foreign.kohya_ldm)
     assert read_adapter(tmp_path / "a.safetensors").modules.keys() == adapter.modules.keys()
@@ -56,6 +56,20 @@ def test_attention_processors_without_a_prefix_are_the_unets(tmp_path, make_adap
     adapter = make_adapter(names=UNET_ATTENTION, ranks=4, alphas=4.0)
     foreign.save(adapter, tmp_path / "a.safetensors", foreign.processors_only)
     assert read_adapter(tmp_path / "a.safetensors").modules.keys() == adapter.modules.keys()
+
+
+def test_plain_lora_under_lycoris_own_prefix_is_read(tmp_path, make_adapter):
+    names = [name for name in sd15.weight_shapes() if name.startswith("unet.")]
+    adapter = make_adapter(names=names, ranks=1)
+    foreign.save(adapter, tmp_path / "a.safetensors", foreign.lycoris)
+    assert content_id(read_adapter(tmp_path / "a.safetensors")) == content_id(
+        read_adapter_of(adapter, tmp_path)
+    )
+
+
+def read_adapter_of(adapter, folder):
+    foreign.save(adapter, folder / "kohya.safetensors", foreign.kohya)
+    return read_adapter(folder / "kohya.safetensors")
 
 
 def test_alpha_and_rank_are_read_for_each_module(tmp_path, make_adapter):
@@ -181,6 +195,23 @@ def test_another_method_among_lora_modules_refuses_the_whole_file(
     save_file({**load_file(path), f"lora_unet_conv_in.{suffix}": np.ones((1, 1))}, path)
     with pytest.raises(AdapterFileError, match=f"{method}.*not plain LoRA"):
         read_adapter(path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "method"),
+    [
+        (("alpha", "hada_w1_a", "hada_w1_b"), "LoHa"),
+        (("alpha", "lokr_w1", "lokr_w2"), "LoKr"),
+        (("alpha", "dora_scale", "lora_down.weight"), "DoRA"),
+    ],
+)
+@pytest.mark.parametrize("body", ["lycoris_mid_block_resnets_0_conv1", "lycoris_unheard_of"])
+def test_a_file_of_another_method_is_refused_for_that_first(tmp_path, parts, method, body):
+    from safetensors.numpy import save_file
+
+    save_file({f"{body}.{part}": np.ones((1, 1)) for part in parts}, tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match=f"is {method}, not plain LoRA"):
+        read_adapter(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(("width", "family"), [(1024, "Stable Diffusion 2"), (2048, "SDXL")])

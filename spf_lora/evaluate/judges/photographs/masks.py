@@ -7,6 +7,7 @@ import numpy
 import torch
 from PIL import Image
 
+from spf_lora.data.pictures import open_picture
 from spf_lora.errors import ScorerError
 
 _HINT = "a mask is a grey PNG of the picture's shape: white where the attribute may act"
@@ -37,12 +38,13 @@ def read_masks(folder: Path, names: Sequence[str], side: int) -> torch.Tensor:
 
 def _read(path: Path, side: int) -> torch.Tensor:
     try:
-        with Image.open(path) as opened:
-            grey = opened.convert("L")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        picture = open_picture(path)
+    except ValueError as error:
         raise ScorerError(f"{path} cannot be read as a picture ({error})", hint=_HINT) from error
-    if grey.width != grey.height:
-        raise ScorerError(f"{path} is {grey.width} x {grey.height}, not square", hint=_HINT)
+    wide, high = picture.size
+    if wide != high:
+        raise ScorerError(f"{path} is {wide} x {high}, not square", hint=_HINT)
+    grey = picture.image.convert("L")
     scaled = numpy.asarray(grey.resize((side, side), Image.Resampling.BOX))
     region = torch.from_numpy((scaled >= 128).astype("float32"))
     if region.min() == region.max():

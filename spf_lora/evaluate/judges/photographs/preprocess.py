@@ -1,6 +1,5 @@
 """Pictures as a pretrained vision model wants them, with torch alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from spf_lora.documents import read_json
 from spf_lora.errors import ScorerError
 
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as the files hold them
@@ -60,7 +60,7 @@ def read_preparation(folder: Path) -> Preparation:
     """
     path = folder / "preprocessor_config.json"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = read_json(path, most_bytes=1 << 20)
         crop = _crop(config.get("crop_size")) if config.get("do_center_crop") else None
         return Preparation(
             size=_size(config["size"]),

@@ -1,0 +1,196 @@
+"""What a file is taught: local pictures step by step, each a pair with the base's own picture.
+
+Pairs are drawn in chunks. Each chunk is one entry of the tensor cache, in fp16, found again by a
+digest of all that decides it. So they live on disk, and a run that was killed draws no chunk twice.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+
+from spf_lora.adapters.format.hashes import content_id
+from spf_lora.adapters.module import Adapter
+from spf_lora.base.load import Base
+from spf_lora.base.texts import encode
+from spf_lora.data.cache import TensorCache, content_key
+from spf_lora.draw.late import Late
+from spf_lora.draw.local import AREA_CAP, LocalPicture, draw_locally, followed
+from spf_lora.draw.weights import attached
+from spf_lora.errors import OutputError
+
+CHUNK = 8  # pairs drawn at once
+_FORMAT = "pairs 2"
+
+Size = tuple[int, int]  # height and width of latents
+Tell = Callable[[int, int], None]  # pairs drawn, pairs to draw
+
+
+class Pair(NamedTuple):
+    """What is drawn twice from one noise.
+
+    Attributes:
+        base_prompt: without the attribute.
+        full_prompt: with it.
+        seed: of the noise.
+    """
+
+    base_prompt: str
+    full_prompt: str
+    seed: int
+
+
+class Lessons(NamedTuple):
+    """Some steps of some pairs, all (rows, channels, h, w) in fp32.
+
+    Attributes:
+        noisy: latents of the local picture.
+        guided: the prediction that its next step was made with: the adapter's inside the control
+            map, the base's own outside of it.
+        empty: what the frozen base predicts there for no prompt.
+        base_noisy: latents of the base's own picture at the same step.
+        base_eps: what the frozen base predicts there for the base prompt.
+        base_empty: what the frozen base predicts there for no prompt.
+    """
+
+    noisy: torch.Tensor
+    guided: torch.Tensor
+    empty: torch.Tensor
+    base_noisy: torch.Tensor
+    base_eps: torch.Tensor
+    base_empty: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Pairs on disk.
+
+    Attributes:
+        pairs: in order.
+        times: the time steps, (steps,), falling.
+        guidance: scale that the pairs were drawn with.
+        maps: where each may differ from the base's picture, (1, h, w) in [0, 1].
+        files: of each chunk of `CHUNK` pairs: (pairs, 24 * steps + 1, h, w) with four channels,
+            the six parts of `Lessons` step by step, then the map.
+    """
+
+    pairs: tuple[Pair, ...]
+    times: torch.Tensor
+    guidance: float
+    maps: tuple[torch.Tensor, ...]
+    files: tuple[Any, ...]
+
+    def lessons(self, pairs: Sequence[int], steps: Sequence[int]) -> Lessons:
+        """Read one step of each of some pairs."""
+        rows = []
+        for pair, step in zip(pairs, steps, strict=True):
+            chunk, row = divmod(pair, CHUNK)
+            kept = self.files[chunk].get_slice("value")
+            wide = (kept.get_shape()[1] - 1) // len(self.times)  # 6 * channels
+            rows.append(kept[row : row + 1, step * wide : (step + 1) * wide].float())
+        return Lessons(*torch.cat(rows).chunk(len(Lessons._fields), dim=1))
+
+    def changes(self) -> torch.Tensor:
+        """Return how far each local picture is from the base's inside its map, (pairs,).
+
+        It is a root mean square; latents have about unit variance.
+        """
+        every = range(len(self.pairs))
+        last = self.lessons(every, [len(self.times) - 1] * len(every))
+        maps = torch.stack(self.maps)
+        error = (last.noisy - last.base_noisy).square().mean(dim=1, keepdim=True) * maps
+        total = error.sum(dim=(1, 2, 3)) / maps.sum(dim=(1, 2, 3)).clamp(min=1)
+        return total.sqrt()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pairs are drawn.
+
+    Attributes:
+        steps: of DDIM.
+        guidance: scale of classifier-free guidance.
+        size: height and width of the latents.
+        late: None for an attribute with a place of its own, drawn locally. One that changes the
+            whole picture has none: there the adapter and its words begin after this share of the
+            time steps, so that the base's layout stays.
+    """
+
+    steps: int
+    guidance: float
+    size: Size
+    late: float | None = None
+
+
+def draw_trajectories(
+    base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing, *, cache: TensorCache,
+    below: str = "", on_progress: Tell = lambda done, total: None,
+) -> Trajectories:  # fmt: skip
+    """Draw pairs, or find them in the cache.
+
+    Args:
+        base: the frozen model; what it was trained onto is on, the adapter is not.
+        adapter: the teacher, at strength 1.
+        pairs: what to draw.
+        how: decides them too.
+        cache: keeps them.
+        below: digest of the adapters that are on.
+        on_progress: called with pairs drawn and pairs to draw.
+
+    Raises:
+        OutputError: the disk cannot keep them.
+        AdapterFileError: the adapter does not fit the base.
+    """
+    decides = f"{_FORMAT} {AREA_CAP} {base.id} {content_id(adapter)} {how!r} {below}"
+    files, maps = [], []
+    for first in range(0, len(pairs), CHUNK):
+        chunk = pairs[first : first + CHUNK]
+        key = content_key(decides, *(f"{one!r}" for one in chunk))
+        packed = cache.get(key, partial(_packed, base, adapter, chunk, how))
+        if cache.trouble is not None:
+            room = packed.numel() * packed.element_size() * len(pairs) / len(chunk) / 1e6
+            raise OutputError(
+                f"the pictures to learn from cannot be kept: {cache.trouble}",
+                hint=f"they take {room:.0f} MB: free as much, or name another folder in "
+                "SPF_LORA_CACHE; with --resume the run goes on",
+            )
+        files.append(safe_open(cache.path(key), framework="pt"))
+        maps += list(packed[:, -1:].float())
+        on_progress(first + len(chunk), len(pairs))
+    base.scheduler.set_timesteps(how.steps)
+    times = base.scheduler.timesteps.clone().cpu()
+    return Trajectories(tuple(pairs), times, how.guidance, tuple(maps), tuple(files))
+
+
+@torch.no_grad()
+def _packed(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> torch.Tensor:
+    """Draw a chunk; return it as `Trajectories.files` hold it."""
+    drawn = _drawn(base, adapter, pairs, how)
+    empty, rows = encode(base, [""]).expand(len(pairs), -1, -1), []
+    for reference, response in zip(drawn.reference, drawn.response, strict=True):
+        eps = base.unet(response.noisy, response.t, empty, return_dict=False)[0]
+        local, own = (track.guided(how.guidance) for track in (response, reference))
+        guided = torch.lerp(own, local, drawn.control_map)
+        rows += [response.noisy, guided, eps]
+        rows += [reference.noisy, reference.eps, reference.empty]
+    return torch.cat([*rows, drawn.control_map], dim=1).half()
+
+
+def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> LocalPicture:
+    texts = [pair.base_prompt for pair in pairs]
+    within, states = encode(base, texts), encode(base, [pair.full_prompt for pair in pairs])
+    seeds = [pair.seed for pair in pairs]
+    settings: dict[str, Any] = {"steps": how.steps, "guidance": how.guidance, "size": how.size}
+    if how.late is None:
+        return draw_locally(
+            base, states, seeds, within=within,
+            acting=lambda: attached(base.unet, [(adapter, 1.0)]), **settings,
+        )  # fmt: skip
+    reference = followed(base, within, seeds, **settings)
+    with attached(base.unet, [(adapter, 1.0)], start_percent=how.late):
+        late = [Late(texts, how.late)]
+        response = followed(base, states, seeds, late=late, **settings)
+    return LocalPicture(torch.ones_like(reference[0].noisy[:, :1]), reference, response)

@@ -1,0 +1,153 @@
+"""The pairs that teach stage 2: their prompts, their drawing, and whether they can teach at all."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from spf_lora.adapters.attach import adapter_of, adapter_off
+from spf_lora.adapters.format.card import attribute_of
+from spf_lora.base.load import Base
+from spf_lora.base.texts import encode
+from spf_lora.data.cache import TensorCache
+from spf_lora.data.captions import full_prompt, has_target
+from spf_lora.data.completion import NONE, load_vocabulary, varied
+from spf_lora.draw.local import AREA_CAP
+from spf_lora.draw.trajectories import Drawing, Pair, Trajectories, draw_trajectories
+from spf_lora.errors import TrainingError
+from spf_lora.recipe.schema import Attribute, Recipe
+from spf_lora.registry.onto import Below
+from spf_lora.training.distil import Curriculum, Lesson, Shares
+from spf_lora.training.precision import awake
+from spf_lora.training.trainer import Tell
+
+_FIRST_SEED = 500_000  # no evaluation and no preview draws from these
+_LEAST_CHANGE = 0.1  # of the latents' standard deviation, inside the control map
+_COVERED = 0.9  # of the largest map there can be
+DRAWING = "draw pairs to learn from"
+
+
+def taught(under: Below) -> list[Attribute]:
+    """Return the attributes of the adapters that are on; those without a card say none."""
+    cards = [known.card for known, _ in under.members if known.card]
+    return [attribute_of(card) for card in cards if card.target_text]
+
+
+def protected_prompts(
+    prompts: Sequence[str], attribute: Attribute, under: Below
+) -> list[tuple[str, str]]:
+    """Return the prompts that the base draws itself, without and with the target.
+
+    With nothing below they are the base prompts. With adapters below, each in turn is asked for
+    too, so that the new adapter learns to leave alone what they draw, and to come to it when both
+    are asked for; every so many prompts ask for none of them.
+    """
+    others = taught(under)
+    found = []
+    for index, prompt in enumerate(prompts):
+        turn = index % (len(others) + 1)
+        asked = full_prompt(prompt, others[turn - 1]) if turn else prompt
+        if has_target(asked, attribute):  # what the other is called means the target too
+            asked = prompt
+        found.append((asked, full_prompt(asked, attribute)))
+    return found
+
+
+def teaching_prompts(recipe: Recipe, said: Sequence[str], under: Below) -> list[tuple[str, str]]:
+    """Return the prompts of the pairs, without and with the target.
+
+    They are the captions' base prompts in turn; with a vocabulary each keeps its subject and names
+    anything that pictures may show. Training captions are biased: an adapter that was only ever
+    taught on what they name moves on what they do not.
+    """
+    count = recipe.distil.pairs
+    wanted = [said[i % len(said)] for i in range(count)]
+    if recipe.distil.vocabulary != NONE:
+        vocabulary = load_vocabulary(recipe.distil.vocabulary)
+        rng = random.Random(recipe.training.seed)
+        wanted = [varied(prompt, recipe.attribute, vocabulary, rng) for prompt in wanted]
+    return protected_prompts(wanted, recipe.attribute, under)
+
+
+@dataclass
+class Teaching:
+    """Draws the pairs when stage 2 begins, and a step's samples from them.
+
+    Attributes:
+        base: the frozen model with the adapter on, as peft put it there.
+        prompts: without and with the target.
+        how: they are drawn.
+        cache: keeps the pairs.
+        alpha: of the adapter.
+        shares: see `Curriculum`.
+        below: digest of the adapters that are on.
+        seed: decides noise and order.
+    """
+
+    base: Base
+    prompts: Sequence[tuple[str, str]]
+    how: Drawing
+    cache: TensorCache
+    alpha: float
+    shares: Shares
+    below: str
+    seed: int
+    curriculum: Curriculum | None = field(default=None, init=False)
+
+    def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> None:
+        """Draw the pairs with the adapter that stage 1 left.
+
+        Args:
+            learned: its parameters.
+            tell: called with how far the drawing is.
+
+        Raises:
+            TrainingError: the pairs can teach nothing.
+            OutputError: the disk cannot keep them.
+        """
+        base = self.base
+        seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
+        pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
+        tell(DRAWING, 0, len(pairs))
+        with awake(base.text_encoder, device=base.device), adapter_off(base.unet):
+            drawn = draw_trajectories(
+                base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
+                below=self.below, on_progress=lambda done, total: tell(DRAWING, done, total),
+            )  # fmt: skip
+            check_pairs(drawn, everywhere=self.how.late is not None)
+            without, asking = (
+                torch.cat([encode(base, [both[side]]) for both in self.prompts]).cpu()
+                for side in (0, 1)
+            )
+            self.curriculum = Curriculum(
+                drawn, range(len(pairs)), without, asking, encode(base, [""])[0].cpu(),
+                self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
+            )  # fmt: skip
+
+    def batch(self, index: int, size: int) -> Lesson:
+        """Return the samples of step `index`."""
+        assert self.curriculum is not None, "the stage has not begun"
+        return self.curriculum.batch(index, size)
+
+
+def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
+    """Refuse pairs that teach nothing.
+
+    Raises:
+        TrainingError: most pairs are alike, or differ in the whole picture.
+    """
+    change, area = drawn.changes(), torch.tensor([float(one.mean()) for one in drawn.maps])
+    if change.median() < _LEAST_CHANGE:
+        raise TrainingError(
+            "what was learned hardly changes the base's pictures, so there is nothing to distil",
+            hint="either the attribute was not learned yet (raise learn.steps, look at the "
+            "captions), or the base draws it in every picture already",
+        )
+    if not everywhere and area.median() > _COVERED * AREA_CAP:
+        raise TrainingError(
+            f"what was learned changes the whole picture ({area.median():.0%} of it), so it has no "
+            "place that could be kept to",
+            hint='if that is meant, as for a style or a light, set attribute.scope = "global"; '
+            "else lower learn.steps, or complete the captions (data.vocabulary)",
+        )
