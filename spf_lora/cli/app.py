@@ -19,9 +19,11 @@ from spf_lora.cli.inspect import inspect
 from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
+from spf_lora.cli.stack_report import report
 from spf_lora.cli.train import train
 from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
+from spf_lora.signals import Stopped, ending_politely
 
 app = typer.Typer(
     name="spf-lora",
@@ -58,6 +60,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(portraits.app, name="portraits")
 app.add_typer(base.app, name="base")
 app.add_typer(adapters.app, name="adapters")
+stack.app.command()(report)
 app.add_typer(stack.app, name="stack")
 app.command()(inspect)
 app.command()(verify)
@@ -74,7 +77,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         try:
-            app()
+            with ending_politely():
+                app()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -87,9 +91,9 @@ def main() -> None:
         if error.errno == errno.EPIPE:  # whoever read it has seen enough
             sys.exit(1)
         _end(_refused(error))
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         out.say("stopped")
-        sys.exit(130)
+        sys.exit(stopped.exit_code)
 
 
 def _end(error: SpfError) -> NoReturn:

@@ -9,20 +9,19 @@ import typer
 
 from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import Exact, Local, StartPercent, check_start
+from spf_lora.cli.acting import check_start
+from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
-from spf_lora.errors import AdapterFileError, PromptError
+from spf_lora.errors import PromptError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from spf_lora.adapters.format.adapter_file import Adapter
-    from spf_lora.base.load import Base
-
 _LARGEST = 4096  # pixels of a side
 
 
+@with_groups
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
     prompts: Annotated[
@@ -57,28 +56,24 @@ def generate(
         str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
     ] = None,
     sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpm++2m.")] = "ddim",
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = 25,
+    steps: Steps = 25,
     guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
-    ] = None,
+    tokenizer: Tokenizer = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--out", "-o", help="A PNG [default: out/grid.png]; one that is there is numbered."
         ),
     ] = None,
-    exact: Exact = False,
-    local: Local = False,
-    start_percent: StartPercent = "0",
+    act: ActingOptions = AS_USUAL,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Draw pictures on one sheet; `spf-lora inspect` and A1111 read from it how they were drawn."""
     texts = _prompts(prompt, prompts, negative)
-    check_start(start_percent)
+    check_start(act.start_percent)
     pixels = _size(size) if size else None
     from spf_lora.draw.grid import Cell, lines_of, parse_axes
     from spf_lora.draw.samplers import check_sampler
@@ -95,13 +90,13 @@ def generate(
         )
     target = out.place(output, "grid.png")
     check_writable(target, overwrite=True)
-    cell = Cell("", seed, adapters, steps, guidance, sampler, start_percent)
+    cell = Cell("", seed, adapters, steps, guidance, sampler, act.start_percent)
     lines = lines_of(texts, cell, count or 8, axes, compare=compare)
     columns = axes[0].titles() if axes else ()
     hush()
     from spf_lora.cli.generate_sheet import Request, draw_sheet
 
-    asked = Request(lines, columns, (base, tokenizer), negative, pixels, exact, local)
+    asked = Request(lines, columns, (base, tokenizer), negative, pixels, act.exact, act.local)
     picture, text = draw_sheet(asked)
     path = target if force else numbered(target)
     write_bytes(path, _png(picture, text), overwrite=force)
@@ -157,22 +152,6 @@ def parse_adapter(text: str) -> tuple[Path, float]:
 
     name, strength = split_strength(text)
     return resolve(name), strength
-
-
-def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
-    """Refuse an adapter whose card says it was trained on another base.
-
-    Raises:
-        AdapterFileError: it was.
-    """
-    from spf_lora.adapters.format.card import from_metadata
-
-    card = from_metadata(adapter.metadata)
-    if card is not None and card.base_id and card.base_id != base.id:
-        raise AdapterFileError(
-            f"{path} was trained on the base {card.base_id}, but {base.name} is {base.id}",
-            hint="name the base it was trained on with --base, or train it again on this one",
-        )
 
 
 def _png(picture: "Image", text: str) -> bytes:

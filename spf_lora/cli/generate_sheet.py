@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spf_lora import __version__
-from spf_lora.adapters.format.adapter_file import Adapter, read_adapter
+from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.format.card import from_metadata
 from spf_lora.adapters.format.hashes import autov3
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base, load_base
 from spf_lora.base.texts import cut_off
 from spf_lora.cli import out
 from spf_lora.cli.acting import check_local, starts_of
-from spf_lora.cli.generate import check_base
 from spf_lora.cli.progress import drawing
 from spf_lora.draw.act import Acting, acting, draw
 from spf_lora.draw.grid import Cell, Line
@@ -64,7 +65,7 @@ def draw_sheet(request: Request) -> "tuple[Image, str]":
     adapters = {path: read_adapter(path) for cell in every for path, _ in cell.adapters}
     base = load_base(request.base[0], tokenizer=request.base[1])
     for path, adapter in adapters.items():
-        check_base(adapter, base, path)
+        refuse_other_base(from_metadata(adapter.metadata), path, base.id, of=base.name)
     for text in dict.fromkeys([*(cell.prompt for cell in every), request.negative]):
         if lost := cut_off(base.tokenizer, text):
             out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")

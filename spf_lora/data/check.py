@@ -91,10 +91,16 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return plain values that JSON can write."""
         rows = [
-            {"words": r.words, "count": r.count, "captions": r.captions, "share": r.share,
-             "expected": r.expected, "lift": r.lift}
+            {
+                "words": r.words,
+                "count": r.count,
+                "captions": r.captions,
+                "share": r.share,
+                "expected": r.expected,
+                "lift": r.lift,
+            }
             for r in self.companions
-        ]  # fmt: skip
+        ]
         faults, pairs = ([one._asdict() for one in many] for many in (self.faults, self.pairs))
         return {**asdict(self), "companions": rows, "faults": faults, "pairs": pairs}
 

@@ -1,23 +1,43 @@
 """Draw pictures: DDIM with classifier-free guidance, one noise per seed, whatever the batch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
+from spf_lora.draw.pixels import pictures_of
 from spf_lora.draw.samplers import DDIM, SAMPLERS, scheduler_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
 
-class Style(NamedTuple):
-    """How pictures are drawn, besides steps and guidance.
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
+        batch_size: pictures drawn at once.
+    """
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    batch_size: int = BATCH
+
+
+SAMPLING = Sampling()
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is seldom changed.
 
     Attributes:
         sampler: a name of `SAMPLERS`.
@@ -31,14 +51,14 @@ class Style(NamedTuple):
 PLAIN = Style()
 
 
-class Step(NamedTuple):
+class SamplerStep(NamedTuple):
     """One step of a sampler.
 
     Attributes:
         t: the time step.
         noisy: what the U-Net reads, (batch, channels, h, w).
         eps: predicted noise with the text, without guidance, same shape.
-        empty: predicted noise without text, same shape.
+        empty: predicted noise under the negative prompt, same shape.
         latents: after it.
     """
 
@@ -54,9 +74,19 @@ class Step(NamedTuple):
 
 
 def start_noise(
-    base: Base, generators: Sequence[torch.Generator], size: tuple[int, int] | None = None
+    base: Base, seeds: Sequence[int], size: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """Return (batch, channels, h, w) noise; a seed gives the same noise on every machine."""
+    return _noise(base, _generators(seeds), size)
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _noise(
+    base: Base, generators: Sequence[torch.Generator], size: tuple[int, int] | None
+) -> torch.Tensor:
     shape = (base.unet.config.in_channels, *(size or 2 * (base.unet.config.sample_size,)))
     rows = [torch.randn(shape, generator=generator) for generator in generators]
     return torch.stack(rows).to(base.device)
@@ -64,10 +94,17 @@ def start_noise(
 
 @torch.no_grad()
 def sample_latents(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    size: tuple[int, int] | None = None, style: Style = PLAIN, late: Sequence[Late] = (),
-    after: Callable[[Step], torch.Tensor] | None = None,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    size: tuple[int, int] | None = None,
+    style: Style = PLAIN,
+    late: Sequence[Late] = (),
+    after: Callable[[SamplerStep], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square. With `late` the states come
@@ -84,8 +121,8 @@ def sample_latents(
         )
     scheduler = scheduler_of(base.scheduler, style.sampler)
     scheduler.set_timesteps(steps)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    latents: torch.Tensor = start_noise(base, generators, size) * scheduler.init_noise_sigma
+    generators = _generators(seeds)
+    latents: torch.Tensor = _noise(base, generators, size) * scheduler.init_noise_sigma
     noise = {"generator": generators} if SAMPLERS[style.sampler].noisy else {}
     empty = encode(base, [style.negative]).expand_as(states)
     first = sorted(late, key=lambda one: one.start_percent)
@@ -99,17 +136,14 @@ def sample_latents(
         guided = without + guidance * (with_text - without)
         latents = scheduler.step(guided, t, latents, return_dict=False, **noise)[0]
         if after:
-            latents = after(Step(t, noisy, with_text, without, latents))
+            latents = after(SamplerStep(t, noisy, with_text, without, latents))
     return latents
 
 
 @torch.no_grad()
 def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """Return the pictures of scaled latents."""
-    pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
-    eight_bit = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows: np.ndarray = eight_bit.permute(0, 2, 3, 1).cpu().numpy()  # (batch, h, w, 3)
-    return [Image.fromarray(row) for row in rows]
+    return pictures_of(base.vae.decode(latents / base.vae.config.scaling_factor).sample)
 
 
 def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, gap: int = 2) -> Image.Image:
