@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spf_lora.cli.acting import check_local, check_start, starts_of
+from spf_lora.cli.acting import check_local, start_of
 from spf_lora.cli.options import ActingOptions, MeasureOptions
 from spf_lora.cli.progress import drawing
 from spf_lora.cli.quiet import hush
@@ -61,7 +61,7 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
 
     paths = [resolve(word) for word in words]
     strengths = sweep(options)
-    check_start(act.start_percent)
+    start = start_of(act.start_percent)
     hush()
     from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.adapters.format.base_match import refuse_other_base
@@ -74,7 +74,6 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
 
     adapters = [read_adapter(path) for path in paths]
     cards = [from_metadata(adapter.metadata) for adapter in adapters]
-    starts = starts_of(act.start_percent, cards, paths)
     attribute = _attribute(options.attribute, paths[0], cards[0])
     if act.local:
         check_local(attribute)
@@ -87,7 +86,7 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     )
     words_alone = [attribute.target_text] if act.exact else []
     results = []
-    for path, adapter, start in zip(paths, adapters, starts, strict=True):
+    for path, adapter in zip(paths, adapters, strict=True):
         name = _name(path, paths)
         acts = acting(adapter, start_percent=start, words=words_alone, local=act.local)
         with drawing(name) as progress:

@@ -8,7 +8,7 @@ import typer
 
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import check_local, check_start, starts_of
+from spf_lora.cli.acting import check_local, start_of
 from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
@@ -51,7 +51,7 @@ def generate(
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     if not is_unicode(prompt):
         raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
-    check_start(act.start_percent)
+    start_of(act.start_percent)
     check_writable(output, overwrite=force)
     adapters = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
     request = _Request(prompt, adapters, range(seed, seed + count), steps, guidance, act)
@@ -131,27 +131,24 @@ def _draw(request: _Request, base: str, tokenizer: str | None) -> bytes:
 def _prompt_and_acting(
     request: _Request, adapters: "list[tuple[Path, Adapter, float]]"
 ) -> "tuple[Prompt, Acting]":
-    """Return what the cards say: which words ask for each adapter, and when it may begin."""
-    from spf_lora.adapters.format.card import from_metadata
+    """Return which words ask for each adapter, as the cards say, and how they act."""
     from spf_lora.draw.act import acting
     from spf_lora.draw.prompts import asking, taught, words_of
 
-    act, paths = request.act, [path for path, _, _ in adapters]
-    cards = [from_metadata(adapter.metadata) for _, adapter, _ in adapters]
-    starts = starts_of(act.start_percent, cards, paths)
+    act, start = request.act, start_of(request.act.start_percent)
     attributes = [taught(adapter) for _, adapter, _ in adapters]
-    for path, start, attribute in zip(paths, starts, attributes, strict=True):
+    for (path, _, _), attribute in zip(adapters, attributes, strict=True):
         if start and attribute is None:
             out.warn(f"{path} does not say which words ask for it: they act from the first step")
     needs_words = act.exact or act.local
     words = [words_of(one, str(path)) for path, one, _ in adapters] if needs_words else []
     acts = acting(
         [(adapter, strength) for _, adapter, strength in adapters],
-        start_percent=starts,
+        start_percent=start,
         words=words if act.exact else (),
         local=act.local,
     )
-    prompt = asking(request.prompt, attributes, starts, local=act.local)
+    prompt = asking(request.prompt, attributes, len(attributes) * [start], local=act.local)
     if act.local:
         for attribute in filter(None, attributes):
             check_local(attribute)
