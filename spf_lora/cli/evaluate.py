@@ -32,13 +32,13 @@ def evaluate(
         str | None, typer.Option(help='Exit 3 unless it holds: "sps<0.2,response>0.8".')
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; reports/ADAPTER by default.")
+        Path | None, typer.Option("--out", "-o", help="Folder [default: out/reports/ADAPTER].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
-    folder = output or Path("reports") / Path(adapter).stem
+    folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
 

@@ -22,23 +22,40 @@ def show_facts(files: "Sequence[Facts]", *, as_json: bool) -> None:
     for at, one in enumerate(files):
         if at:
             out.show("")
-        _show(one)
+        show_one(one)
 
 
-def _show(facts: "Facts") -> None:
+def show_one(facts: "Facts") -> None:
+    """Print what is known of an adapter."""
     out.show(f"{facts.path}  {facts.size / 1e6:.1f} MB")
     for label, text in _lines(facts):
         out.show(f"  {label:<12} {printable(text)}")
     if facts.card is not None:
         out.show(_provenance(facts))
     _show_norms(facts)
-    for one in facts.apps:
-        verdict = f"refuses it: {one.refused}" if one.refused else f"reads all {one.total} keys"
-        if one.dropped and not one.refused:
-            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
-        out.show(f"  {one.app:<22}{verdict}")
+    for line in _readers(facts):
+        out.show(f"  {line}")
     for note in facts.notes:
         out.warn(printable(note))
+
+
+def _readers(facts: "Facts") -> list[str]:
+    """Say which apps read the file; those that read all of it are only named."""
+    if not facts.apps:
+        return [f"{'read by':<13}spf-lora alone: other apps have no such base"]
+    whole = [one for one in facts.apps if one.whole]
+    lines = []
+    if whole:
+        names = ", ".join(one.app for one in whole)
+        lines.append(f"{'read by':<13}{names}: all {whole[0].total} keys")
+    for one in facts.apps:
+        if one.whole:
+            continue
+        verdict = f"refuses it: {one.refused}"
+        if not one.refused:
+            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
+        lines.append(f"{one.app:<22}{verdict}")
+    return lines
 
 
 def _lines(facts: "Facts") -> list[tuple[str, str]]:

@@ -19,9 +19,10 @@ def merge(
     adapters: Annotated[
         list[str], typer.Argument(metavar="NAME|FILE...", help="From the registry, or files.")
     ],
-    output: Annotated[Path, typer.Option("--out", "-o", help="The merged file.")] = Path(
-        "merged.safetensors"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The merged file [default: out/merged.safetensors]."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="One for each adapter, as 1,0.8; may be negative.")
     ] = None,
@@ -91,14 +92,14 @@ def merge(
         made = make_plan(sources, settings)
         for note in made.notes:
             out.warn(note)
-        if not plan:
-            check_target(made, output, overwrite=force)
+        target = None if plan else out.place(output, "merged.safetensors")
+        if target is not None:
+            check_target(made, target, overwrite=force)
         model = merge_check.load(base) if check or gate else None
-        done = predict(made) if plan else execute(made, output, overwrite=force)
+        done = predict(made) if target is None else execute(made, target, overwrite=force)
         compared = None
-        if model is not None:
-            compared = merge_check.compare(merge_check.parts_of(adapters, sources), output, model)
-        target = None if plan else output
+        if model is not None and target is not None:
+            compared = merge_check.compare(merge_check.parts_of(adapters, sources), target, model)
         if as_json:
             told = _as_json(made, adapters, done, target)
             out.show_json(told | ({"check": merge_check.as_json(compared)} if compared else {}))

@@ -77,7 +77,7 @@ def draw_locally(
         each: of several attributes each by itself; their maps are joined. The loudest would
             hide the others in one map of all.
         late: see `sample_latents`.
-        how: `steps`, `guidance` and `size` of `sample_latents`.
+        how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
     reference = followed(base, within, seeds, **how)

@@ -83,7 +83,7 @@ def test_show_tells_what_is_gone_and_what_cannot_be_used_is_refused(portrait, sh
     done = run("show", "portrait", shelf=shelf)
     assert "hat is missing, so the stack cannot be used" in done.stderr
     assert "the stack portrait needs hat" in run("export", "portrait", shelf=shelf, code=1).stderr
-    assert not (shelf.parent / "portrait.safetensors").exists()
+    assert not (shelf.parent / "out/portrait.safetensors").exists()
 
 
 def test_list_names_a_stack_that_cannot_be_read_and_goes_on(portrait, shelf):
@@ -108,7 +108,7 @@ def test_one_file_is_the_exact_sum(portrait, shelf):
     assert done.json["exact"]
     assert done.json["ranks"] == {"6": len(NAMES)}
     # float64 arithmetic, factors rounded once to float32
-    assert distance(change(shelf.parent / "portrait.safetensors"), wanted(shelf)) < 1e-6
+    assert distance(change(shelf.parent / "out/portrait.safetensors"), wanted(shelf)) < 1e-6
     assert "exists" in run("export", "portrait", shelf=shelf, code=1).stderr
     run("export", "portrait", "--force", shelf=shelf)
 

@@ -71,7 +71,7 @@ def test_sixty_captions_of_each_captioner_are_tried_and_most_can_be_used(style: 
 
 def test_nearly_all_of_them_are_told_from_lists_of_phrases() -> None:
     short = [row.caption for row in ROWS if not is_sentence(row.caption)]
-    assert all(len(caption.split()) < 6 for caption in short)
+    assert len(short) < 3
 
 
 @pytest.mark.parametrize(
