@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from common import mean_interval
 
 from spf_lora.evaluate.report.curve import MATCHED as LEVEL
 from spf_lora.evaluate.report.curve import draw_curve
@@ -33,7 +34,6 @@ BESIDE = ("ours", "ours-local")
 # in the curve, where more lines would hide each other
 DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "spf-portrait")
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
-DRAWS = 2000
 
 Cell = Mapping[str, Any]
 
@@ -223,15 +223,7 @@ def _interval(cells: Sequence[Cell], figure: str) -> tuple[float, float]:
     by_attribute: dict[str, list[list[float]]] = {}
     for cell in cells:
         by_attribute.setdefault(cell["attribute"], []).append(cell["per_prompt"][figure])
-    return _bounds([np.array(seeds).mean(axis=0) for seeds in by_attribute.values()])
-
-
-def _bounds(rows: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over rows; each row's values are drawn again."""
-    rng = np.random.default_rng(0)
-    draws = np.mean([r[rng.integers(len(r), size=(DRAWS, len(r)))].mean(axis=1) for r in rows], 0)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+    return mean_interval([np.array(seeds).mean(axis=0) for seeds in by_attribute.values()])
 
 
 def _figure(cell: Cell, name: str) -> float | None:

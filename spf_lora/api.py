@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from spf_lora.evaluate.result import Result
-    from spf_lora.merge.execute import Outcome
+    from spf_lora.merge.execute import MergeOutcome
     from spf_lora.training.trainer import Step
 
 Adapters = Adapter | Sequence[tuple[Adapter, float]] | None  # one at strength 1, or with strengths
@@ -175,7 +175,7 @@ def merge_adapters(
     method: str = "concat",
     rank: int | None = None,
     overwrite: bool = False,
-) -> "Outcome":
+) -> "MergeOutcome":
     """Merge adapter files into one; the default is their exact weighted sum.
 
     Args:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from root import ROOT
@@ -13,13 +14,14 @@ PAGE = (ROOT / "docs" / "python.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"^## (.*?)\n\n```python\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
 
 
-@pytest.fixture
-def names(tmp_path, monkeypatch):
-    """What the first block leaves: a base and an adapter, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the first block leaves: a base, an adapter and two pictures, in an empty folder."""
     known = {}
-    exec(BLOCKS["Load a base and an adapter, draw"], known)
-    return known
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.mktemp("python"))
+        exec(BLOCKS["Load a base and an adapter, draw"], known)
+        yield known
 
 
 def test_the_page_has_a_block_for_each_name_of_the_library():
@@ -30,10 +32,10 @@ def test_the_page_has_a_block_for_each_name_of_the_library():
         assert callable(getattr(spf_lora, name))
 
 
-def test_drawing_gives_the_pictures_that_the_page_says(names, tmp_path):
+def test_drawing_gives_the_pictures_that_the_page_says(names):
     assert names["before"].size == names["after"].size == (64, 64)
     assert names["before"].tobytes() != names["after"].tobytes()
-    assert (tmp_path / "beard.png").is_file()
+    assert Path("beard.png").is_file()
 
 
 def test_measuring_prints_response_and_pollution(names, capsys):
@@ -48,10 +50,10 @@ def test_merging_is_exact_and_the_file_is_sound(names, capsys):
     assert "fail" not in said
 
 
-def test_training_leaves_the_base_as_it_is_and_writes_a_file(names, tmp_path, capsys):
+def test_training_leaves_the_base_as_it_is_and_writes_a_file(names, capsys):
     before = [one.clone() for one in names["base"].unet.parameters()]
     exec(BLOCKS["Train"], names)
-    written = spf_lora.read_adapter(tmp_path / "glasses.safetensors")
+    written = spf_lora.read_adapter("glasses.safetensors")
     assert len(written.modules) == len(names["beard"].modules)
     assert capsys.readouterr().out.splitlines()[-1].startswith("4 ")
     after = names["base"].unet.parameters()

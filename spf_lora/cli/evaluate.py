@@ -14,7 +14,7 @@ from spf_lora.cli.options import ActingOptions, Json, MeasureOptions, with_group
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
-    from spf_lora.evaluate.gate import Outcome
+    from spf_lora.evaluate.gate import GateOutcome
     from spf_lora.evaluate.result import Result
 
 _JSON = "report.json"
@@ -102,7 +102,7 @@ def _write(results: "list[Result]", folder: Path) -> None:
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 
-def _show(results: "list[Result]", outcomes: "list[Outcome]") -> None:
+def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
     from spf_lora.evaluate.comparison import all_differences
     from spf_lora.evaluate.report.summary import rows, told, verdict
 
@@ -128,7 +128,7 @@ def _number(value: float | None) -> str:
     return "no value" if value is None else f"{value:.3f}"
 
 
-def _for_programs(results: "list[Result]", outcomes: "list[Outcome]") -> dict[str, Any]:
+def _for_programs(results: "list[Result]", outcomes: "list[GateOutcome]") -> dict[str, Any]:
     from spf_lora.evaluate.comparison import all_differences
     from spf_lora.evaluate.report.summary import verdict
 

@@ -9,12 +9,12 @@ from spf_lora.cli.out import printable
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from spf_lora.adapters.check.facts import Facts
+    from spf_lora.adapters.check.facts import AdapterFacts
 
 _BAR_CELLS = 24
 
 
-def show_facts(files: "Sequence[Facts]", *, as_json: bool) -> None:
+def show_facts(files: "Sequence[AdapterFacts]", *, as_json: bool) -> None:
     """Print what is known of adapters."""
     if as_json:
         out.show_json([one.as_json() for one in files])
@@ -25,7 +25,7 @@ def show_facts(files: "Sequence[Facts]", *, as_json: bool) -> None:
         show_one(one)
 
 
-def show_one(facts: "Facts") -> None:
+def show_one(facts: "AdapterFacts") -> None:
     """Print what is known of an adapter."""
     out.show(f"{facts.path}  {facts.size / 1e6:.1f} MB")
     for label, text in _lines(facts):
@@ -39,7 +39,7 @@ def show_one(facts: "Facts") -> None:
         out.warn(printable(note))
 
 
-def _readers(facts: "Facts") -> list[str]:
+def _readers(facts: "AdapterFacts") -> list[str]:
     """Say which apps read the file; those that read all of it are only named."""
     if not facts.apps:
         return [f"{'read by':<13}spf-lora alone: other apps have no such base"]
@@ -58,7 +58,7 @@ def _readers(facts: "Facts") -> list[str]:
     return lines
 
 
-def _lines(facts: "Facts") -> list[tuple[str, str]]:
+def _lines(facts: "AdapterFacts") -> list[tuple[str, str]]:
     lines = [
         ("base", facts.family),
         ("layout", f"{facts.layout}, {_counted(facts.dtypes)}"),
@@ -78,7 +78,7 @@ def _counted(counts: dict[str, int] | dict[int, int]) -> str:
     return ", ".join(f"{key} x{count}" for key, count in counts.items())
 
 
-def _provenance(facts: "Facts") -> "Tree":
+def _provenance(facts: "AdapterFacts") -> "Tree":
     from rich.text import Text
     from rich.tree import Tree
 
@@ -95,7 +95,7 @@ def _provenance(facts: "Facts") -> "Tree":
     return tree
 
 
-def _show_norms(facts: "Facts") -> None:
+def _show_norms(facts: "AdapterFacts") -> None:
     if facts.norms is None:
         return
     largest = max(facts.norms.values()) or 1.0

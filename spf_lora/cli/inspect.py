@@ -23,7 +23,7 @@ def inspect(
 ) -> None:
     """Show what an adapter is and which apps read it; of a PNG, how it was drawn."""
     from spf_lora.adapters.check import facts
-    from spf_lora.adapters.check.facts import Facts
+    from spf_lora.adapters.check.facts import AdapterFacts
 
     found = [
         _picture(file)
@@ -32,12 +32,12 @@ def inspect(
         for file in files
     ]
     if as_json:
-        out.show_json([one.as_json() if isinstance(one, Facts) else one for one in found])
+        out.show_json([one.as_json() if isinstance(one, AdapterFacts) else one for one in found])
         return
     for at, one in enumerate(found):
         if at:
             out.show("")
-        if isinstance(one, Facts):
+        if isinstance(one, AdapterFacts):
             show_one(one)
         else:
             _show_picture(one)

@@ -11,8 +11,8 @@ from spf_lora.cli.threads import one_thread_each
 from spf_lora.errors import RecipeError
 
 if TYPE_CHECKING:
-    from spf_lora.merge.execute import Outcome
-    from spf_lora.merge.plan import Plan
+    from spf_lora.merge.execute import MergeOutcome
+    from spf_lora.merge.plan import MergePlan
 
 
 def merge(
@@ -122,7 +122,9 @@ def _numbers(text: str | None) -> list[float] | None:
         ) from error
 
 
-def _lines(plan: "Plan", names: list[str], done: "Outcome", target: Path | None) -> list[str]:
+def _lines(
+    plan: "MergePlan", names: list[str], done: "MergeOutcome", target: Path | None
+) -> list[str]:
     row = plan.settings.row
     lines = [
         f"method     {plan.settings.method}: {row.gist}",
@@ -146,7 +148,7 @@ def _lines(plan: "Plan", names: list[str], done: "Outcome", target: Path | None)
     return lines
 
 
-def _exactness(plan: "Plan", done: "Outcome") -> str:
+def _exactness(plan: "MergePlan", done: "MergeOutcome") -> str:
     if done.blocks:
         return f"no, relative error {done.relative_error:.4%}"
     if plan.settings.row.dense:
@@ -156,7 +158,7 @@ def _exactness(plan: "Plan", done: "Outcome") -> str:
     return "yes, but for rounding to " + plan.dtype
 
 
-def _taken(done: "Outcome", at: int) -> str:
+def _taken(done: "MergeOutcome", at: int) -> str:
     if at not in done.taken:
         return ""
     norm, lost = done.taken[at]
@@ -170,7 +172,7 @@ def _counted(counts: dict[int, int]) -> str:
 
 
 def _as_json(
-    plan: "Plan", names: list[str], done: "Outcome", target: Path | None
+    plan: "MergePlan", names: list[str], done: "MergeOutcome", target: Path | None
 ) -> dict[str, Any]:
     return {
         "method": plan.settings.method,

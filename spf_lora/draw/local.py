@@ -56,10 +56,16 @@ class LocalPicture:
 
 @torch.no_grad()
 def draw_locally(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
-    acting: Callable[[], AbstractContextManager[None]], each: Sequence[Asking] = (),
-    late: Sequence[Late] = (), **how: Any,
-) -> LocalPicture:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]],
+    each: Sequence[Asking] = (),
+    late: Sequence[Late] = (),
+    **how: Any,
+) -> LocalPicture:
     """Draw locally.
 
     Args:
@@ -98,9 +104,13 @@ def sample_locally(
 
 
 def _region(
-    base: Base, reference: Sequence[SamplerStep], within: torch.Tensor, asking: Asking,
-    seeds: Sequence[int], **how: Any,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    reference: Sequence[SamplerStep],
+    within: torch.Tensor,
+    asking: Asking,
+    seeds: Sequence[int],
+    **how: Any,
+) -> torch.Tensor:
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
     states, acting, late = asking
     both = torch.cat([encode(base, [""]).expand_as(states), states])

@@ -55,8 +55,9 @@ def test_names_and_files_are_merged_into_the_exact_sum(pair, tmp_path):
 
 
 def test_the_card_names_parents_weights_and_method_and_no_path(pair, tmp_path):
-    spf_lora("merge", *pair, "-o", "m.safetensors", "--weights", "1,0.8", "--method", "svd",
-             "--rank", 4)  # fmt: skip
+    spf_lora(
+        "merge", *pair, "-o", "m.safetensors", "--weights", "1,0.8", "--method", "svd", "--rank", 4
+    )
     metadata = read_adapter(tmp_path / "m.safetensors").metadata
     card = from_metadata(metadata)
     parents = [content_id(read_adapter(path)) for path in ("adapters/beard.safetensors", pair[1])]

@@ -114,8 +114,18 @@ def test_one_file_is_the_exact_sum(portrait, shelf):
 
 
 def test_a_smaller_rank_is_the_best_there_is_and_its_error_is_told(portrait, shelf):
-    told = run("export", "portrait", "-o", "small.safetensors", "--rank", 3, "--dtype", "fp32",
-               "--json", shelf=shelf).json  # fmt: skip
+    told = run(
+        "export",
+        "portrait",
+        "-o",
+        "small.safetensors",
+        "--rank",
+        3,
+        "--dtype",
+        "fp32",
+        "--json",
+        shelf=shelf,
+    ).json
     whole, cut = wanted(shelf), {}
     for name, matrix in whole.items():
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
@@ -123,8 +133,10 @@ def test_a_smaller_rank_is_the_best_there_is_and_its_error_is_told(portrait, she
     assert distance(change("small.safetensors"), cut) < 1e-5
     # both adapters have the same spectrum in every module, so a few stand for all, nearly
     assert told["relative_error"] == pytest.approx(distance(cut, whole), rel=0.05)
-    assert "useful maximum" in run("export", "portrait", "-o", "x.safetensors", "--rank", 7,
-                                   shelf=shelf, code=1).stderr  # fmt: skip
+    assert (
+        "useful maximum"
+        in run("export", "portrait", "-o", "x.safetensors", "--rank", 7, shelf=shelf, code=1).stderr
+    )
 
 
 def test_each_writes_a_folder_with_the_lines_that_load_it(portrait, shelf):

@@ -148,8 +148,9 @@ def test_pairs_come_in_chunks_and_in_order(draw, monkeypatch):
     found, _ = draw(three, folder="parts")
     assert len(found.files) == 2
     order = [2, 0, 1, 0]
-    for one, other in zip(whole.lessons(order, [0, 1, 2, 2]), found.lessons(order, [0, 1, 2, 2]),
-                          strict=True):  # fmt: skip
+    for one, other in zip(
+        whole.lessons(order, [0, 1, 2, 2]), found.lessons(order, [0, 1, 2, 2]), strict=True
+    ):
         torch.testing.assert_close(one, other, **HALF)
 
 
@@ -183,10 +184,18 @@ def weaker(adapter):
         lambda tiny, hat: {"below": "an adapter that is on"},
     ],
     ids=[
-        "base", "adapter", "full prompt", "base prompt", "seed", "steps", "guidance", "size",
-        "whole picture", "below",
+        "base",
+        "adapter",
+        "full prompt",
+        "base prompt",
+        "seed",
+        "steps",
+        "guidance",
+        "size",
+        "whole picture",
+        "below",
     ],
-)  # fmt: skip
+)
 def test_other_pairs_are_drawn_anew(draw, tiny, hat, other):
     draw(how=ONE)
     assert draw(**{"how": ONE} | other(tiny, hat))[1] > 0

@@ -17,7 +17,7 @@ WHOLE_READ_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Facts:
+class AdapterFacts:
     """What is known of one adapter.
 
     Attributes:
@@ -96,7 +96,7 @@ _DECLARED = {
 }
 
 
-def inspect(path: Path, *, whole: bool | None = None) -> Facts:
+def inspect(path: Path, *, whole: bool | None = None) -> AdapterFacts:
     """Gather the facts of one adapter.
 
     Args:
@@ -114,7 +114,7 @@ def inspect(path: Path, *, whole: bool | None = None) -> Facts:
         family = sd15.family(specs)
         ours_alone = family == sd15.EMBEDDED.name  # other apps know its keys, not its widths
         read = size <= WHOLE_READ_BYTES if whole is None else whole
-        return Facts(
+        return AdapterFacts(
             path=path,
             size=size,
             layout=opened.layout,
