@@ -4,11 +4,10 @@
                                      [--work FOLDER] [--page docs/incremental.md]
 
 `onto` methods train each adapter on top of those before it, `apart` methods train each on the bare
-base and put them together afterwards; `late` methods draw the same adapters, each from when its
-card advises, `exact` methods let each act on its own words alone, `local` methods where they answer
-alone; all use the same data, steps and seeds. Adapters are kept in `--work` and one JSON for each
-cell in `benchmarks/results/incremental/`, so a stopped run goes on where it was. `--table` only
-prints the table of what is there; `--page` writes it into a page.
+base and put them together afterwards; `exact` methods let each act on its own words alone, `local`
+methods where they answer alone; all use the same data and seeds. Adapters are kept in `--work` and
+one JSON for each cell in `benchmarks/results/incremental/`, so a stopped run goes on where it was.
+`--table` only prints the table of what is there; `--page` writes it into a page.
 """
 
 import argparse
@@ -43,25 +42,21 @@ class Method:
     Attributes:
         changes: to each attribute's own recipe.
         onto: whether each is trained on top of those before it.
-        late: whether each begins when its card advises.
         exact: whether each acts on the words that ask for it alone.
         local: whether they change the base's picture where they answer only.
     """
 
     changes: tuple[str, ...]
     onto: bool
-    late: bool = False
     exact: bool = False
     local: bool = False
 
 
 METHODS = {
     "ours": Method((), onto=True),
-    "ours-late": Method((), onto=True, late=True),
     "ours-apart": Method((), onto=False),
     "ours-exact": Method((), onto=True, exact=True),
     "ours-exact-local": Method((), onto=True, exact=True, local=True),
-    "ours-apart-late": Method((), onto=False, late=True),
     "ours-apart-exact": Method((), onto=False, exact=True),
     "ours-apart-exact-local": Method((), onto=False, exact=True, local=True),
     "plain": Method(RIVALS["plain"], onto=True),
@@ -121,14 +116,7 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         learned.append(made)
     found = measure_incremental(
         load_base("embedded"),
-        [
-            Learned(
-                one.name, one.name, read_adapter(one.path),
-                start_percent=one.card.metrics["start_percent"]
-                if METHODS[method].late and one.card else 0.0,
-            )
-            for one in learned
-        ],
+        [Learned(one.name, one.name, read_adapter(one.path)) for one in learned],
         StackProtocol(
             prompts=args.prompts,
             seeds=args.noises,
@@ -180,10 +168,12 @@ def _train(
 ) -> float:  # fmt: skip
     from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
+    from spf_lora.data.cache import TensorCache, cache_folder
     from spf_lora.draw.weights import attached
     from spf_lora.recipe.files import find_recipe
     from spf_lora.recipe.load import load_recipe
-    from spf_lora.training.build import build_trainer, load_examples, with_steps
+    from spf_lora.training.build import build_trainer, with_steps
+    from spf_lora.training.examples import load_examples
     from spf_lora.training.finish import finished_adapter
 
     asked = [*changes, f"training.seed={seed}"]
@@ -194,8 +184,10 @@ def _train(
     under = Below("learned", tuple((one, 1.0) for one in learned))
     began = time.perf_counter()
     with attached(base.unet, [(read_adapter(one.path), 1.0) for one in learned]):
-        trainer = build_trainer(recipe, base, examples, checkpoint=path.with_suffix(".none"),
-                                under=under)  # fmt: skip
+        trainer = build_trainer(
+            recipe, base, examples, checkpoint=path.with_suffix(".none"),
+            cache=TensorCache(cache_folder()), under=under,
+        )  # fmt: skip
         for _ in trainer.run():
             pass
         write_adapter(finished_adapter(recipe, base, examples, under), path)

@@ -63,7 +63,8 @@ def state_bytes(name, shape, cache={}):  # noqa: B006 (a cache)
 
 def measure(px):
     """Return the bytes of a real step beside the estimated ones."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    tests = Path(__file__).parent.parent / "tests"
+    sys.path[:0] = [str(tests), str(tests / "training")]
     from step import full_unet
     from test_memory import measured, step_of
 

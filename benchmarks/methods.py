@@ -3,8 +3,8 @@
 `python benchmarks/methods.py [--methods ours plain ...] [--attributes beard ...] [--seeds 0 1 2]`
 
 One JSON per cell in `benchmarks/results/methods/`; a cell that is there is not run again, so a
-stopped run goes on where it was. Methods that share a training, as ours, ours-late and ours-local
-do, train once in one run. `--variant NAME KEY=VALUE ...` measures ours with settings
+stopped run goes on where it was. Methods that share a training, as ours and ours-local do, train
+once in one run. `--variant NAME KEY=VALUE ...` measures ours with settings
 changed; with `--tuning` it does so on other prompts, for the search of settings, and writes to
 `benchmarks/results/search/`. `--table` only prints the tables of what is there; `--page README.md
 docs/benchmarks.md` writes them between a page's markers, `--curve docs/methods.svg` draws pollution
@@ -30,48 +30,26 @@ SEARCH = RESULTS.with_name("search")
 TUNING_PROMPTS = 12  # they follow those of the table
 ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-# name -> what is changed in the attribute's own recipe; all train the recipe's number of steps
+# name -> what is changed in the attribute's own recipe; rivals have one stage, all of learn.steps
 _RIVAL = (
-    "adapter.preset=attention", "adapter.subspace=0", "optimizer.learning_rate=2e-3",
-    "data.vocabulary=none", "align.vocabulary=none", "align.own_pictures=1",
-    "training.calibrate=false",
+    "adapter.preset=attention", "optimizer.learning_rate=2e-3",
+    "data.vocabulary=none", "learn.steps=400",
 )  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
-    "ours-late": (),
     "ours-local": (),
-    "ours-told": (),
     "plain": ("training.method=plain", *_RIVAL),
-    "plain-late": ("training.method=plain", *_RIVAL),
     "plain-local": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
+    "spf-portrait": ("training.method=spf-portrait", *_RIVAL),
     "l2-to-base": ("training.method=l2-to-base", *_RIVAL),
     "prior-preservation": ("training.method=prior-preservation", *_RIVAL),
     "dop": ("training.method=dop", *_RIVAL),
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
-LATE = ("ours-late",)  # drawn as their card advises: asked for from its start_percent on
-AS_LATE = ("plain-late",)  # asked for as late as ours, whose cell must be there
 LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
-TOLD = ("ours-told",)  # beside each picture a mask of the attribute's true region
-# ours without one of its parts
-PARTS: dict[str, tuple[str, ...]] = {
-    "ours-no-completion": ("data.vocabulary=none",),
-    "ours-no-text-first": ("learn.text_only=false",),
-    "ours-no-variety": ("align.vocabulary=none", "align.own_pictures=1"),
-    # nothing is held outside of a map that is everywhere, so this takes both out
-    "ours-no-map": ("attribute.scope=global", "align.outside_map=0"),
-    "ours-no-surprise": ("align.surprise=0",),
-    "ours-no-relevance": ("align.relevance=false",),
-    "ours-no-subspace": ("adapter.subspace=0",),
-    "ours-no-outside": ("align.outside_map=0",),
-    "ours-no-twins": ("align.twins=0",),
-    "ours-no-silent-prompts": ("align.base_prompts=0", "align.empty_prompts=0"),
-    "ours-no-dose": ("training.calibrate=false",),
-    "ours-no-time-weights": ("training.x0_weight_cap=0",),
-}
 
 
 def main() -> None:
@@ -86,7 +64,7 @@ def main() -> None:
 def _run(args: Any) -> None:
     if not args.table:
         changed = {"ours-" + args.variant[0]: tuple(args.variant[1:])} if args.variant else {}
-        known = METHODS | PARTS | changed
+        known = METHODS | changed
         for seed in args.seeds:
             for attribute in args.attributes:
                 for method in changed or args.methods:
@@ -95,7 +73,7 @@ def _run(args: Any) -> None:
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS | PARTS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--attributes", nargs="+", default=list(ATTRIBUTES), choices=ATTRIBUTES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--prompts", type=int, default=16)
@@ -135,7 +113,6 @@ def _measure(
 ) -> dict[str, Any]:
     import torch
 
-    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.draw.act import acting
     from spf_lora.draw.sample import Sampling
@@ -144,22 +121,15 @@ def _measure(
     from spf_lora.evaluate.run import Measurement, evaluate
     from spf_lora.recipe.files import find_recipe
     from spf_lora.recipe.load import load_recipe, recipe_hash
-    from spf_lora.training.build import load_examples
+    from spf_lora.training.examples import load_examples
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
-    told = load_recipe(find_recipe(attribute), ["training.method=masked-prior"])
-    examples = load_examples(told if method in TOLD else recipe, None)
-    trained = _train(recipe, examples, args.trained)
-    card = from_metadata(trained["adapter"].metadata)
-    start = card.metrics["start_percent"] if card and method in LATE else 0.0
-    if method in AS_LATE:
-        ours = RESULTS / f"ours-late-{attribute}-{seed}.json"
-        start = json.loads(ours.read_text("utf-8"))["start_percent"]
+    trained = _train(recipe, load_examples(recipe, None), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
         load_base("embedded", device=torch.device("cpu")),
-        acting(trained.pop("adapter"), start_percent=start, local=method in LOCAL),
+        acting(trained.pop("adapter"), local=method in LOCAL),
         Measurement(
             recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
         ),
@@ -170,7 +140,6 @@ def _measure(
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),
         **trained,
-        "start_percent": start,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
         "ddim_steps": args.steps,
@@ -195,6 +164,7 @@ def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
 
     from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
+    from spf_lora.data.cache import TensorCache
     from spf_lora.training.build import build_trainer, run_id
     from spf_lora.training.finish import finished_adapter
 
@@ -202,8 +172,10 @@ def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
     kept = folder / f"{run_id(recipe, base, examples)}.safetensors"
     if kept.exists():
         return {"adapter": read_adapter(kept)}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(recipe, base, examples, checkpoint=Path(folder) / "none")
+    with tempfile.TemporaryDirectory() as own:
+        cache = TensorCache(Path(own))  # pairs are drawn anew, or their time would not be counted
+        checkpoint = Path(own) / "none"
+        trainer = build_trainer(recipe, base, examples, checkpoint=checkpoint, cache=cache)
         began = time.process_time()
         areas = [step.map_area for step in trainer.run() if step.map_area is not None]
         seconds, peak = time.process_time() - began, _peak_mib()

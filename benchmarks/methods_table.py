@@ -29,13 +29,9 @@ BY_ATTRIBUTE = {
     "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
     "Base leakage": "BL@1", "Shown unasked": "unasked@1",
 }  # fmt: skip
-PARTS = {
-    "response": "rho@1", "P": "P@1", "SPS": SPS, "base leakage": "BL@1", "unasked": "unasked@1",
-}  # fmt: skip
-WITHOUT = "ours-no-"
-BESIDE = ("ours", "ours-late", "ours-local")
+BESIDE = ("ours", "ours-local")
 # in the curve, where more lines would hide each other
-DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "plain-local")
+DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "spf-portrait")
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 DRAWS = 2000
 
@@ -45,15 +41,14 @@ Cell = Mapping[str, Any]
 def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
     """Print the tables of every cell in `folder`, and replace what is between a page's markers.
 
-    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes, parts,
-    or rivals. The curve is an SVG of its own.
+    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes or
+    rivals. The curve is an SVG of its own.
     """
-    every: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    cells = [cell for cell in every if not cell["method"].startswith(WITHOUT)]
+    cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     compared = _compared(cells)
     tables = {
         "means": _means(cells, compared), "attributes": _by_attribute(cells),
-        "parts": _parts(every), "rivals": _rivals(),
+        "rivals": _rivals(),
     }  # fmt: skip
     print("\n\n".join(tables.values()))
     for page in pages:
@@ -108,8 +103,8 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
         lines.append(_row(method, [seeds, *shown, *known]))
     said = (
         f"Means over {', '.join(attributes)} and training seeds, at strength 1; in brackets the "
-        "95 % interval over prompts. Seconds are processor time of the steps, without what is "
-        "prepared before them; MiB is the process's peak."
+        "95 % interval over prompts. Seconds are processor time of the steps and of drawing pairs, "
+        "without what is prepared before them; MiB is the process's peak."
     )
     also = (
         "At the strength where response reaches 0.8, a method / ours: means over the attributes "
@@ -179,30 +174,6 @@ def _cell(cells: Sequence[Cell], figure: str) -> str:
     known = [value for value in values if value is not None]
     each = ", ".join(_text(value) or "-" for value in values)
     return f"{mean(known):.2f}" + (f" ({each})" if len(values) > 1 else "")
-
-
-def _parts(cells: Sequence[Cell]) -> str:
-    """Return ours without each part beside ours of the same seed, a table for each attribute."""
-    tables = []
-    for attribute in sorted({c["attribute"] for c in cells if c["method"].startswith(WITHOUT)}):
-        own = {c["method"]: c for c in cells if c["attribute"] == attribute and c["seed"] == 0}
-        ours = own["ours"]
-        lines = _head([f"Ours, {attribute}", *PARTS, "P, more than ours"])
-        for method, cell in own.items():
-            if method == "ours" or method.startswith(WITHOUT):
-                shown = [_text(_figure(cell, figure)) for figure in PARTS.values()]
-                name = method.replace(WITHOUT, "without ").replace("-", " ")
-                lines.append(_row(name, [*shown, "" if cell is ours else _more(cell, ours)]))
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
-
-
-def _more(cell: Cell, ours: Cell) -> str:
-    """Return how much larger P is at strength 1: the mean over prompts with its 95 % interval."""
-    pairs = zip(cell["per_prompt"]["P@1"], ours["per_prompt"]["P@1"], strict=True)
-    found = np.array([theirs - own for theirs, own in pairs])
-    low, high = _bounds([found])
-    return f"{found.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _rivals() -> str:

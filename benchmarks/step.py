@@ -1,9 +1,9 @@
 """Time and weigh one training step on a random model of Stable Diffusion 1.5's full size.
 
 `python benchmarks/step.py [--px 256] [--out FILE]`: diffusers' text-to-image LoRA example's step
-(VAE and text encoder inside it), our plain step, and the dual path with and without a response
-loss, in turn, so that a busy moment hits all. Peak memory is above the weights: the allocator's own
-count, of torch's CPU allocator or of CUDA's.
+(VAE and text encoder inside it), our steps of both stages, and SPF-Portrait's with and without its
+response loss, in turn, so that a busy moment hits all. Peak memory is above the weights: the
+allocator's own count, of torch's CPU allocator or of CUDA's.
 """
 
 import argparse
@@ -22,13 +22,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 import spf_lora
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.training.batch import Batch
-from spf_lora.training.objectives import Align, Learn, MapSettings, Weights
+from spf_lora.training.distil import Distil, Lesson
+from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
 from spf_lora.training.peak_memory import allocated_peak
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared
-
-SETTINGS = MapSettings(area_cap=0.4, decay=0.8)
 
 
 def random_model(make, device, dtype=torch.float32):
@@ -93,13 +92,12 @@ def one_batch(side, device):
     latents, states = noise(1, 4, side, side), noise(1, 77, 768)
     zero = torch.zeros(1, dtype=torch.long, device=device)
     batch = Batch(
-        latents=latents, noise=latents.flip(3), noisy=latents, t=zero + 200, rows=zero, places=zero,
-        base_states=states, full_states=states.flip(1), base_groups=eye, full_groups=eye, real=one,
-        asked=one,
+        noise=latents.flip(3), noisy=latents, t=zero + 200, rows=zero, base_states=states,
+        full_states=states.flip(1), base_groups=eye, full_groups=eye, real=one,
     )  # fmt: skip
     data = Prepared(
         latents=latents, sizes=((side, side),) * len(latents), base_states=states,
-        full_states=states, empty_state=states[0],
+        full_states=states,
         base_groups=eye, full_groups=eye, phrases=torch.rand(1, 77).to(device),
         target=noise(768), embeddings=noise(1, 768),
     )  # fmt: skip
@@ -117,7 +115,8 @@ def rows(px, device, precision, checkpointing):
     batch, data = one_batch(px // 8, device)
     pixels = torch.rand(1, 3, px, px, device=device)
     ids = torch.arange(77, device=device)[None]
-    learn = Learn(unet, data, torch.ones(1000))
+    learn, distil = Learn(unet, data), Distil(unet, time_weights(scheduler, 5.0))
+    lesson = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
 
     def embed(latents):
         decoded = (
@@ -125,16 +124,9 @@ def rows(px, device, precision, checkpointing):
         )
         return vision(interpolate(decoded, size=(224, 224))).pooler_output
 
-    def align(watched, response):
-        terms = 0.5 if watched else 0.0
-        return Align(
-            unet, data, times=torch.ones(1000), alphas=scheduler.alphas_cumprod, settings=SETTINGS,
-            embed=embed if response else None,
-            weights=Weights(
-                denoise=1.0, outside_map=1.0, fine_grained=terms, text_consistent=terms,
-                response=float(response), response_max_t=300, phrases=0.0,
-            ),
-        )  # fmt: skip
+    def paper(clip):
+        alphas = scheduler.alphas_cumprod
+        return SpfPortrait(unet, data, weights=Weights(), alphas=alphas, embed=clip)
 
     def example():
         with torch.no_grad():
@@ -152,15 +144,15 @@ def rows(px, device, precision, checkpointing):
 
         return step
 
-    aligned = {
-        "dual path": align(False, False),
-        "dual path, all terms": align(True, False),
-        "dual path, all terms, response loss": align(True, True),
+    published = {
+        "SPF-Portrait without its response loss": paper(None),
+        "SPF-Portrait": paper(embed),
     }
     return {
         "diffusers example": whole(example),
-        "plain": whole(lambda: learn(batch).loss),
-        **{name: whole(lambda made=made: made(batch).loss) for name, made in aligned.items()},
+        "learn": whole(lambda: learn(batch).loss),
+        "distil": whole(lambda: distil(lesson).loss),
+        **{name: whole(lambda made=made: made(batch).loss) for name, made in published.items()},
     }
 
 

@@ -39,15 +39,23 @@ def tiny(tiny_folder: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
-    """Train as always, but on hasty pictures of the base's own, and with a hasty preview."""
-    from spf_lora.cli import preview
-    from spf_lora.training import prepare, relevance, witness
+    """Train as always, but on hasty and few pictures of the base's own, and a hasty preview.
 
+    A random base and a few steps give pairs that could teach nothing; here they may.
+    """
+    from dataclasses import replace
+
+    from spf_lora.cli import preview
+    from spf_lora.training import build, prepare, teach
+
+    drawing, prompts = build.Drawing, build.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prepare, "_TWIN_STEPS", 2)
-        patched.setattr(witness, "DRAWS", 2)
-        patched.setattr(relevance, "COVERS", 4)
+        patched.setattr(prepare, "_OWN_STEPS", 2)
         patched.setattr(preview, "_PREVIEW_STEPS", 2)
+        patched.setattr(build, "Drawing", lambda *how: replace(drawing(*how), steps=2))
+        patched.setattr(build, "teaching_prompts", lambda *of: prompts(*of)[:3])
+        patched.setattr(teach, "_LEAST_CHANGE", 0.0)
+        patched.setattr(teach, "_COVERED", 2.0)
         yield
 
 

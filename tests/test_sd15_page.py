@@ -14,10 +14,7 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 PAGE = ROOT / "docs" / "sd15.md"
 # The tiny model is no SD1.5, and a page's reader has hours where a test has seconds.
 FEWER = {
-    "train": [
-        "--steps", "2", "--set", "data.batch_size=2", "--set", "align.twins=0",
-        "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0", "--resolution", "64",
-    ],
+    "train": ["--steps", "2", "--set", "data.batch_size=2", "--resolution", "64"],
     "generate": ["--steps", "2", "--count", "1"],
 }  # fmt: skip
 

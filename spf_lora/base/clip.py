@@ -1,6 +1,7 @@
-"""The CLIP that the response loss asks: the embedded base's own, or one in transformers layout.
+"""The CLIP that training asks: the embedded base's own, or one in transformers layout.
 
-It is never the judge of a result: evaluation uses other models (docs/evaluation.md).
+It completes captions, and the paper's response loss asks it. It is never the judge of a
+result: evaluation uses other models (docs/evaluation.md).
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from spf_lora.signals import Stopped, ending_politely
 
 app = typer.Typer(
     name="spf-lora",
-    help="Train, measure, stack and merge pollution-free attribute LoRAs for Stable Diffusion 1.5.",
+    help="Train, measure, stack and merge attribute LoRAs for Stable Diffusion 1.5.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

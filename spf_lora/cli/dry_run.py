@@ -18,15 +18,23 @@ _WORDS = {
 
 def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     """Print what a training would do and hold; train nothing."""
+    from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.fit import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
 
     side = needs_of(settings, *base_configs(settings.training.base)).side
     data, distil = settings.data, settings.distil
     count = f"{pictures} pictures" if pictures is not None else f"{data.count} drawn pictures"
+    stages = f"{settings.learn.steps} steps to learn"
+    if settings.training.method == "ours" and distil.steps:
+        how = Drawing(distil.sampler_steps, distil.guidance, (side, side))
+        stages += (
+            f", {distil.steps} to distil from {distil.pairs} pairs of pictures "
+            f"({megabytes(distil.pairs, how):.0f} MB on disk)"
+        )
     lines = (
         f"{settings.attribute.name}: {count}, base {settings.training.base}",
-        f"  {settings.learn.steps} steps to learn, {distil.steps} to distil",
+        f"  {stages}",
         f"  {data.batch_size} pictures a step in {data.passes} passes, latents {side} x {side}",
         f"  {settings.adapter.preset} adapter of rank {settings.adapter.rank}, "
         f"{settings.optimizer.name}, {settings.training.precision}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spf_lora.cli.acting import check_local, check_start, starts_of
+from spf_lora.cli.acting import check_local, start_of
 from spf_lora.cli.judge_from import judge_from, read_judge_from, sources_of
 from spf_lora.cli.options import ActingOptions, MeasureOptions
 from spf_lora.cli.progress import drawing
@@ -63,7 +63,7 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
 
     paths = [resolve(word) for word in words]
     strengths = sweep(options)
-    check_start(act.start_percent)
+    start = start_of(act.start_percent)
     hush()
     from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.adapters.format.base_match import refuse_other_base
@@ -76,7 +76,6 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
 
     adapters = [read_adapter(path) for path in paths]
     cards = [from_metadata(adapter.metadata) for adapter in adapters]
-    starts = starts_of(act.start_percent, cards, paths)
     attribute = _attribute(options.attribute, paths[0], cards[0])
     if act.local:
         check_local(attribute)
@@ -88,7 +87,7 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     words_alone = [attribute.target_text] if act.exact else []
     every = [
         acting(adapter, start_percent=start, words=words_alone, local=act.local)
-        for adapter, start in zip(adapters, starts, strict=True)
+        for adapter in adapters
     ]
     sampling, remarks = Sampling(steps=options.steps), list[str]()
     if own is None:

@@ -9,7 +9,7 @@ import typer
 
 from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import check_start
+from spf_lora.cli.acting import start_of
 from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
@@ -73,7 +73,7 @@ def generate(
 ) -> None:
     """Draw pictures on one sheet; `spf-lora inspect` and A1111 read from it how they were drawn."""
     texts = _prompts(prompt, prompts, negative)
-    check_start(act.start_percent)
+    start_of(act.start_percent)
     pixels = _size(size) if size else None
     from spf_lora.draw.grid import Cell, lines_of, parse_axes
     from spf_lora.draw.samplers import check_sampler

@@ -33,8 +33,8 @@ class ActingOptions:
     start_percent: Annotated[
         str,
         typer.Option(
-            metavar="SHARE|card",
-            help="Share of the steps before adapters and their words act; card: what each advises.",
+            metavar="SHARE",
+            help="Share of the steps before adapters and their words act.",
         ),
     ] = "0"
     exact: Annotated[

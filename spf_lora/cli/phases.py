@@ -48,6 +48,12 @@ class Phases:
             self._rows.end(self._name, spent)
         self._name = ""
 
+    def drop(self) -> None:
+        """Show no more of a phase that did not come to its end."""
+        if self._name:
+            self._rows.drop(self._name)
+        self._name = ""
+
 
 @contextmanager
 def showing_phases(*, first: bool = True) -> Iterator[Phases]:
@@ -73,6 +79,9 @@ class _Rows:
 
     def end(self, name: str, spent: float) -> None:
         """Show that it is over."""
+
+    def drop(self, name: str) -> None:
+        """Show no more of it."""
 
 
 class _Bars(_Rows):
@@ -111,6 +120,9 @@ class _Bars(_Rows):
         task = self._tasks.pop(name)
         self._bar.update(task, total=1, completed=1, note=f"{spent:.0f} s")
 
+    def drop(self, name: str) -> None:
+        self._bar.stop_task(self._tasks.pop(name))
+
 
 class _Lines(_Rows):
     """Lines; a thread of its own says that a phase goes on where nobody tells of it."""
@@ -142,6 +154,10 @@ class _Lines(_Rows):
         with self._lock:
             self._name = ""
             out.say(f"{name}: done in {spent:.0f} s")
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            self._name = ""
 
     def _perhaps(self, now: float) -> None:
         if self._name and now - self._said >= _LINE_EVERY:

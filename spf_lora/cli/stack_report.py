@@ -9,7 +9,7 @@ import typer
 
 from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
-from spf_lora.cli.acting import check_start, starts_of
+from spf_lora.cli.acting import start_of
 from spf_lora.cli.options import (
     AS_USUAL,
     ActingOptions,
@@ -64,7 +64,7 @@ def report(
     """Measure a stack after every step, each adapter alone, and all asked for together."""
     from spf_lora.registry.stack import adapters_of, find_stack
 
-    check_start(act.start_percent)
+    start_of(act.start_percent)
     members = adapters_of(find_stack(name, existing(registry)), registry)
     targets = [output / f"{name}.{kind}" for kind in ("json", "svg")] if output else []
     if output:
@@ -102,22 +102,13 @@ class _Settings:
 def _measure(name: str, members: "list[tuple[Known, float]]", settings: _Settings) -> "Incremental":
     hush()
     from spf_lora.base.load import load_base
-    from spf_lora.draw.act import check_alike
     from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate import incremental
     from spf_lora.evaluate.gallery import cache_folder
 
-    act = settings.act
-    starts = starts_of(
-        act.start_percent, [k.card for k, _ in members], [k.path for k, _ in members]
-    )
-    if act.exact:
-        check_alike(starts)
+    act, start = settings.act, start_of(settings.act.start_percent)
     model = load_base(settings.base)
-    learned = [
-        _learned(known, strength, model.id, start)
-        for (known, strength), start in zip(members, starts, strict=True)
-    ]
+    learned = [_learned(known, strength, model.id, start) for known, strength in members]
     usual = incremental.QUICK if settings.quick else incremental.StackProtocol()
     protocol = replace(
         usual,

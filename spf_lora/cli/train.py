@@ -77,7 +77,7 @@ def train(
         float | None, typer.Option(min=0.1, help="With --dry-run: settings that fit so many GB.")
     ] = None,
 ) -> None:
-    """Train an attribute as a pollution-free adapter, or several, one after the other."""
+    """Train an attribute as an adapter that leaves the rest alone, or several, one by one."""
     told = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
     recipes = [

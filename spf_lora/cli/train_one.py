@@ -245,7 +245,7 @@ def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) 
                 if first:
                     log(step)
         except Stopped:
-            phases.end()
+            phases.drop()
             if first:
                 out.say(
                     f"stopped after step {trainer.done} of {trainer.steps}; the same command with "

@@ -110,7 +110,7 @@ def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
             training = job.settings.training
             apart = training.precision != "fp32" or training.channels_last
             lent = nullcontext(base) if job is jobs[-1] else shared(base, apart=apart)
-            with nullcontext() if stop else _going_on(job, failed):
+            with nullcontext() if stop else _going_on(job, failed, phases):
                 scan = first or _scan(job)
                 with lent as own:
                     train_one(job, own, scan, siblings, phases)
@@ -145,11 +145,12 @@ def _loaded(job: Job) -> Iterator["Base"]:
 
 
 @contextmanager
-def _going_on(job: Job, failed: list[str]) -> Iterator[None]:
+def _going_on(job: Job, failed: list[str], phases: Phases) -> Iterator[None]:
     name = job.settings.attribute.name
     try:
         yield
     except SpfError as error:
+        phases.drop()
         out.say(f"error: {name}: {error.message}")
         out.say(f"hint: {error.hint}")
         failed.append(name)

@@ -89,8 +89,11 @@ def acting(
     """
     rows = [(adapters, 1.0)] if isinstance(adapters, Adapter) else list(adapters or ())
     starts = starts_of_each(start_percent, len(rows))
-    if words:
-        check_alike(starts)
+    if words and len(set(starts)) > 1:
+        raise PromptError(
+            "adapters that act on their words alone cannot begin at different steps",
+            hint="give one share for all: start_percent=0.1",
+        )
     return Acting(
         tuple(adapter for adapter, _ in rows),
         tuple(strength for _, strength in rows),
@@ -98,19 +101,6 @@ def acting(
         tuple(words) if rows else (),
         local,
     )
-
-
-def check_alike(starts: Sequence[float]) -> None:
-    """Refuse adapters that act on their words alone, where one's would move another's.
-
-    Raises:
-        PromptError: they begin at different steps.
-    """
-    if len(set(starts)) > 1:
-        raise PromptError(
-            "--exact cannot draw adapters that begin at different steps",
-            hint="give one share for all: --start-percent 0.1",
-        )
 
 
 def draw_latents(

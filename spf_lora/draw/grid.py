@@ -26,7 +26,7 @@ class Cell:
         steps: of the sampler.
         guidance: scale of classifier-free guidance.
         sampler: a name of `SAMPLERS`.
-        start: share of the steps before adapters act, or "card".
+        start: share of the steps before adapters act.
     """
 
     prompt: str
@@ -93,8 +93,7 @@ def _sampler(text: str) -> Callable[[Cell], Cell]:
 
 
 def _start(text: str) -> Callable[[Cell], Cell]:
-    if text != "card":
-        _number(text, "start", 0, 0.999)
+    _number(text, "start", 0, 0.999)
     return lambda cell: replace(cell, start=text)
 
 

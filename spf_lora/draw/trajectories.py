@@ -4,6 +4,7 @@ Pairs are drawn in chunks. Each chunk is one entry of the tensor cache, in fp16,
 digest of all that decides it. So they live on disk, and a run that was killed draws no chunk twice.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,6 +126,27 @@ class Drawing:
     late: float | None = None
 
 
+def megabytes(pairs: int, how: Drawing, channels: int = 4) -> float:
+    """Return what pairs take on disk, in MB: numbers of two bytes; see `Trajectories.files`."""
+    height, width = how.size
+    planes = len(Lessons._fields) * channels * how.steps + 1
+    return 2e-6 * pairs * planes * height * width
+
+
+def check_room(cache: TensorCache, pairs: int, how: Drawing) -> None:
+    """Refuse a cache that cannot keep pairs, as far as it has tried to keep anything.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    if cache.trouble is not None:
+        raise OutputError(
+            f"the pictures to learn from cannot be kept: {cache.trouble}",
+            hint=f"they take {math.ceil(megabytes(pairs, how))} MB: free as much, or name another "
+            "folder in SPF_LORA_CACHE; with --resume the run goes on",
+        )
+
+
 def draw_trajectories(
     base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing, *, cache: TensorCache,
     below: str = "", on_progress: Tell = lambda done, total: None,
@@ -150,13 +172,7 @@ def draw_trajectories(
         chunk = pairs[first : first + CHUNK]
         key = content_key(decides, *(f"{one!r}" for one in chunk))
         packed = cache.get(key, partial(_packed, base, adapter, chunk, how))
-        if cache.trouble is not None:
-            room = packed.numel() * packed.element_size() * len(pairs) / len(chunk) / 1e6
-            raise OutputError(
-                f"the pictures to learn from cannot be kept: {cache.trouble}",
-                hint=f"they take {room:.0f} MB: free as much, or name another folder in "
-                "SPF_LORA_CACHE; with --resume the run goes on",
-            )
+        check_room(cache, len(pairs), how)
         files.append(safe_open(cache.path(key), framework="pt"))
         maps += list(packed[:, -1:].float())
         on_progress(first + len(chunk), len(pairs))

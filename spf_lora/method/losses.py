@@ -16,23 +16,20 @@ def _keep(control_map: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def denoise(
-    eps: torch.Tensor, noise: torch.Tensor, weight: torch.Tensor, where: torch.Tensor | None = None
+    eps: torch.Tensor, noise: torch.Tensor, where: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Mean squared error of the predicted noise (Ho et al., arXiv 2006.11239, eq. 14).
 
     Args:
         eps: prediction, (batch, channels, h, w).
         noise: what was added, same shape.
-        weight: (batch,) share of each sample.
         where: (batch, 1, h, w) in [0, 1], what of the picture is learned; all of it if None.
 
     Returns:
         Scalar.
     """
     error = (eps - noise).square()
-    if where is not None:
-        error = error * where
-    return (error.mean(dim=(1, 2, 3)) * weight).mean()
+    return (error if where is None else error * where).mean()
 
 
 def fine_grained(

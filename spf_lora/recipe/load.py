@@ -17,6 +17,16 @@ from spf_lora.recipe.schema import SECTIONS, Recipe
 from spf_lora.shipped import shipped_folder
 from spf_lora.strict import check_table, did_you_mean, missing_keys
 
+# what recipes had before stage 2 was distilling, and what to write now
+_FORMER_SECTIONS = {
+    "align": "stage 2 is [distil] now, with fewer keys (distil.steps, distil.pairs, "
+    "distil.vocabulary, ...), and align.clip is data.clip"
+}
+_FORMER_KEYS = (
+    "adapter.subspace", "adapter.door", "learn.text_only", "training.calibrate",
+    "training.x0_weight_cap",
+)  # fmt: skip
+
 _Tables = dict[str, dict[str, Any]]
 _MOST_BYTES = 256 << 10  # of a file
 
@@ -168,11 +178,16 @@ def _merge_layer(tables: _Tables, layer: Mapping[str, Any], *, source: str) -> l
     faults = []
     for name, table in layer.items():
         if name not in SECTIONS:
-            faults.append(f"{source}: {name} is not a known section{did_you_mean(name, SECTIONS)}")
+            now = _FORMER_SECTIONS.get(name)
+            near = f": {now}" if now else did_you_mean(name, SECTIONS)
+            faults.append(f"{source}: {name} is not a known section{near}")
         elif not isinstance(table, dict):
             faults.append(f"{source}: {name} must be a section, written [{name}]")
         else:
-            values, wrong = check_table(SECTIONS[name], table, prefix=f"{name}.")
+            former = [key for key in table if f"{name}.{key}" in _FORMER_KEYS]
+            faults += [f"{source}: {name}.{key} is gone: leave it out" for key in former]
+            known = {key: value for key, value in table.items() if key not in former}
+            values, wrong = check_table(SECTIONS[name], known, prefix=f"{name}.")
             tables[name].update(values)
             faults += [f"{source}: {fault}" for fault in wrong]
     return faults

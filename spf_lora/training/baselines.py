@@ -54,20 +54,19 @@ def _frozen(unet: Any, batch: Batch, states: torch.Tensor) -> torch.Tensor:
         return _eps(unet, batch, states)
 
 
-def _error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return losses.denoise(a, b, torch.ones(len(a), device=a.device))
-
-
 def _plain(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
     """Denoising alone."""
-    return {"denoise": _error(_eps(unet, batch, batch.full_states), batch.noise)}
+    return {"denoise": losses.denoise(_eps(unet, batch, batch.full_states), batch.noise)}
 
 
 def _l2(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
     """Denoising, and the prediction is pulled to the frozen model's on the same full prompt."""
     wanted = _frozen(unet, batch, batch.full_states)
     eps = _eps(unet, batch, batch.full_states)
-    return {"denoise": _error(eps, batch.noise), "base": weight * _error(eps, wanted)}
+    return {
+        "denoise": losses.denoise(eps, batch.noise),
+        "base": weight * losses.denoise(eps, wanted),
+    }
 
 
 def _prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
@@ -85,8 +84,8 @@ def _dop(unet: Any, data: Prepared, batch: Batch, weight: float) -> Terms:
     """Denoising, and on the base prompt the adapter answers as the frozen model does."""
     wanted = _frozen(unet, batch, batch.base_states)
     return {
-        "denoise": _error(_eps(unet, batch, batch.full_states), batch.noise),
-        "preserve": weight * _error(_eps(unet, batch, batch.base_states), wanted),
+        "denoise": losses.denoise(_eps(unet, batch, batch.full_states), batch.noise),
+        "preserve": weight * losses.denoise(_eps(unet, batch, batch.base_states), wanted),
     }
 
 
@@ -104,10 +103,9 @@ def _masked_prior(unet: Any, data: Prepared, batch: Batch, weight: float) -> Ter
     mask = of_batch(data.masks, batch)
     wanted = _frozen(unet, batch, batch.full_states)
     eps = _eps(unet, batch, batch.full_states)
-    every = torch.ones(len(eps), device=eps.device)
     return {
-        "denoise": losses.denoise(eps, batch.noise, every, mask),
-        "prior": weight * losses.denoise(eps, wanted, every, 1 - mask),
+        "denoise": losses.denoise(eps, batch.noise, mask),
+        "prior": weight * losses.denoise(eps, wanted, 1 - mask),
     }
 
 

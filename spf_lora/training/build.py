@@ -18,7 +18,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
 from spf_lora.data.completion import NONE, load_vocabulary
 from spf_lora.data.folder import Example, dataset_digest
-from spf_lora.draw.trajectories import Drawing
+from spf_lora.draw.trajectories import Drawing, check_room
 from spf_lora.errors import DataError, RecipeError
 from spf_lora.recipe.load import recipe_hash
 from spf_lora.recipe.schema import Recipe
@@ -139,6 +139,7 @@ def _stages(
     stages = [Stage("learn", steps, learn, batch)]
     if distil.steps == 0:
         return stages
+    check_room(cache, distil.pairs, teaching.how)  # before the long work
     student = Distil(base.unet, time_weights(base.scheduler, _TIME_CAP))
     return [
         *stages,
@@ -212,8 +213,10 @@ def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def with_steps(recipe: Recipe, steps: int) -> tuple[str, str]:
+def with_steps(recipe: Recipe, steps: int) -> tuple[str, ...]:
     """Return the overrides that give a run of `steps` in the recipe's own proportions.
+
+    A rival has no stage to distil, so all are its own.
 
     Raises:
         RecipeError: fewer than 2 steps where both stages are asked for, or fewer than 1.
@@ -222,8 +225,10 @@ def with_steps(recipe: Recipe, steps: int) -> tuple[str, str]:
     if steps < (2 if both else 1):
         raise RecipeError(
             f"--steps {steps} leaves nothing to train",
-            hint="give at least 2: the two stages share them",
+            hint="give at least 2: the two stages share them" if both else "give at least 1",
         )
+    if not both:
+        return (f"learn.steps={steps}",)
     share = recipe.learn.steps / (recipe.learn.steps + recipe.distil.steps)
-    learn = min(max(1, round(steps * share)), steps - both)
+    learn = min(max(1, round(steps * share)), steps - 1)
     return f"learn.steps={learn}", f"distil.steps={steps - learn}"

@@ -180,17 +180,17 @@ def _loss(
     unet: Any, vae: Any, latents: torch.Tensor, states: torch.Tensor, t: torch.Tensor, needs: Needs
 ) -> Any:
     """Return the loss with all terms that `Needs` asks for, as the objectives compute it."""
-    ones = torch.ones(len(latents))
     if not needs.dual:
         eps = unet(latents, t, states, return_dict=False)[0]
-        return losses.denoise(eps, latents, ones)
+        return losses.denoise(eps, latents)
     reference, response = dual_path(
         unet, latents, t, base_states=states, full_states=states, watched=needs.watched
     )
     control = torch.zeros_like(latents[:, :1])
-    total = losses.denoise(response.eps, latents, ones)
-    total = total + losses.denoise(response.eps, reference.eps, ones, 1 - control)
-    if needs.watched:
+    total = losses.denoise(response.eps, latents)
+    if not needs.watched:  # a rival holds the prediction itself
+        total = total + losses.denoise(response.eps, reference.eps, 1 - control)
+    else:
         groups = torch.zeros(len(latents), _TOKENS, _TOKENS)
         total = total + losses.fine_grained(response.queries, reference.queries, control)
         total = total + losses.text_consistent(

@@ -61,11 +61,9 @@ def time_weights(scheduler: Any, cap: float) -> torch.Tensor:
 
     The one-step picture's error is the noise's times (1 - a) / a; large times, where an attribute's
     shape is decided, count for more. Capped, since it has no bound (min-SNR, arXiv 2303.09556, caps
-    the same ratio for the same reason). All 1 for a cap of 0.
+    the same ratio for the same reason).
     """
     kept = scheduler.alphas_cumprod.double()
-    if cap == 0:
-        return torch.ones(len(kept))
     ratio = ((1 - kept) / kept).clamp(max=cap)
     weights: torch.Tensor = (ratio / ratio.mean()).float()
     return weights
@@ -86,7 +84,7 @@ class Learn:
         """Return the denoising loss, of what lies inside drawn masks where there are any."""
         eps = self.unet(batch.noisy, batch.t, batch.full_states, return_dict=False)[0]
         where = None if self.data.masks is None else of_batch(self.data.masks, batch)
-        loss = losses.denoise(eps, batch.noise, torch.ones(len(eps), device=eps.device), where)
+        loss = losses.denoise(eps, batch.noise, where)
         return Outcome(loss, {"denoise": loss.item()})
 
 
@@ -126,9 +124,8 @@ class SpfPortrait:
             full_states=batch.full_states,
         )  # fmt: skip
         control = self._map(batch, reference, response)
-        ones = torch.ones(len(batch.t), device=batch.t.device)
         terms = {
-            "denoise": losses.denoise(response.eps, batch.noise, ones),
+            "denoise": losses.denoise(response.eps, batch.noise),
             "fine_grained": losses.fine_grained(response.queries, reference.queries, control),
             "text_consistent": losses.text_consistent(
                 response.attention, reference.attention, batch.full_groups, batch.base_groups,

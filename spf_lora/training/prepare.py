@@ -36,7 +36,6 @@ class Prepared:
         sizes: height and width of each row's latents.
         base_states: text states of the base prompts, (n, 77, width).
         full_states: text states of the full prompts, (n, 77, width).
-        empty_state: text state of no prompt, (77, width).
         base_groups: token groups of the base prompts, (n, 77, 77); see `token_groups`.
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
@@ -53,7 +52,6 @@ class Prepared:
     sizes: tuple[Size, ...]
     base_states: torch.Tensor
     full_states: torch.Tensor
-    empty_state: torch.Tensor
     base_groups: torch.Tensor
     full_groups: torch.Tensor
     phrases: torch.Tensor
@@ -188,7 +186,6 @@ def prepare(
         sizes=tuple(sizes),
         base_states=torch.stack([encoders.states(p) for p in base_prompts]),
         full_states=torch.stack([encoders.states(p) for p in full_prompts]),
-        empty_state=encoders.states(""),
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),

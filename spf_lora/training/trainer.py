@@ -153,7 +153,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0
-        self._untrained = self._copied()
+        self._untrained, self._unused = self._copied(), self._settings()
         self._left: dict[str, torch.Tensor] = {}  # by the stage before
 
     @property
@@ -172,6 +172,11 @@ class Trainer:
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
+    def _settings(self) -> list[dict[str, Any]]:
+        """Return what the optimizer's groups say; prodigy keeps there what it has found."""
+        groups = self.optimizer.param_groups
+        return [{k: v for k, v in group.items() if k != "params"} for group in groups]
+
     def _begin(self, stage: Stage, *, first: bool) -> None:
         """Enter a stage: with what the one before left, and where it wants so from the start."""
         if first:
@@ -181,6 +186,8 @@ class Trainer:
                     for name, parameter in self.parameters.items():
                         parameter.copy_(self._untrained[name])
                 self.optimizer.state.clear()
+                for group, settings in zip(self.optimizer.param_groups, self._unused, strict=True):
+                    group.update(settings)
         if stage.begin:
             stage.begin(self._left, self.tell)
 

@@ -1,4 +1,4 @@
-"""The CLIP of the response loss: the base's own, one in transformers layout, or a clear refusal."""
+"""The CLIP that training asks: the base's own, one in transformers layout, or a clear refusal."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 def test_a_base_without_a_clip_of_its_own_needs_one_named(tiny):
     with pytest.raises(BaseModelError, match="a response loss needs a CLIP") as caught:
         load_clip(tiny)
-    assert "align.clip=" in caught.value.hint
+    assert "data.clip=" in caught.value.hint
 
 
 def test_an_absent_clip_is_named_with_the_command_that_fetches_it(tiny, tmp_path):

@@ -10,11 +10,8 @@ from spf_lora.base import load
 from spf_lora.base.share import shared
 from spf_lora.training.precision import set_up
 
-pytestmark = pytest.mark.usefixtures("in_a_clone")
-SMALL = (
-    "--steps", "2", "--set", "data.count=3", "--set", "data.batch_size=2",
-    "--set", "align.surprise=0", "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
-)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("in_a_clone", "few_draws")
+SMALL = ("--steps", "2", "--set", "data.count=3", "--set", "data.batch_size=2")
 
 
 @pytest.fixture

@@ -15,14 +15,11 @@ from root import ROOT
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
-from spf_lora.training import trainer as training
+from spf_lora.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 HAT = Path("adapters/hat.safetensors")
-SMALL = (
-    "--set", "data.count=4", "--set", "data.batch_size=2", "--set", "align.twins=0",
-    "--set", "align.base_prompts=0", "--set", "align.empty_prompts=0",
-)  # fmt: skip
+SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +57,10 @@ def left_behind():
 def test_training_writes_a_kohya_file_with_a_card_and_a_picture(train, tiny_folder):
     code, said, talk = train()
     assert (code, said.strip()) == (0, "adapters/hat.safetensors")
-    assert "step 4/4" in talk
+    assert "4 pictures, 2 steps to learn, 2 steps to distil" in talk
+    for phase in ("load the base", "learn", "draw pairs to learn from", "distil"):
+        assert f"{phase} ..." in talk
+        assert f"{phase}: done in" in talk
     adapter = read_adapter("adapters/hat.safetensors")
     assert len(adapter.modules) == 16 * 8
     card = from_metadata(adapter.metadata)
@@ -96,22 +96,20 @@ def test_tensorboard_logs_hold_every_term(train):
     assert train("--log-dir", "logs")[0] == 0
     events = EventAccumulator("logs")
     events.Reload()
-    assert {"loss/total", "loss/outside_map", "control_map/mean_area"} <= set(
-        events.Tags()["scalars"]
-    )
-    assert len(events.Scalars("loss/total")) == 4
+    for name, steps in (("total", 4), ("denoise", 2), ("local", 2), ("hold", 2)):
+        assert len(events.Scalars(f"loss/{name}")) == steps
 
 
 def at_step(number, do, patched):
     """Do something in the midst of a training's step."""
-    draw = training.draw_batch
+    check = Trainer._check_norm
 
-    def disturbed(*words, index, **more):
+    def disturbed(self, norm, index):
         if index == number - 1:
             do()
-        return draw(*words, index=index, **more)
+        check(self, norm, index)
 
-    patched.setattr(training, "draw_batch", disturbed)
+    patched.setattr(Trainer, "_check_norm", disturbed)
 
 
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_file(train, hat, monkeypatch):
@@ -176,14 +174,15 @@ def test_a_full_disk_tells_of_resume(train, monkeypatch):
         ((), "nothing says what to train"),
         (("--recipe", "no.toml"), r"recipe no.toml does not exist"),
         (("--recipe", "."), "cannot be read"),
-        (("-a", "hat", "--set", "align.fine_graned=1"), "align.fine_graned is not a known key"),
+        (
+            ("-a", "hat", "--set", "distil.pears=9"),
+            "distil.pears is not a known key; did you mean p",
+        ),
+        (("-a", "hat", "--set", "align.steps=9"), r"align is not a known section: stage 2 is \[di"),
         (("-a", "hat", "--set", "adapter.rank=big"), "adapter.rank"),
         (("-a", "hat", "--set", "adapter.rank=0"), "adapter.rank is 0, but must be at least 1"),
-        (
-            ("-a", "hat", "--set", "align.fine_grained=-1"),
-            "align.fine_grained is -1.0, but must be",
-        ),
-        (("-a", "hat", "--set", "align.fine_grained=nan"), "align.fine_grained"),
+        (("-a", "hat", "--set", "distil.guidance=0"), "distil.guidance is 0.0, but must be"),
+        (("-a", "hat", "--set", "distil.guidance=nan"), "distil.guidance must be a finite number"),
         (("-a", "hat", "--set", "rank"), "not of the form key=value"),
         (("-a", "hat", "--steps", "0"), "--steps 0 leaves nothing to train"),
         (("-a", "hat", "--steps", "-3"), "--steps -3 leaves nothing to train"),
@@ -235,7 +234,7 @@ def test_a_folder_where_the_checkpoint_goes_is_refused_before_training(train):
     code, _, talk = train()
     assert code == 1
     assert ".hat.checkpoint.safetensors is a folder" in talk
-    assert "step" not in talk
+    assert "learn" not in talk
 
 
 def test_a_read_only_folder_is_refused(train, monkeypatch):

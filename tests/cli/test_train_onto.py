@@ -17,9 +17,8 @@ from spf_lora.recipe.schema import Attribute
 from spf_lora.registry import stack_edit
 from spf_lora.registry.onto import NOTHING, Below, below
 from spf_lora.registry.stack import Known, onto_members
-from spf_lora.training.batch import Mix, draw_batch
 from spf_lora.training.build import run_id
-from spf_lora.training.protected import protected_prompts, taught
+from spf_lora.training.teach import protected_prompts, taught, teaching_prompts
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -156,26 +155,8 @@ def test_what_means_the_target_itself_is_not_protected_against_it():
     assert taught(under(None, card(""))) == []
 
 
-def test_a_twin_has_the_prompts_it_was_drawn_from_and_a_picture_its_own(tiny):
-    import random
-
-    from spf_lora.data.worlds.portraits import caption, phrases, render, unbiased
-    from spf_lora.training.prepare import prepare
-
-    people = [unbiased(random.Random(seed)) for seed in range(2)]
-    prompts = [caption(p) for p in people]
-    data = prepare(
-        tiny, [render(p, ("hat",)) for p in people], base_prompts=prompts,
-        full_prompts=[caption(p, ("hat",)) for p in people],
-        phrases=[phrases(p) for p in people], target_text="a hat",
-        twin_prompts=[(f"{p}, glasses", f"{p}, glasses, a hat") for p in prompts],
-    )  # fmt: skip
-    for mix, base_states, full_states in (
-        (Mix(), data.base_states, data.full_states),
-        (Mix(twins=1.0), data.twins.base_states, data.twins.full_states),
-        (Mix(base_prompts=1.0), data.twins.base_states, data.twins.base_states),
-    ):
-        batch = draw_batch(data, tiny.scheduler, index=0, size=2, seed=0, mix=mix)
-        assert torch.equal(batch.base_states, base_states[batch.rows])
-        assert torch.equal(batch.full_states, full_states[batch.rows])
-    assert not torch.equal(data.twins.base_states, data.base_states)
+def test_the_pairs_that_teach_ask_for_what_is_below_too():
+    recipe = load_recipe(find_recipe("hat"), ["distil.pairs=8", "distil.vocabulary=none"])
+    found = teaching_prompts(recipe, ["a man", "a woman"], under(card("glasses")))
+    assert found[:2] == [("a man", "a man, a hat"), ("a woman, glasses", "a woman, glasses, a hat")]
+    assert len(found) == 8

@@ -17,6 +17,7 @@ from spf_lora.draw.late import stages
 from spf_lora.draw.prompts import Prompt
 from spf_lora.draw.sample import Sampling
 from spf_lora.draw.weights import attached
+from spf_lora.errors import PromptError
 from spf_lora.evaluate import incremental
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental import Learned, StackProtocol
@@ -166,59 +167,39 @@ def shelf(tiny, tmp_path, monkeypatch):
     folder = Path("shelf")
     folder.mkdir()
     monkeypatch.setenv("SPF_LORA_ADAPTERS", str(folder))
-    for seed, (name, start) in enumerate((("beard", 0.0), ("hat", 0.6), ("old", None), ("odd", 7))):
-        metrics = {} if start is None else {"start_percent": start}
-        card = Card(name, f"a {name}", f"a {name}", tiny.id, metrics=metrics)
+    for seed, name in enumerate(("beard", "hat")):
+        card = Card(name, f"a {name}", f"a {name}", tiny.id, metrics={"start_percent": 0.6})
         write_adapter(fits(seed, KEYS, card=card), folder / f"{name}.safetensors")
     stack_edit.create("portrait", [("beard", 1.0), ("hat", 1.0)], folder)
-    return folder
 
 
-def test_generate_begins_when_each_card_says(cli, tiny_folder, shelf):
-    words = (
-        "generate",
-        "a person, a beard, a hat",
-        "--base",
-        tiny_folder,
-        "--count",
-        "1",
-        "--steps",
-        "2",
-        "--out",
-    )
-    stack, card = ("--stack", "portrait"), ("--start-percent", "card")
+def test_generate_begins_when_it_is_told_whatever_a_card_says(cli, tiny_folder, shelf):
+    words = ("generate", "a person, a beard, a hat", "--base", tiny_folder, "--count", "1",
+             "--steps", "2", "--out")  # fmt: skip
+    each, late = ("--adapter", "beard", "--adapter", "hat"), ("--start-percent", "0.6")
+    found = {}
     for name, more in (
-        ("now", stack),
-        ("card", (*stack, *card)),
-        ("late", (*stack, "--start-percent", "0.6")),
-        ("each", ("--adapter", "beard", "--adapter", "hat", *card)),
-    ):
+        ("now", each), ("stack", ("--stack", "portrait")), ("late", (*each, *late)),
+        ("stack late", ("--stack", "portrait", *late)),
+    ):  # fmt: skip
         assert cli(*words, f"{name}.png", *more)[0] == 0
-    now, by_card, late, each = (
-        Image.open(f"{name}.png").tobytes() for name in ("now", "card", "late", "each")
-    )
-    assert by_card == each
-    assert len({now, by_card, late}) == 3
+        found[name] = Image.open(f"{name}.png").tobytes()
+    assert found["now"] == found["stack"] != found["late"] == found["stack late"]
 
 
-def test_what_cannot_begin_so_is_told(cli, tiny_folder, shelf):
-    words = ("generate", "a person, a hat", "--base", tiny_folder, "--count", "1", "--steps", "2")
-    code, _, talk = cli(*words, "--adapter", "old", "--start-percent", "card")
-    assert code == 0
-    assert "does not say when it may begin" in " ".join(talk.split())
-    code, _, talk = cli(*words, "--adapter", "odd", "--start-percent", "card", "--force")
-    assert code == 1
-    assert "advises to begin at 7, which is no share" in " ".join(talk.split())
-    for wrong in ("1", "-0.1", "nan", "soon"):
-        code, _, talk = cli(*words, "--adapter", "hat", "--start-percent", wrong, "--force")
+@pytest.mark.parametrize("wrong", ["1", "-0.1", "nan", "soon", "card"])
+def test_what_is_no_share_of_the_steps_is_refused_before_a_base_is_loaded(cli, shelf, wrong):
+    late = ("--start-percent", wrong, "--base", "nowhere")
+    for command in (
+        ("generate", "x", "--adapter", "hat"), ("evaluate", "hat"), ("stack", "report", "portrait"),
+    ):  # fmt: skip
+        code, _, talk = cli(*command, *late)
         assert code == 1
         assert f"--start-percent {wrong} is no share of the steps" in " ".join(talk.split())
-        assert "hint: " in talk
-    late = ("--exact", "--start-percent", "card")
-    for command in (
-        (*words, "--stack", "portrait", *late, "--force"),
-        ("stack", "report", "portrait", *late),
-    ):
-        code, _, talk = cli(*command)
-        assert code == 1
-        assert "begin at different steps" in " ".join(talk.split())
+        assert "hint: write a number from 0 to 0.99" in talk
+
+
+def test_adapters_that_act_on_their_words_alone_begin_together():
+    parts = [(fits(0, KEYS), 1.0), (fits(1, KEYS), 1.0)]
+    with pytest.raises(PromptError, match="begin at different steps"):
+        acting(parts, start_percent=(0.0, 0.6), words=("a beard", "a hat"))

@@ -69,7 +69,7 @@ def test_the_file_wins_over_its_profile_and_an_override_over_the_file(scar: Path
     write(scar, "[adapter]\nrank = 4\n[learn]\nsteps = 10\n")
     recipe = load_recipe(scar, ["learn.steps=20", "learn.steps=30"])
     assert (recipe.adapter.rank, recipe.learn.steps) == (4, 30)
-    assert recipe.align == load_recipe(find_recipe("beard")).align, "the profile says the rest"
+    assert recipe.distil == load_recipe(find_recipe("beard")).distil, "the profile says the rest"
 
 
 def test_a_profile_beside_the_recipe_is_found_first(scar: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_recipe_and_the_card_of_what_it_trains_have_one_hash(scar: Path) -> No
 
 
 def test_every_value_that_differs_gives_another_hash(scar: Path) -> None:
-    changes = ["adapter.rank=4", "training.seed=1", 'attribute.aliases=["scar"]', "align.steps=0"]
+    changes = ["adapter.rank=4", "training.seed=1", 'attribute.aliases=["scar"]', "distil.steps=0"]
     hashes = {recipe_hash(load_recipe(scar, [change])) for change in changes}
     assert len(hashes | {recipe_hash(load_recipe(scar))}) == len(changes) + 1
 
@@ -133,14 +133,14 @@ def test_an_override_is_read_as_toml_or_else_as_text(text: str, value: object) -
 def test_an_override_without_key_or_value_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="is not of the form key=value") as caught:
         parse_override(text)
-    assert "--set align.fine_grained=0.3" in caught.value.hint
+    assert "--set distil.pairs=64" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        ("[align]\nfine_graned = 1\n", r"align.fine_graned is not a known key; did you mean fine_"),
-        ("[aling]\nsteps = 1\n", r"aling is not a known section; did you mean align\?"),
+        ("[distil]\npars = 9\n", r"distil.pars is not a known key; did you mean pairs\?"),
+        ("[distill]\nsteps = 1\n", r"distill is not a known section; did you mean distil\?"),
         ("[learn]\nsteps = 0\n", r"learn.steps is 0, but must be at least 1"),
         ("[learn]\nsteps = 1.5\n", r"learn.steps must be a whole number, not the number 1.5"),
         ("[learn]\nsteps = true\n", r"learn.steps must be a whole number, not the switch True"),
@@ -192,12 +192,12 @@ def test_all_faults_of_file_profile_and_overrides_are_told_together(scar: Path) 
     profile.write_text("[attribute]\nname = 'x'\n[training]\nseed = 'x'\n")
     write(scar, "[learn]\nsteps = 0\nstep = 1\n")
     with pytest.raises(RecipeError, match="has 6 faults:") as caught:
-        load_recipe(scar, ["rank=4", "align.steps=-1"])
+        load_recipe(scar, ["rank=4", "distil.steps=-1"])
     faults = caught.value.message.replace(str(scar.parent), "").splitlines()[1:]
     assert sorted(faults) == sorted(
         [
             "  --set: rank is not a known key; did you mean adapter.rank?",
-            "  --set: align.steps is -1, but must be at least 0",
+            "  --set: distil.steps is -1, but must be at least 0",
             "  /profiles/embedded.toml: attribute belongs to a recipe, not to a profile",
             "  /profiles/embedded.toml: training.seed must be a whole number, not the text 'x'",
             "  /scar.toml: learn.steps is 0, but must be at least 1",
@@ -283,15 +283,8 @@ def test_a_section_written_as_a_value_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["attribute.scope=global"], "align.outside_map holds what lies outside"),
-        (
-            ["attribute.scope=global", "align.outside_map=0", "align.fine_grained=1"],
-            "align.fine_grained holds what lies outside",
-        ),
-        (["align.twins=0.6", "align.base_prompts=0.5"], "leave no training picture"),
+        (["distil.base_prompts=0.6", "distil.empty_prompts=0.4"], "leave no sample that asks"),
         (["data.passes=3"], "data.passes must divide data.batch_size"),
-        (["align.response=-1"], "align.response"),
-        (["align.surprise=1.5"], "align.surprise"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
@@ -301,9 +294,15 @@ def test_settings_that_contradict_each_other_are_refused(
         load_recipe(scar, changes)
 
 
-def test_a_global_attribute_with_no_local_loss_is_allowed(scar: Path) -> None:
-    recipe = load_recipe(scar, ["attribute.scope=global", "align.outside_map=0"])
-    assert recipe.attribute.scope == "global"
+def test_what_recipes_had_before_is_refused_with_what_to_write_now(scar: Path) -> None:
+    write(scar, "[align]\nsteps = 300\nclip = 'x'\n[learn]\ntext_only = true\n")
+    with pytest.raises(RecipeError, match="has 3 faults:") as caught:
+        load_recipe(scar, ["training.calibrate=false"])
+    align, text_only, calibrate = caught.value.message.splitlines()[1:]
+    assert "align is not a known section: stage 2 is [distil] now" in align
+    assert "align.clip is data.clip" in align
+    assert "scar.toml: learn.text_only is gone: leave it out" in text_only
+    assert "--set: training.calibrate is gone: leave it out" in calibrate
 
 
 def test_a_recipe_in_the_current_folder_is_no_shipped_one(

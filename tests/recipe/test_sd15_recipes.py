@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from spf_lora.base.load import Base
+from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt, has_target
 from spf_lora.data.folder import Example
 from spf_lora.errors import RecipeError
@@ -24,8 +25,7 @@ TEN = sorted(
 )  # fmt: skip
 SMALL = (
     "training.precision=fp32", "data.batch_size=1", "data.passes=1", "learn.steps=1",
-    "align.steps=1", "align.twins=0", "align.base_prompts=0", "align.empty_prompts=0",
-    "training.base=small",
+    "distil.steps=1", "training.base=small",
 )  # fmt: skip
 SENTENCE = "a young woman with brown hair and a frown, in a blue shirt, a grey background"
 
@@ -56,9 +56,10 @@ def test_a_recipe_trains_for_two_steps(name: str, tiny: Base, tmp_path: Path) ->
     recipe = load_recipe(find_recipe(name), SMALL)
     caption = full_prompt(SENTENCE, recipe.attribute)
     examples = [Example(Image.new("RGB", (32, 32), c), caption, c) for c in ("red", "blue")]
-    trainer = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c")
+    cache = TensorCache(tmp_path / "cache")
+    trainer = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c", cache=cache)
     steps = list(trainer.run())
-    assert [step.stage for step in steps] == ["learn", "align"]
+    assert [step.stage for step in steps] == ["learn", "distil"]
     adapter = finished_adapter(recipe, tiny, examples)
     assert any(module.up.any() for module in adapter.modules.values()), "it has learned something"
     assert adapter.metadata["modelspec.trigger_phrase"] == recipe.attribute.target_text

@@ -8,10 +8,12 @@ from root import ROOT
 
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.base.load import load_base
+from spf_lora.training.baselines import RIVALS, RivalObjective
 from spf_lora.training.batch import Batch
+from spf_lora.training.distil import Distil, Lesson
 from spf_lora.training.fit import base_configs, fit
 from spf_lora.training.memory import GPU_OWN, Needs, estimate, optimizer_bytes
-from spf_lora.training.objectives import Align, Learn, MapSettings, Weights
+from spf_lora.training.objectives import Learn, SpfPortrait, Weights
 from spf_lora.training.optim import OPTIMIZERS, make_optimizer
 from spf_lora.training.peak_memory import Tally, allocated_peak
 from spf_lora.training.precision import set_up
@@ -26,34 +28,30 @@ def samples(side, pictures, width):
     states, one = torch.randn(pictures, 77, width), torch.ones(pictures)
     groups = torch.eye(77).expand(pictures, 77, 77)
     batch = Batch(
-        latents=latents, noise=latents.flip(3), noisy=latents, t=zero, rows=zero, places=zero,
-        base_states=states, full_states=states.flip(1), base_groups=groups, full_groups=groups,
-        real=one, asked=one,
+        noise=latents.flip(3), noisy=latents, t=zero, rows=zero, base_states=states,
+        full_states=states.flip(1), base_groups=groups, full_groups=groups, real=one,
     )  # fmt: skip
     data = Prepared(
         latents=latents, sizes=((side, side),) * len(latents), base_states=states,
-        full_states=states, empty_state=states[0],
-        base_groups=groups, full_groups=groups, phrases=torch.ones(pictures, 77),
+        full_states=states, base_groups=groups, full_groups=groups,
+        phrases=torch.ones(pictures, 77),
     )  # fmt: skip
     return batch, data
 
 
-def measured(unet, needs, width):
+def measured(unet, needs, width, *, distils=False):
     """Run one real step as the trainer does; return what the allocator held at its peak."""
     parameters = attach_trainable(unet, preset=needs.preset, rank=needs.rank, alpha=1.0, seed=0)
     set_up(unet, precision=needs.precision, gradient_checkpointing=needs.gradient_checkpointing)
     batch, data = samples(needs.side, needs.pictures, width)
-    objective = Learn(unet, data, torch.ones(1000))
-    if needs.dual:
-        share = 0.5 if needs.watched else 0.0
-        objective = Align(
-            unet, data, times=torch.ones(1000), alphas=torch.ones(1000),
-            settings=MapSettings(area_cap=0.4, decay=0.8),
-            weights=Weights(
-                denoise=1.0, outside_map=1.0, fine_grained=share, text_consistent=share,
-                response=0.0, response_max_t=300, phrases=0.0,
-            ),
-        )  # fmt: skip
+    objective = Learn(unet, data)
+    if distils:
+        objective = Distil(unet, torch.ones(1000))
+        batch = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
+    elif needs.watched:
+        objective = SpfPortrait(unet, data, weights=Weights(), alphas=torch.ones(1000), embed=None)
+    elif needs.dual:
+        objective = RivalObjective(unet, data, RIVALS["l2-to-base"], weight=1.0)
 
     def step():
         for parameter in parameters.values():
@@ -72,13 +70,14 @@ def step_of(found):
     "how",
     [
         {"watched": True, "gradient_checkpointing": True},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"dual": False}, marks=pytest.mark.slow),
         pytest.param(
             {"precision": "bf16", "preset": "full", "rank": 32, "cuda": False},
             marks=pytest.mark.slow,
         ),
     ],
-    ids=lambda how: "-".join(how),
+    ids=lambda how: "-".join(how) or "dual",
 )
 def test_the_estimate_is_what_a_real_step_holds(tiny_folder, how):
     needs = replace(SD15, side=16, pictures=2, **how)
@@ -86,6 +85,15 @@ def test_the_estimate_is_what_a_real_step_holds(tiny_folder, how):
     base = load_base(str(tiny_folder), device=torch.device("cpu"))
     found = step_of(estimate(unet, vae, needs))
     assert measured(base.unet, needs, 24) == pytest.approx(found, rel=0.15)
+
+
+def test_a_step_of_stage_2_holds_no_more_than_one_of_stage_1(tiny_folder):
+    needs = replace(SD15, side=16, pictures=2, dual=False)
+    learn, distil = (
+        measured(load_base(str(tiny_folder), device=torch.device("cpu")).unet, needs, 24, distils=d)
+        for d in (False, True)
+    )
+    assert distil == pytest.approx(learn, rel=0.02)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """What changes memory and time must not change what is learned."""
 
 import os
-import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,61 +10,37 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_runs import PLAN as SMALL_PLAN
+from tiny_runs import distil, learn, load, paper, portraits, some_teacher
+from tiny_runs import trainer as tiny_trainer
 
-from spf_lora.adapters.attach import attach_trainable
-from spf_lora.base.load import load_base
-from spf_lora.data.worlds.portraits import caption, phrases, render, unbiased
 from spf_lora.errors import RecipeError, TrainingError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
-from spf_lora.training.batch import Mix
-from spf_lora.training.objectives import Align, Learn, MapSettings, Weights, time_weights
-from spf_lora.training.precision import set_up
-from spf_lora.training.prepare import prepare
-from spf_lora.training.trainer import Plan, Stage, Trainer
+from spf_lora.training.objectives import Weights
 
-PLAN = Plan(batch_size=8, learning_rate=0.1, warmup_steps=1, max_grad_norm=1e6, seed=0)
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("few_draws")
+PLAN = replace(SMALL_PLAN, batch_size=8, learning_rate=0.1, max_grad_norm=1e6)
+WEIGHTS = Weights(denoise=2.0, fine_grained=0.5, response=1.0, response_max_t=600, phrases=0.1)
 
 
 def eight_portraits(folder):
-    rng = random.Random(0)
-    people = [unbiased(rng) for _ in range(8)]
-    return prepare(
-        load_base(str(folder), device=CPU),
-        [render(p, ("hat",)) for p in people],
-        base_prompts=[caption(p) for p in people],
-        full_prompts=[caption(p, ("hat",)) for p in people],
-        phrases=[phrases(p) for p in people],
-        target_text="a hat",
-        twin_prompts=[(caption(p), caption(p, ("hat",))) for p in people],
-    )
+    data = portraits(load(folder), 8)
+    return replace(data, masks=None, target=torch.ones(16), embeddings=torch.ones(8, 16))
 
 
-def make_trainer(folder, drawn, *, plan=PLAN, stages=2, processes=None, **how):
+def make_trainer(folder, drawn, *, plan=PLAN, steps=2, processes=None, **how):
     """Return a trainer of every term, by plain gradient descent: it hides no difference."""
-    base = load_base(str(folder), device=CPU)
-    parameters = attach_trainable(base.unet, preset="attention", rank=4, alpha=4.0, seed=0)
-    set_up(base.unet, **how)
-    data = replace(drawn, target=torch.ones(16), embeddings=torch.ones(8, 16))
-    times = time_weights(base.scheduler, 5.0)
-    aligned = Align(
-        base.unet, data, times=times, alphas=base.scheduler.alphas_cumprod,
-        weights=Weights(
-            denoise=2.0, outside_map=2.0, fine_grained=0.5, text_consistent=5.0, response=1.0,
-            response_max_t=600, phrases=0.1,
+    stages = (
+        partial(learn, 2),
+        partial(paper, steps, weights=WEIGHTS, embed=lambda latents: latents.flatten(1)[:, :16]),
+        partial(
+            distil, 2, cache=folder.parent / "cache", teacher=some_teacher(folder), fresh=False
         ),
-        settings=MapSettings(area_cap=0.4, decay=0.8),
-        embed=lambda latents: latents.flatten(1)[:, :16],
-    )  # fmt: skip
-    return Trainer(
-        unet=base.unet, parameters=parameters, scheduler=base.scheduler, data=data, plan=plan,
-        stages=[
-            Stage("learn", 2, Learn(base.unet, data, times)),
-            Stage("align", stages, aligned, Mix(0.2, 0.2, 0.2)),
-        ],
-        optimizer=torch.optim.SGD(parameters.values(), lr=0.1), checkpoint=folder.parent / "c",
-        run_id="run", processes=processes,
+    )
+    return tiny_trainer(
+        load(folder), drawn, folder.parent / "c", *stages, plan=plan, optimizer=None,
+        processes=processes, **how,
     )  # fmt: skip
 
 
@@ -87,7 +62,7 @@ def moved(trainer):
 
 
 @pytest.fixture(scope="module")
-def plainly(tiny_folder, eight):
+def plainly(tiny_folder, eight, few_draws):
     """How a trainer without any of this moves."""
     return moved(make_trainer(tiny_folder, eight))
 
@@ -166,7 +141,7 @@ def test_a_run_in_fp16_resumes_with_the_scale_of_its_loss(trainer):
 
 
 def test_gradients_that_overflow_for_long_stop_a_run_in_fp16(trainer):
-    made = trainer(plan=replace(PLAN, scaled=True), precision="fp16", stages=60)
+    made = trainer(plan=replace(PLAN, scaled=True), precision="fp16", steps=60)
     made.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
     before = {n: p.detach().clone() for n, p in made.parameters.items()}
     next(made.run())

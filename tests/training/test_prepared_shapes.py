@@ -15,7 +15,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.folder import Example, read_folder
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
-from spf_lora.training.batch import Mix, draw_batch, of_batch
+from spf_lora.training.batch import draw_batch, of_batch
 from spf_lora.training.build import build_trainer
 from spf_lora.training.finish import finished_adapter
 from spf_lora.training.prepare import prepare
@@ -32,14 +32,13 @@ def photo(seed: int, size: tuple[int, int]) -> Image.Image:
 
 @pytest.fixture
 def make(tiny: Base):
-    def prepared(cache: TensorCache | None = None, twins: int = 0, pictures=None):
+    def prepared(cache: TensorCache | None = None, pictures=None, own: bool = False):
         photos = pictures or [photo(i, size) for i, size in enumerate(SHAPES)]
         return prepare(
             tiny, photos, base_prompts=[TEXT] * len(photos),
             full_prompts=[f"{TEXT}, a hat"] * len(photos), phrases=[["a person"]] * len(photos),
             target_text="a hat", buckets=make_buckets(96, step=32), cache=cache,
-            twin_prompts=[(TEXT, f"{TEXT}, a hat")] * (twins * len(photos)),
-            masks=[Image.new("L", p.size, 255) for p in photos],
+            own=own, masks=[Image.new("L", p.size, 255) for p in photos],
         )  # fmt: skip
 
     return prepared
@@ -58,45 +57,42 @@ def test_each_picture_is_encoded_in_its_own_shape(make, tiny: Base) -> None:
 def test_a_batch_holds_one_shape_and_no_picture_is_left_out(make, tiny: Base) -> None:
     data, seen, sizes = make(), Counter(), set()
     for index in range(50):
-        batch = draw_batch(data, tiny.scheduler, index=index, size=2, seed=0, mix=Mix())
+        batch = draw_batch(data, tiny.scheduler, index=index, size=2, seed=0)
         rows = batch.rows.tolist()
-        assert {data.sizes[row] for row in rows} == {tuple(batch.latents.shape[2:])}
-        assert of_batch(data.masks, batch).shape[2:] == batch.latents.shape[2:]
-        assert torch.equal(batch.latents, of_batch(data.latents, batch))
+        assert {data.sizes[row] for row in rows} == {tuple(batch.noisy.shape[2:])}
+        assert of_batch(data.masks, batch).shape[2:] == batch.noisy.shape[2:]
+        clean = of_batch(data.latents, batch)
+        assert torch.equal(batch.noisy, tiny.scheduler.add_noise(clean, batch.noise, batch.t))
         seen.update(rows)
-        sizes.add(batch.latents.shape[2:])
+        sizes.add(batch.noisy.shape[2:])
     assert len(sizes) == 3
     assert set(seen.values()) <= {19, 20, 21}, "50 batches of 2 are 20 of each"
 
 
-def test_each_of_several_own_pictures_is_seen_and_has_a_place_of_its_own(make, tiny: Base) -> None:
-    data, seen = make(twins=3), {}
-    for index in range(100):
-        batch = draw_batch(data, tiny.scheduler, index=index, size=2, seed=0, mix=Mix(twins=1.0))
-        assert (batch.places % len(data) == batch.rows).all(), "own pictures of its photograph"
-        for place, latents in zip(batch.places.tolist(), batch.latents, strict=True):
-            height, width = latents.shape[1:]
-            wanted = data.twins.latents[place - len(data), :, :height, :width]
-            assert torch.equal(latents, wanted)
-            seen[place] = seen.get(place, 0) + 1
-    assert sorted(seen) == list(range(len(data), 4 * len(data)))
-
-
 def test_the_bases_own_pictures_have_the_shape_of_the_photograph(make, tiny: Base) -> None:
-    data = make(twins=1)
-    assert data.twins.latents.shape == data.latents.shape
-    assert not data.twins.latents[1, :, :, 16:].any()
-    assert data.twins.latents[1, :, :32, :16].abs().min() > 0
+    data = make(own=True)
+    assert data.own.shape == data.latents.shape
+    assert not data.own[1, :, :, 16:].any()
+    assert data.own[1, :, :32, :16].abs().min() > 0
+    batch = draw_batch(data, tiny.scheduler, index=0, size=2, seed=0, own_share=1.0)
+    assert not batch.real.any()
+    clean = of_batch(data.own, batch)
+    assert torch.equal(batch.noisy, tiny.scheduler.add_noise(clean, batch.noise, batch.t))
+
+
+def test_pairs_are_drawn_in_the_shape_that_most_photographs_have(make) -> None:
+    assert make().commonest_size in ((24, 24), (32, 16))
+    assert make(pictures=[photo(i, SHAPES[i]) for i in (1, 4, 0)]).commonest_size == (32, 16)
 
 
 def test_what_the_cache_gives_is_what_was_computed(make, tmp_path: Path) -> None:
     plain = make()
     first, second = TensorCache(tmp_path), TensorCache(tmp_path)
     made, found = make(first), make(second)
-    assert first.made == len(SHAPES) + 3, "equal prompts are asked once"
+    assert first.made == len(SHAPES) + 2, "equal prompts are asked once"
     assert second.made == 0
-    assert second.found == len(SHAPES) + 2 * len(SHAPES) + 1
-    for name in ("latents", "base_states", "full_states", "empty_state"):
+    assert second.found == len(SHAPES) + 2 * len(SHAPES)
+    for name in ("latents", "base_states", "full_states"):
         assert torch.equal(getattr(plain, name), getattr(made, name))
         assert torch.equal(getattr(plain, name), getattr(found, name))
 
@@ -108,16 +104,15 @@ def test_another_base_asks_anew(make, tiny: Base, tmp_path: Path) -> None:
         next(tiny.text_encoder.parameters()).add_(0.1)
     changed = TensorCache(tmp_path)
     make(changed)
-    assert changed.made == len(SHAPES) + 3
+    assert changed.made == len(SHAPES) + 2
 
 
 def test_all_shapes_train_through_both_stages_with_masks_and_without(
     tiny: Base, tmp_path: Path
 ) -> None:
     changes = (
-        "data.resolution=96", "data.batch_size=2", "learn.steps=2", "align.steps=4",
-        "align.twins=0.4", "align.base_prompts=0.1", "align.fine_grained=0.1",
-        "align.text_consistent=0.1", "align.phrases=0.5", "adapter.rank=2", "adapter.alpha=2",
+        "data.resolution=96", "data.batch_size=2", "learn.steps=2", "distil.steps=2",
+        "adapter.rank=2", "adapter.alpha=2",
     )  # fmt: skip
     recipe = load_recipe(find_recipe("hat"), changes)
     recipe = replace(recipe, training=replace(recipe.training, base="small"))
@@ -127,7 +122,7 @@ def test_all_shapes_train_through_both_stages_with_masks_and_without(
         recipe, tiny, examples, checkpoint=tmp_path / "c", cache=TensorCache(tmp_path / "cache")
     )
     steps = list(trainer.run())
-    assert len(steps) == 6
+    assert [step.stage for step in steps] == ["learn"] * 2 + ["distil"] * 2
     assert all(np.isfinite(step.loss) for step in steps)
     assert finished_adapter(recipe, tiny, examples).modules
 
@@ -146,13 +141,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def train(cli, tiny_folder: Path):
-    changes = (
-        "data.batch_size=1",
-        "align.twins=0",
-        "align.base_prompts=0",
-        "align.empty_prompts=0",
-        "align.vocabulary=none",
-    )
+    changes = ("data.batch_size=1", "distil.steps=0")
     settings = [word for change in changes for word in ("--set", change)]
 
     def run(*words: object):
@@ -169,7 +158,7 @@ def test_trouble_with_the_cache_is_told_and_changes_nothing(
 ) -> None:
     assert train("--out", "whole.safetensors")[0] == 0
     entries = sorted(Path("cache").rglob("*.safetensors"))
-    assert len(entries) == len(SHAPES[:3]) + 3
+    assert len(entries) == len(SHAPES[:3]) + 2
     entries[0].write_bytes(entries[0].read_bytes()[:-1])
     code, _, talk = train("--out", "damaged.safetensors")
     assert code == 0
@@ -187,10 +176,11 @@ def test_trouble_with_the_cache_is_told_and_changes_nothing(
 def test_photographs_deleted_once_they_are_read_do_no_harm(
     photos: Path, tiny: Base, tmp_path: Path
 ) -> None:
-    changes = ("data.batch_size=1", "learn.steps=1", "align.steps=0", "training.base=small")
+    changes = ("data.batch_size=1", "learn.steps=1", "distil.steps=0", "training.base=small")
     recipe = load_recipe(find_recipe("hat"), changes)
     examples = read_folder(photos, recipe.attribute)
     for path in photos.iterdir():
         path.unlink()
-    trainer = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c")
+    cache = TensorCache(tmp_path / "cache")
+    trainer = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c", cache=cache)
     assert len(list(trainer.run())) == 1

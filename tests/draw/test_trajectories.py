@@ -1,0 +1,244 @@
+"""What a file is taught: pairs of pictures step by step, kept on disk and found again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_base import noisy_adapter
+
+from spf_lora.adapters.module import Adapter
+from spf_lora.base.texts import encode
+from spf_lora.data import cache as caching
+from spf_lora.data.cache import TensorCache
+from spf_lora.draw import local, trajectories
+from spf_lora.draw.trajectories import Drawing, Pair, draw_trajectories, megabytes
+from spf_lora.draw.weights import attached
+from spf_lora.errors import OutputError
+
+PAIRS = [Pair("a man", "a man, a hat", 1), Pair("a woman", "a woman, a hat", 2)]
+HOW = Drawing(3, 3.0, (8, 8))
+ONE = replace(HOW, steps=1)
+# half a number has 11 bits: 1 in 2048 of it is lost, and predictions are below 8
+HALF = {"atol": 4e-3, "rtol": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def hat(tiny_folder):
+    return noisy_adapter(tiny_folder)
+
+
+@pytest.fixture
+def draw(tiny, hat, tmp_path):
+    """Draws pairs and tells how often the U-Net was asked."""
+
+    def run(pairs=PAIRS, how=HOW, *, base=tiny, adapter=hat, below="", folder="cache"):
+        asked = []
+        hook = base.unet.register_forward_pre_hook(lambda *_: asked.append(True))
+        try:
+            found = draw_trajectories(
+                base, adapter, pairs, how, cache=TensorCache(tmp_path / folder), below=below
+            )
+        finally:
+            hook.remove()
+        return found, len(asked)
+
+    return run
+
+
+def left_half(answers, *, area_cap):
+    """A control map of the left half; smoothed and doubled it is 1 up to column 3, 0 from 5."""
+    places = torch.zeros_like(answers)
+    places[..., :4] = 1
+    return places
+
+
+@pytest.fixture
+def in_half(draw, monkeypatch):
+    """Pairs whose local pictures differ in the left half; every step of both."""
+    monkeypatch.setattr(local, "control_map", left_half)
+    found, _ = draw()
+    return found, [found.lessons([0, 1], [step] * 2) for step in range(HOW.steps)]
+
+
+def eps(base, noisy, t, texts):
+    with torch.no_grad():
+        return base.unet(noisy, t, encode(base, texts), return_dict=False)[0]
+
+
+def guided(without, asking):
+    return without + HOW.guidance * (asking - without)
+
+
+def test_the_guided_prediction_comes_to_the_local_pictures_next_step(tiny, in_half):
+    found, steps = in_half
+    tiny.scheduler.set_timesteps(HOW.steps)
+    for lesson, after, t in zip(steps, steps[1:], found.times, strict=False):
+        step = tiny.scheduler.step(lesson.guided, t, lesson.noisy).prev_sample
+        # a third of all steps at once multiplies what half numbers lose by up to 5
+        for where in (slice(0, 4), slice(5, 8)):
+            torch.testing.assert_close(
+                step[..., where], after.noisy[..., where], atol=5 * HALF["atol"], rtol=5e-3
+            )
+
+
+def test_inside_the_map_it_is_the_adapters_prediction_and_outside_the_bases_own(tiny, hat, in_half):
+    found, steps = in_half
+    own, asking = (
+        [getattr(pair, name) for pair in PAIRS] for name in ("base_prompt", "full_prompt")
+    )
+    for lesson, t in zip(steps, found.times, strict=True):
+        with attached(tiny.unet, [(hat, 1.0)]):
+            local_eps = guided(
+                eps(tiny, lesson.noisy, t, ["", ""]), eps(tiny, lesson.noisy, t, asking)
+            )
+        base_eps = guided(
+            eps(tiny, lesson.base_noisy, t, ["", ""]), eps(tiny, lesson.base_noisy, t, own)
+        )
+        for where, theirs in ((slice(0, 4), local_eps), (slice(5, 8), base_eps)):
+            torch.testing.assert_close(
+                lesson.guided[..., where], theirs[..., where], atol=HOW.guidance * 2e-2, rtol=1e-2
+            )
+
+
+def test_what_the_frozen_base_predicts_beside_is_kept_too(tiny, in_half):
+    found, steps = in_half
+    for lesson, t in zip(steps, found.times, strict=True):
+        own = eps(tiny, lesson.base_noisy, t, [pair.base_prompt for pair in PAIRS])
+        empty, base_empty = (
+            eps(tiny, noisy, t, ["", ""]) for noisy in (lesson.noisy, lesson.base_noisy)
+        )
+        # the latents were rounded to half numbers too, and the model makes more of it
+        torch.testing.assert_close(lesson.base_eps, own, atol=2e-2, rtol=1e-2)
+        torch.testing.assert_close(lesson.empty, empty, atol=2e-2, rtol=1e-2)
+        torch.testing.assert_close(lesson.base_empty, base_empty, atol=2e-2, rtol=1e-2)
+
+
+def test_both_pictures_of_a_pair_begin_with_one_noise_and_part_inside_the_map_alone(in_half):
+    found, steps = in_half
+    assert torch.equal(steps[0].noisy, steps[0].base_noisy)
+    for lesson in steps[1:]:
+        assert torch.equal(lesson.noisy[..., 5:], lesson.base_noisy[..., 5:])
+        assert not torch.equal(lesson.noisy[..., :4], lesson.base_noisy[..., :4])
+    for one in found.maps:
+        assert one[0, 0].tolist() == pytest.approx([1, 1, 1, 1, 2 / 3, 0, 0, 0], abs=1e-3)
+    assert found.times.tolist() == [667, 334, 1]
+    assert (found.changes() > 0).all()
+
+
+def test_a_pair_whose_prompts_are_the_same_has_no_map_and_no_change(draw):
+    found, _ = draw([Pair("a man", "a man", 1), *PAIRS])
+    assert not found.maps[0].any()
+    assert found.changes()[0] == 0
+    assert (found.changes()[1:] > 0).all()
+
+
+def test_an_attribute_of_the_whole_picture_keeps_the_layout_and_has_a_map_of_everything(draw):
+    found, _ = draw(how=replace(HOW, late=0.5))
+    lessons = [found.lessons([0, 1], [step] * 2) for step in range(HOW.steps)]
+    assert all(bool((one == 1).all()) for one in found.maps)
+    assert torch.equal(lessons[1].noisy, lessons[1].base_noisy), "before half of the time steps"
+    assert not torch.equal(lessons[2].noisy, lessons[2].base_noisy)
+    assert torch.equal(lessons[1].empty, lessons[1].base_empty)
+
+
+def test_pairs_come_in_chunks_and_in_order(draw, monkeypatch):
+    three = [*PAIRS, Pair("a child", "a child, a hat", 3)]
+    whole, _ = draw(three, folder="whole")
+    monkeypatch.setattr(trajectories, "CHUNK", 2)
+    found, _ = draw(three, folder="parts")
+    assert len(found.files) == 2
+    order = [2, 0, 1, 0]
+    for one, other in zip(whole.lessons(order, [0, 1, 2, 2]), found.lessons(order, [0, 1, 2, 2]),
+                          strict=True):  # fmt: skip
+        torch.testing.assert_close(one, other, **HALF)
+
+
+def test_the_same_pairs_are_found_again_and_the_unet_is_not_asked(draw):
+    first, asked = draw()
+    again, none = draw()
+    assert (asked > 0, none) == (True, 0)
+    both = (known.lessons([1, 0], [0, 2]) for known in (first, again))
+    assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.maps, again.maps, strict=True))
+
+
+def weaker(adapter):
+    """Return an adapter with other numbers under the same names."""
+    modules = {name: replace(one, up=0.5 * one.up) for name, one in adapter.modules.items()}
+    return Adapter(modules, {})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda tiny, hat: {"base": replace(tiny, id="another")},
+        lambda tiny, hat: {"adapter": weaker(hat)},
+        lambda tiny, hat: {"pairs": [PAIRS[0], PAIRS[1]._replace(full_prompt="a woman, hats")]},
+        lambda tiny, hat: {"pairs": [PAIRS[0], PAIRS[1]._replace(base_prompt="a person")]},
+        lambda tiny, hat: {"pairs": [PAIRS[0], PAIRS[1]._replace(seed=3)]},
+        lambda tiny, hat: {"how": replace(ONE, steps=2)},
+        lambda tiny, hat: {"how": replace(ONE, guidance=2.0)},
+        lambda tiny, hat: {"how": replace(ONE, size=(8, 16))},
+        lambda tiny, hat: {"how": replace(ONE, late=0.5)},
+        lambda tiny, hat: {"below": "an adapter that is on"},
+    ],
+    ids=[
+        "base", "adapter", "full prompt", "base prompt", "seed", "steps", "guidance", "size",
+        "whole picture", "below",
+    ],
+)  # fmt: skip
+def test_other_pairs_are_drawn_anew(draw, tiny, hat, other):
+    draw(how=ONE)
+    assert draw(**{"how": ONE} | other(tiny, hat))[1] > 0
+    assert draw(how=ONE)[1] == 0, "what was there is still there"
+
+
+def test_what_the_adapters_metadata_says_draws_nothing_anew(draw, hat):
+    draw()
+    assert draw(adapter=Adapter(hat.modules, {"title": "x"}))[1] == 0
+
+
+class Spied:
+    """A safetensors file that tells what is read of it."""
+
+    def __init__(self, file, seen):
+        self.file, self.seen = file, seen
+
+    def get_slice(self, name):
+        whole, seen = self.file.get_slice(name), self.seen
+
+        class Slice:
+            get_shape = staticmethod(whole.get_shape)
+
+            def __getitem__(self, where):
+                seen.append(whole[where])
+                return seen[-1]
+
+        return Slice()
+
+
+def test_only_the_steps_that_are_asked_for_are_read(draw):
+    found, _ = draw()
+    seen = []
+    spied = replace(found, files=tuple(Spied(file, seen) for file in found.files))
+    spied.lessons([1, 0, 1], [2, 0, 1])
+    assert [tuple(one.shape) for one in seen] == [(1, 6 * 4, 8, 8)] * 3
+    assert {one.dtype for one in seen} == {torch.float16}
+
+
+def test_a_disk_that_fills_while_pairs_are_written_is_told_with_what_they_take(draw, monkeypatch):
+    def full(path, data, **_):
+        raise OutputError(f"{path} could not be written: No space left on device", hint="free some")
+
+    monkeypatch.setattr(caching, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"cannot be kept: .*No space left on device") as caught:
+        draw([Pair("a man", "a man, a hat", seed) for seed in range(100)], ONE)
+    assert "they take 1 MB" in caught.value.hint
+    assert "SPF_LORA_CACHE" in caught.value.hint
+    assert "--resume" in caught.value.hint
+
+
+def test_what_pairs_take_is_told_before_they_are_drawn(draw, tmp_path):
+    draw()
+    (file,) = (tmp_path / "cache").rglob("*.safetensors")
+    assert file.stat().st_size == pytest.approx(1e6 * megabytes(2, HOW), abs=300)  # the header

@@ -1,0 +1,249 @@
+"""Stage 2: what it draws samples from, what it minimises, and what it cannot be taught."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from spf_lora.data.cache import TensorCache
+from spf_lora.data.captions import has_target
+from spf_lora.draw.trajectories import Drawing, Lessons, Pair, draw_trajectories
+from spf_lora.errors import TrainingError
+from spf_lora.recipe.files import find_recipe
+from spf_lora.recipe.load import load_recipe
+from spf_lora.registry.onto import NOTHING
+from spf_lora.training.batch import part_of
+from spf_lora.training.distil import (
+    BETWEEN,
+    HOLD_WEIGHT,
+    Curriculum,
+    Distil,
+    Lesson,
+    Shares,
+    between,
+)
+from spf_lora.training.teach import check_pairs, teaching_prompts
+
+TIMES = torch.tensor([900, 500, 100])
+SAID = ["a man", "a woman, red hair"]
+
+
+class Told:
+    """Trajectories whose numbers say which part of a lesson, which pair and which step they are."""
+
+    times, guidance = TIMES, 3.0
+
+    def lessons(self, pairs, steps):
+        at = torch.tensor([10.0 * pair + step for pair, step in zip(pairs, steps, strict=True)])
+        parts = range(len(Lessons._fields))
+        return Lessons(*(100.0 * part + at[:, None, None, None].expand(-1, 4, 2, 2)
+                         for part in parts))  # fmt: skip
+
+
+NOISY, GUIDED, EMPTY, BASE_NOISY, BASE_EPS, BASE_EMPTY = range(0, 600, 100)
+ALPHAS = torch.linspace(0.99, 0.01, 1000)
+
+
+@pytest.fixture
+def curriculum():
+    """Draws from five pairs; states say whether they are asked without, with, or for nothing."""
+
+    def make(base_prompts=0.25, empty_prompts=0.25, *, kept=range(5), seed=0):
+        without = torch.arange(5.0)[:, None, None].expand(5, 77, 3)
+        return Curriculum(
+            Told(), kept, without, 100 + without, torch.full((77, 3), -1.0),
+            Shares(base_prompts, empty_prompts), ALPHAS, seed, torch.device("cpu"),
+        )  # fmt: skip
+
+    return make
+
+
+def rows(batch):
+    """Return the number of state, noisy and wanted, asks and t of each sample."""
+    return list(zip(
+        batch.states[:, 0, 0].tolist(), batch.noisy[:, 0, 0, 0].tolist(),
+        batch.wanted[:, 0, 0, 0].tolist(), batch.asks.tolist(), batch.t.tolist(), strict=True,
+    ))  # fmt: skip
+
+
+def pairs_of(batch):
+    """Return the pairs of samples that all ask."""
+    return [int(state) - 100 for state, *_ in rows(batch)]
+
+
+def test_each_sample_has_the_state_the_latents_and_the_answer_of_its_role(curriculum):
+    made, seen = curriculum(), Counter()
+    for index in range(30):
+        for state, noisy, wanted, asks, t in rows(made.batch(index, 4)):
+            step = TIMES.tolist().index(t)
+            if state == -1:  # no prompt, on the local picture
+                assert noisy % 10 == step
+                assert (noisy < 100, wanted, asks) == (True, EMPTY + noisy, 0)
+            elif state < 100:  # the base's own picture and prompt
+                at = 10 * state + step
+                assert (noisy, wanted, asks) == (BASE_NOISY + at, BASE_EPS + at, 0)
+            else:
+                assert asks == 1
+            seen["none" if state == -1 else "base" if state < 100 else "full"] += 1
+    assert seen["full"] == pytest.approx(60, abs=2)
+    assert seen["base"] == pytest.approx(30, abs=2)
+    assert seen["none"] == pytest.approx(30, abs=2)
+
+
+def test_what_asks_lies_between_the_pictures_of_its_pair_and_at_small_times_on_the_local_one(
+    curriculum,
+):
+    made, shares = curriculum(0.0, 0.0), {t: [] for t in TIMES.tolist()}
+    for index in range(60):
+        for state, noisy, wanted, _, t in rows(made.batch(index, 4)):
+            pair, step = int(state) - 100, TIMES.tolist().index(t)
+            share = 1 - (noisy - 10 * pair - step) / BASE_NOISY
+            read = Told().lessons([pair], [step])
+            expected = between(read, torch.tensor([share]), ALPHAS[[t]], 3.0)
+            assert wanted == pytest.approx(expected[1][0, 0, 0, 0].item(), rel=1e-3, abs=1e-2)
+            shares[t].append(share)
+    assert shares[100] == pytest.approx([1.0] * len(shares[100]), abs=1e-6)
+    for t in (900, 500):
+        on_it = sum(share > 1 - 1e-6 for share in shares[t]) / len(shares[t])
+        assert on_it == pytest.approx(1 - BETWEEN, abs=0.08)
+        assert min(shares[t]) < 0.1
+        below = [share for share in shares[t] if share < 1 - 1e-6]
+        assert sum(below) / len(below) == pytest.approx(0.5, abs=0.08)
+
+
+def some_lessons():
+    torch.manual_seed(0)
+    return Lessons(*torch.randn(len(Lessons._fields), 3, 4, 2, 2))
+
+
+def test_guided_by_what_is_wanted_the_prediction_leads_to_the_local_picture_from_anywhere():
+    read, guidance = some_lessons(), 3.0
+    share, alphas = torch.tensor([0.0, 0.4, 1.0]), torch.tensor([0.1, 0.5, 0.9])
+    noisy, wanted = between(read, share, alphas, guidance)
+    r, a = (values[:, None, None, None] for values in (share, alphas))
+    empty = read.base_empty + r * (read.empty - read.base_empty)
+    guided = empty + guidance * (wanted - empty)
+    local = (read.noisy - (1 - a).sqrt() * read.guided) / a.sqrt()
+    torch.testing.assert_close((noisy - (1 - a).sqrt() * guided) / a.sqrt(), local)
+    torch.testing.assert_close(noisy[0], read.base_noisy[0])
+    torch.testing.assert_close(noisy[2], read.noisy[2])
+    torch.testing.assert_close(guided[2], read.guided[2])
+
+
+def test_without_guidance_the_local_pictures_own_prediction_is_wanted():
+    read = some_lessons()
+    _, wanted = between(read, torch.ones(3), torch.tensor([0.1, 0.5, 0.9]), 1.0)
+    torch.testing.assert_close(wanted, read.guided)
+
+
+def test_every_pair_comes_once_before_any_comes_twice_and_every_step_as_often(curriculum):
+    made = curriculum(0.0, 0.0)
+    batches = [made.batch(index, 2) for index in range(15)]
+    pairs = [pair for batch in batches for pair in pairs_of(batch)]
+    assert all(sorted(pairs[i : i + 5]) == list(range(5)) for i in range(0, 30, 5))
+    assert pairs[:5] != pairs[5:10], "in another order each time"
+    steps = Counter(torch.cat([batch.t for batch in batches]).tolist())
+    assert [steps[t] for t in TIMES.tolist()] == pytest.approx([10] * 3, abs=1)
+
+
+def test_pairs_that_are_not_kept_teach_nothing(curriculum):
+    made = curriculum(0.0, 0.0, kept=(1, 4))
+    assert {pair for index in range(8) for pair in pairs_of(made.batch(index, 2))} == {1, 4}
+
+
+def test_a_steps_samples_follow_from_seed_and_number_alone(curriculum):
+    made = curriculum()
+    first = rows(made.batch(7, 4))
+    made.batch(3, 4)
+    assert rows(made.batch(7, 4)) == first == rows(curriculum().batch(7, 4))
+    assert rows(curriculum(seed=1).batch(7, 4)) != first
+    assert rows(part_of(made.batch(7, 4), slice(1, 3))) == first[1:3]
+
+
+def lesson(asks):
+    """Return two samples at times 100 and 900, of which one asks, or both, or none."""
+    wanted = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 2.0)])
+    return Lesson(
+        noisy=torch.zeros(2, 1, 2, 2), t=torch.tensor([100, 900]), states=torch.zeros(2, 77, 3),
+        wanted=wanted, asks=torch.tensor(asks),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("asks", [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+def test_the_loss_is_the_error_by_the_weight_of_its_time_and_twice_for_what_does_not_ask(asks):
+    weights = torch.ones(1000)
+    weights[900] = 3.0
+    objective = Distil(lambda noisy, t, states, return_dict: (torch.zeros_like(noisy),), weights)
+    outcome = objective(lesson(asks))
+    errors = [1.0 * 1.0, 3.0 * 4.0]
+    local = sum(e for e, a in zip(errors, asks, strict=True) if a) / 2
+    hold = sum(e for e, a in zip(errors, asks, strict=True) if not a) / 2
+    assert outcome.terms == {"local": pytest.approx(local), "hold": pytest.approx(hold)}
+    assert outcome.loss.item() == pytest.approx(local + HOLD_WEIGHT * hold)
+    assert outcome.map_area is None
+
+
+def test_a_model_that_predicts_what_is_wanted_has_no_loss():
+    wanted = lesson([1.0, 0.0])
+    objective = Distil(lambda *_, return_dict: (wanted.wanted,), torch.ones(1000))
+    assert objective(wanted).loss == 0
+
+
+def prompts_of(*changes, said=SAID):
+    recipe = load_recipe(find_recipe("hat"), ["distil.pairs=8", *changes])
+    return teaching_prompts(recipe, said, NOTHING), recipe.attribute
+
+
+def test_pairs_are_asked_for_in_the_words_of_the_captions_in_turn():
+    found, _ = prompts_of("distil.vocabulary=none")
+    assert found == [(said, f"{said}, a hat") for said in SAID] * 4
+
+
+def test_with_a_vocabulary_they_keep_the_subject_and_name_anything_but_the_target():
+    found, hat = prompts_of("distil.vocabulary=portraits")
+    assert len({without for without, _ in found}) == 8
+    for said, (without, asking) in zip(SAID * 4, found, strict=True):
+        assert without.startswith(f"{said.split(',')[0]}, ")
+        assert not has_target(without, hat)
+        assert has_target(asking, hat)
+    assert found == prompts_of("distil.vocabulary=portraits")[0]
+    assert found != prompts_of("distil.vocabulary=portraits", "training.seed=1")[0]
+
+
+def drawn(change, area):
+    """Stand for pairs that change so much inside maps of such an area."""
+    return SimpleNamespace(
+        changes=lambda: torch.tensor(change), maps=[torch.full((1, 2, 2), one) for one in area]
+    )
+
+
+def test_pairs_that_differ_within_a_place_can_teach():
+    check_pairs(drawn([0.5, 0.6, 0.0], [0.2, 0.3, 0.1]), everywhere=False)
+    check_pairs(drawn([0.5, 0.6, 0.7], [1.0, 1.0, 1.0]), everywhere=True)
+
+
+def test_pairs_that_are_alike_are_refused_with_both_reasons_there_can_be():
+    with pytest.raises(TrainingError, match="nothing to distil") as caught:
+        check_pairs(drawn([0.01, 0.0, 0.9], [0.2, 0.2, 0.2]), everywhere=False)
+    assert "raise learn.steps" in caught.value.hint
+    assert "the base draws it in every picture already" in caught.value.hint
+
+
+def test_pairs_that_differ_everywhere_are_refused_but_for_what_is_meant_so():
+    with pytest.raises(TrainingError, match=r"changes the whole picture \(58% of it\)") as caught:
+        check_pairs(drawn([0.5] * 3, [0.58] * 3), everywhere=False)
+    assert 'attribute.scope = "global"' in caught.value.hint
+
+
+def test_what_the_base_draws_already_leaves_the_pairs_alike(tiny, tmp_path, tiny_folder):
+    """Words that it draws anyway change nothing; here the same words stand for them."""
+    from tiny_base import noisy_adapter
+
+    pairs = [Pair("a man", "a man", seed) for seed in range(2)]
+    found = draw_trajectories(
+        tiny, noisy_adapter(tiny_folder), pairs, Drawing(1, 3.0, (8, 8)),
+        cache=TensorCache(tmp_path),
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match="hardly changes the base's pictures"):
+        check_pairs(found, everywhere=False)

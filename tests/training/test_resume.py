@@ -1,0 +1,141 @@
+"""A run that was stopped and resumed gives the same adapter, bit for bit, as one that was not."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from tiny_runs import distil, learn, load, portraits, same, trainer, weights_of
+
+from spf_lora.draw import trajectories
+from spf_lora.training.checkpoint import load_checkpoint
+from spf_lora.training.optim import OPTIMIZERS
+from spf_lora.training.trainer import Stage
+
+pytestmark = pytest.mark.usefixtures("few_draws")
+LEARN, DISTIL = 2, 2
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny_folder):
+    return portraits(load(tiny_folder), 3)
+
+
+@pytest.fixture
+def make(tiny_folder, drawn, tmp_path):
+    """Makes a trainer of both stages, on a base of its own."""
+
+    def made(checkpoint="c", *, optimizer="adamw8bit", seed=0):
+        stages = partial(learn, LEARN), partial(distil, DISTIL, cache=tmp_path / "cache", seed=seed)
+        path = tmp_path / checkpoint
+        return trainer(load(tiny_folder), drawn, path, *stages, optimizer=optimizer)
+
+    return made
+
+
+def stopped(run, *steps):
+    """Run to the end; save after some steps, each time to a file of its own."""
+    for step in run.run():
+        if step.index in steps:
+            run.save()
+            shutil.copy(run.checkpoint, run.checkpoint.with_name(f"after {step.index}"))
+    return weights_of(run)
+
+
+def settings_of(run):
+    """Return what the optimizer's groups say beside their parameters."""
+    (group,) = run.optimizer.param_groups
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """The teachers that pairs were drawn with."""
+    real, seen = trajectories._packed, []
+    monkeypatch.setattr(
+        trajectories, "_packed", lambda base, teacher, *rest: seen.append(teacher) or real(
+            base, teacher, *rest
+        )
+    )  # fmt: skip
+    return seen
+
+
+@pytest.mark.parametrize("step", [1, LEARN, LEARN + 1], ids=["learning", "between", "distilling"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(make, tmp_path, packed, step):
+    whole = stopped(make(), step)
+    drawn_before = len(packed)
+    for emptied in (False, True):
+        if emptied:
+            shutil.rmtree(tmp_path / "cache")
+        resumed = make(f"after {step}")
+        assert resumed.resume() == step
+        list(resumed.run())
+        assert same(whole, weights_of(resumed)), f"cache emptied: {emptied}"
+        assert len(packed) == drawn_before + emptied, "pairs that are there are not drawn again"
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "adamw8bit"])
+def test_so_it_is_with_every_optimizer(make, optimizer):
+    if optimizer == "prodigy":
+        pytest.importorskip("prodigyopt")
+    whole = stopped(make(optimizer=optimizer), LEARN + 1)
+    resumed = make(f"after {LEARN + 1}", optimizer=optimizer)
+    resumed.resume()
+    list(resumed.run())
+    assert same(whole, weights_of(resumed))
+
+
+def test_the_teacher_of_a_run_resumed_while_distilling_comes_from_its_checkpoint(
+    make, tmp_path, packed
+):
+    run = make()
+    for step in run.run():
+        if step.index == LEARN:
+            learned = weights_of(run)
+    run.save()
+    left = load_checkpoint(run.checkpoint)[0]["left"]
+    assert same(learned, left)
+    assert not same(left, weights_of(run))
+    (teacher,) = packed
+    for name, module in teacher.modules.items():
+        path = f"{name.removeprefix('unet.')}.lora_B.default.weight"
+        assert torch.equal(torch.from_numpy(module.up), left[path])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "prodigy"])
+def test_a_fresh_stage_starts_from_an_adapter_and_an_optimizer_that_know_nothing(make, optimizer):
+    if optimizer == "prodigy":
+        pytest.importorskip("prodigyopt")
+    run = make(optimizer=optimizer)
+    untrained, unused = weights_of(run), settings_of(run)
+    begin, seen = run.stages[1].begin, {}
+
+    def look(left, tell):
+        seen["weights"], seen["left"] = weights_of(run), left
+        seen["state"], seen["settings"] = dict(run.optimizer.state), settings_of(run)
+        begin(left, tell)
+
+    second = run.stages[1]
+    run.stages = (
+        run.stages[0],
+        Stage("distil", second.steps, second.objective, second.batch, look, fresh=True),
+    )
+    list(run.run())
+    assert same(seen["weights"], untrained)
+    assert not same(seen["left"], untrained)
+    assert seen["state"] == {}
+    assert seen["settings"] == unused != settings_of(run)
+
+
+def test_a_stage_that_is_not_fresh_goes_on_from_the_one_before(tiny_folder, drawn, tmp_path):
+    two = trainer(load(tiny_folder), drawn, tmp_path / "c", partial(learn, 1), partial(learn, 1))
+    first, second = (weights_of(two) for _ in two.run())
+    assert not same(first, second)
+    assert same(first, two._left)
+
+
+def test_the_seed_decides_what_is_drawn_and_distilled(make):
+    runs = [make(seed=seed) for seed in (0, 1)]
+    for run in runs:
+        list(run.run())
+    assert not same(*map(weights_of, runs))
