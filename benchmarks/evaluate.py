@@ -31,9 +31,9 @@ from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import Base, load_base
 from spf_lora.draw.act import NOTHING
-from spf_lora.draw.sample import BATCH
+from spf_lora.draw.sample import BATCH, Sampling
 from spf_lora.evaluate.paint import painter
-from spf_lora.evaluate.plan import Plan
+from spf_lora.evaluate.plan import PicturePlan
 from spf_lora.evaluate.protocol import held_out_cases
 
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
@@ -91,11 +91,11 @@ def unet_seconds(base: Base, steps: int) -> float:
 def overhead(base: Base, steps: int, rounds: int) -> dict[str, Any]:
     """Return the median ratio of drawing a batch to its U-Net forwards."""
     ratios = []
-    wanted = Plan(held_out_cases("beard", prompts=BATCH, seeds=1), (0.0,)).wanted()
+    wanted = PicturePlan(held_out_cases("beard", prompts=BATCH, seeds=1), (0.0,)).wanted()
     asked = list(dict.fromkeys(wanted))[:BATCH]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            brush = painter(base, NOTHING, folder=Path(folder), steps=steps)
+            brush = painter(base, NOTHING, folder=Path(folder), sampling=Sampling(steps=steps))
             bare = unet_seconds(base, steps)
             begun = time.process_time()
             assert brush.draw(asked) == BATCH

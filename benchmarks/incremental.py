@@ -106,8 +106,9 @@ def _arguments() -> Any:
 def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) -> None:
     from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.base.load import load_base
+    from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
-    from spf_lora.evaluate.incremental import Learned, measure_incremental
+    from spf_lora.evaluate.incremental import Learned, StackProtocol, measure_incremental
 
     path = RESULTS / f"{method}-{at}-{seed}.json"
     if path.exists():
@@ -128,9 +129,16 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
             )
             for one in learned
         ],
-        gallery=cache_folder(), prompts=args.prompts, seeds=args.noises, steps=args.ddim_steps,
-        exact=METHODS[method].exact, local=METHODS[method].local,
-        name=f"{method}, order {at}, seed {seed}", tell=print,
+        StackProtocol(
+            prompts=args.prompts,
+            seeds=args.noises,
+            exact=METHODS[method].exact,
+            local=METHODS[method].local,
+        ),
+        gallery=cache_folder(),
+        sampling=Sampling(steps=args.ddim_steps),
+        name=f"{method}, order {at}, seed {seed}",
+        tell=print,
     )  # fmt: skip
     table = {
         "method": method,

@@ -137,9 +137,11 @@ def _measure(
 
     from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
+    from spf_lora.draw.act import acting
+    from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.protocol import held_out_cases
-    from spf_lora.evaluate.run import evaluate
+    from spf_lora.evaluate.run import Measurement, evaluate
     from spf_lora.recipe.files import find_recipe
     from spf_lora.recipe.load import load_recipe, recipe_hash
     from spf_lora.training.build import load_examples
@@ -156,11 +158,14 @@ def _measure(
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     result = evaluate(
-        load_base("embedded", device=torch.device("cpu")), trained.pop("adapter"),
-        attribute=recipe.attribute, cases=cases[args.prompts :] if args.tuning else cases,
-        gallery=cache_folder(), strengths=STRENGTHS, steps=args.steps, start_percent=start,
-        local=method in LOCAL,
-    )  # fmt: skip
+        load_base("embedded", device=torch.device("cpu")),
+        acting(trained.pop("adapter"), start_percent=start, local=method in LOCAL),
+        Measurement(
+            recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
+        ),
+        gallery=cache_folder(),
+        sampling=Sampling(steps=args.steps),
+    )
     return {
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),

@@ -22,13 +22,8 @@ from spf_lora.base.load import EMBEDDED, Base, load_base
 from spf_lora.base.towers import Clip, Probe, load_probe
 from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, caption, unbiased
 from spf_lora.draw.act import draw
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import GUIDANCE, STEPS, contact_sheet
-
-
-def pixels_of(pictures: list[Image.Image]) -> torch.Tensor:
-    """Return (batch, 3, h, w) in [-1, 1]."""
-    rows = np.stack([np.asarray(p) for p in pictures])
-    return torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -92,7 +87,7 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     people = [unbiased(rng) for _ in range(count)]
     seeds = list(range(10_000, 10_000 + count))
     pictures = draw(base, [caption(p) for p in people], seeds)
-    logits = probe(pixels_of(pictures))
+    logits = probe(torch.stack([pixels_of(one) for one in pictures]))
     agreement = {
         name: round(
             float(
@@ -109,7 +104,8 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     }
     asked = {}
     for name in ATTRIBUTES:
-        shown = probe(pixels_of(draw(base, [caption(p, (name,)) for p in people], seeds)))
+        asking = draw(base, [caption(p, (name,)) for p in people], seeds)
+        shown = probe(torch.stack([pixels_of(one) for one in asking]))
         asked[name] = round(float((shown[name].argmax(1) == 1).float().mean()), 4)
     unasked = {a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in ATTRIBUTES}
     figures = {

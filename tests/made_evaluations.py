@@ -3,7 +3,10 @@
 import numpy as np
 
 from spf_lora.adapters.module import Adapter, Module
+from spf_lora.draw.act import NOTHING, acting
+from spf_lora.draw.sample import Sampling
 from spf_lora.evaluate.result import CHANNELS, Draw
+from spf_lora.evaluate.run import Measurement, evaluate
 
 
 def random_adapter(unet, *, size=0.1, seed=0, metadata=None) -> Adapter:
@@ -17,6 +20,16 @@ def random_adapter(unet, *, size=0.1, seed=0, metadata=None) -> Adapter:
             up = rng.normal(size=(out, 4)).astype(np.float32)
             modules[f"unet.{name}"] = Module(f"unet.{name}", down, up, 4.0)
     return Adapter(modules, metadata or {})
+
+
+def evaluate_adapter(base, adapter, *, steps=2, batch_size=32, gallery, name="", **how):
+    """Evaluate one adapter, or none, with the settings of a measurement by name."""
+    options = {one: how.pop(one) for one in ("on_progress",) if one in how}
+    acts = NOTHING if adapter is None else acting(adapter)
+    sampling = Sampling(steps=steps, batch_size=batch_size)
+    return evaluate(
+        base, acts, Measurement(**how), gallery=gallery, name=name, sampling=sampling, **options
+    )
 
 
 def made_up(

@@ -23,10 +23,17 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "cross": _CROSS,
     "attention": _CROSS + _SELF,
     "full": (
-        *_CROSS, *_SELF, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2",
+        *_CROSS,
+        *_SELF,
+        "ff.net.0.proj",
+        "ff.net.2",
+        "proj_in",
+        "proj_out",
+        "conv1",
+        "conv2",
         "conv_shortcut",
     ),
-}  # fmt: skip
+}
 
 
 def attach_trainable(

@@ -63,6 +63,53 @@ def norm(module: Module) -> float:
 
 
 @dataclass(frozen=True)
+class Near:
+    """A matrix `up @ down` near another one.
+
+    Attributes:
+        up: (out, rank); its columns and the rows of `down` have equal norms.
+        down: (rank, in).
+        norm: Frobenius norm of the matrix that was asked for.
+        error: Frobenius norm of the difference.
+    """
+
+    up: Matrix
+    down: Matrix
+    norm: float
+    error: float
+
+
+def truncated(parts: Decomposed, *, rank: int | None, energy: float | None) -> Near:
+    """Return the strongest directions (Eckart and Young, 1936: no rank-k matrix is nearer).
+
+    Args:
+        parts: of the matrix.
+        rank: directions to keep at most, or None.
+        energy: or keep the fewest that hold this share of the squared norm, in (0, 1].
+    """
+    squares = parts.values**2
+    count = kept(squares, rank, energy)
+    root = np.sqrt(parts.values[:count])
+    return Near(
+        parts.left[:, :count] * root,
+        root[:, None] * parts.right[:count],
+        float(np.sqrt(squares.sum())),
+        float(np.sqrt(squares[count:].sum())),
+    )
+
+
+def kept(squares: Matrix, rank: int | None, energy: float | None) -> int:
+    """Return how many leading values to keep; at least one."""
+    if rank is not None:
+        return min(rank, len(squares))
+    total = squares.sum()
+    if energy is None or total == 0:
+        return len(squares) if energy is None else 1
+    enough = int(np.searchsorted(np.cumsum(squares) / total, energy - 1e-12)) + 1
+    return min(enough, len(squares))
+
+
+@dataclass(frozen=True)
 class Resized:
     """A truncated module and what the truncation cost.
 
@@ -88,19 +135,16 @@ def resize(
         rank: how many directions to keep at most.
         energy: or keep the fewest that hold this share of the squared norm, in (0, 1].
     """
-    parts = decompose_module(module)
-    squares = parts.values**2
-    keep = min(rank, len(squares)) if rank is not None else _enough(squares, energy or 1.0)
-    root = np.sqrt(parts.values[:keep])
-    up = (parts.left[:, :keep] * root) * (keep / alpha)
-    down = root[:, None] * parts.right[:keep]
+    near = truncated(decompose_module(module), rank=rank, energy=energy)
+    keep = len(near.down)
+    up, down = near.up * (keep / alpha), near.down
     new = Module(
         module.name,
         down.astype(np.float32).reshape(keep, *module.down.shape[1:]),
         up.astype(np.float32).reshape(module.up.shape[0], keep, *module.up.shape[2:]),
         alpha,
     )
-    return Resized(new, float(np.sqrt(squares.sum())), float(np.sqrt(squares[keep:].sum())))
+    return Resized(new, near.norm, near.error)
 
 
 def check_resize(rank: int | None, energy: float | None) -> None:
@@ -115,11 +159,3 @@ def check_resize(rank: int | None, energy: float | None) -> None:
         raise RecipeError(f"rank {rank} is less than 1", hint="--rank 8")
     if energy is not None and not 0 < energy <= 1:
         raise RecipeError(f"energy {energy:g} is not in (0, 1]", hint="--energy 0.99")
-
-
-def _enough(squares: Matrix, energy: float) -> int:
-    """Return the fewest leading values that hold `energy` of the sum; at least one."""
-    total = squares.sum()
-    if total == 0:
-        return 1
-    return int(np.searchsorted(np.cumsum(squares) / total, energy - 1e-12) + 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from spf_lora.adapters.module import Shape, Spec
+from spf_lora.base.families import TEXT_WIDTHS
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,7 @@ class Sizes:
 
 SD15 = Sizes("Stable Diffusion 1.5", (320, 640, 1280, 1280), 768, 12)
 EMBEDDED = Sizes("spf-lora's embedded base", (32, 64, 96, 96), 192, 3)
-_FAMILY_WIDTHS = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    2048: "SDXL",
-    EMBEDDED.text: EMBEDDED.name,
-}
+_FAMILIES = TEXT_WIDTHS | {EMBEDDED.text: EMBEDDED.name}
 
 
 def block(module: str) -> str:
@@ -104,7 +100,7 @@ def family(specs: list[Spec]) -> str:
     if len(widths) != 1:
         return "unknown"
     width = widths.pop()
-    return _FAMILY_WIDTHS.get(width, f"unknown (text states {width} wide)")
+    return _FAMILIES.get(width, f"unknown (text states {width} wide)")
 
 
 def _up_blocks(sizes: Sizes) -> dict[str, Shape]:

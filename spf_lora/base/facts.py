@@ -55,13 +55,18 @@ def base_facts(spec: str, *, tokenizer: str | None = None) -> Facts:
     """
     base = load_base(spec, tokenizer=tokenizer, device=torch.device("cpu"))
     return Facts(
-        base=spec, id=base.id, origin=base.origin, layout=base.layout,
+        base=spec,
+        id=base.id,
+        origin=base.origin,
+        layout=base.layout,
         parameters={part: _weights(getattr(base, part)) for part in _PARTS},
         text_width=base.unet.config.cross_attention_dim,
-        prompt_tokens=base.tokenizer.model_max_length, vocabulary=len(base.tokenizer),
-        resolution=base.resolution, latent_side=base.unet.config.sample_size,
+        prompt_tokens=base.tokenizer.model_max_length,
+        vocabulary=len(base.tokenizer),
+        resolution=base.resolution,
+        latent_side=base.unet.config.sample_size,
         prediction=base.scheduler.config.prediction_type,
-    )  # fmt: skip
+    )
 
 
 def _weights(model: Any) -> int:

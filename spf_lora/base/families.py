@@ -34,11 +34,14 @@ _BY_CHANNELS = {
     8: "an InstructPix2Pix model",
     9: "an inpainting model",
 }
-_BY_WIDTH = {
+# Width of the text states that cross-attention reads -> the family.
+TEXT_WIDTHS = {
+    768: "Stable Diffusion 1",
     1024: "Stable Diffusion 2",
     1280: "Stable Diffusion XL (refiner)",
     2048: "Stable Diffusion XL",
 }
+WIDTH = 768  # Stable Diffusion 1's
 # Beginning of `_class_name` in model_index.json -> the family.
 _BY_CLASS = {
     "StableDiffusionXL": "Stable Diffusion XL",
@@ -114,8 +117,8 @@ def check_unet(name: str, *, channels: int, text_width: int, distilled: bool = F
     Raises:
         BaseModelError: another family's U-Net does so.
     """
-    if text_width in _BY_WIDTH:
-        raise refused(name, _BY_WIDTH[text_width])
+    if text_width in TEXT_WIDTHS and text_width != WIDTH:
+        raise refused(name, TEXT_WIDTHS[text_width])
     if channels != 4:
         what = _BY_CHANNELS.get(channels, f"a model with {channels} input channels")
         raise refused(name, what, _SAME_BLOCKS)

@@ -8,7 +8,7 @@ import re
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
-_RESNET = {
+RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "out_layers.0": "norm2",
@@ -16,7 +16,7 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
-_UNET_ENDS = {
+UNET_ENDS = {
     "input_blocks.0.0": "conv_in",
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
@@ -46,8 +46,8 @@ _VAE_MIDDLE = {"block_1": "resnets.0", "attn_1": "attentions.0", "block_2": "res
 def unet_name(name: str) -> str:
     """Return the diffusers name of a U-Net tensor, given without its prefix."""
     stem, _, end = name.rpartition(".")
-    if stem in _UNET_ENDS:
-        return f"{_UNET_ENDS[stem]}.{end}"
+    if stem in UNET_ENDS:
+        return f"{UNET_ENDS[stem]}.{end}"
     if name.startswith("middle_block."):
         _, part, rest = name.split(".", 2)
         return f"mid_block.{_MIDDLE.get(part, part)}.{_resnet(rest)}"
@@ -67,7 +67,7 @@ def unet_name(name: str) -> str:
 
 def _resnet(rest: str) -> str:
     stem, _, end = rest.rpartition(".")
-    return f"{_RESNET.get(stem, stem)}.{end}"
+    return f"{RESNET.get(stem, stem)}.{end}"
 
 
 def vae_name(name: str, *, levels: int) -> str:

@@ -83,10 +83,18 @@ def load_base(
     for model in (parts.unet, parts.vae, parts.text_encoder):
         torch.nn.Module.to(model, device, dtype)  # diffusers' own `to` talks
     return Base(
-        id=identity, name=spec, origin=place.origin or identity, folder=place.folder,
-        layout=place.layout, device=device, unet=parts.unet, vae=parts.vae,
-        text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
-    )  # fmt: skip
+        id=identity,
+        name=spec,
+        origin=place.origin or identity,
+        folder=place.folder,
+        layout=place.layout,
+        device=device,
+        unet=parts.unet,
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        scheduler=parts.scheduler,
+    )
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,11 @@ def _unet(tensors: Tensors) -> Any:
     states = tensors["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     with torch.device("meta"):
         model = UNet2DConditionModel(
-            sample_size=_LATENT_SIDE, block_out_channels=widths, cross_attention_dim=states,
+            sample_size=_LATENT_SIDE,
+            block_out_channels=widths,
+            cross_attention_dim=states,
             attention_head_dim=_UNET_HEADS,
-        )  # fmt: skip
+        )
     return fill(model, tensors, "U-Net")
 
 
@@ -109,9 +111,11 @@ def _vae(tensors: Tensors, levels: int) -> Any:
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=[tensors[name].shape[0] for name in first],
-            layers_per_block=len(layers), latent_channels=4, scaling_factor=_SCALE,
+            layers_per_block=len(layers),
+            latent_channels=4,
+            scaling_factor=_SCALE,
             sample_size=_LATENT_SIDE * 2 ** (levels - 1),
-        )  # fmt: skip
+        )
     return fill(model, tensors, "VAE")
 
 
@@ -121,10 +125,14 @@ def _text_encoder(tensors: Tensors) -> Any:
     tokens, width = tensors["embeddings.token_embedding.weight"].shape
     layers = {n.split(".")[2] for n in tensors if n.startswith("encoder.layers.")}
     config = CLIPTextConfig(
-        vocab_size=tokens, hidden_size=width, num_hidden_layers=len(layers),
+        vocab_size=tokens,
+        hidden_size=width,
+        num_hidden_layers=len(layers),
         intermediate_size=tensors["encoder.layers.0.mlp.fc1.weight"].shape[0],
-        num_attention_heads=_TEXT_HEADS, projection_dim=width,
+        num_attention_heads=_TEXT_HEADS,
+        projection_dim=width,
         max_position_embeddings=tensors["embeddings.position_embedding.weight"].shape[0],
-        bos_token_id=tokens - 2, eos_token_id=tokens - 1,
-    )  # fmt: skip
+        bos_token_id=tokens - 2,
+        eos_token_id=tokens - 1,
+    )
     return fill(CLIPTextModel(config), tensors, "text encoder")

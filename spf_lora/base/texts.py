@@ -9,9 +9,12 @@ import torch
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
     """Return (batch, 77) token ids, padded and cut as SD1.5 does."""
     ids: torch.Tensor = tokenizer(
-        list(prompts), padding="max_length", truncation=True,
-        max_length=tokenizer.model_max_length, return_tensors="pt",
-    ).input_ids  # fmt: skip
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
     return ids
 
 

@@ -1,10 +1,8 @@
-"""`--start-percent`, `--exact` and `--local`: when adapters act, on what, and where."""
+"""What `--start-percent` and `--local` ask for, checked against the adapters."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from spf_lora.cli import out
 from spf_lora.errors import AdapterFileError, PromptError
@@ -14,30 +12,6 @@ if TYPE_CHECKING:
     from spf_lora.recipe.schema import Attribute
 
 CARD = "card"
-
-StartPercent = Annotated[
-    str,
-    typer.Option(
-        metavar="SHARE|card",
-        help="Share of the steps before adapters and their words act; card: what each advises.",
-    ),
-]
-
-Exact = Annotated[
-    bool,
-    typer.Option(
-        "--exact", help="Adapters act on the words that ask for them only, as no other app draws."
-    ),
-]
-
-
-Local = Annotated[
-    bool,
-    typer.Option(
-        "--local",
-        help="Adapters change the base's picture where they answer only, as no other app draws.",
-    ),
-]
 
 
 def check_start(text: str) -> None:

@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spf_lora.cli import out
-from spf_lora.errors import AdapterFileError, CheckFailedError, RegistryError
+from spf_lora.cli.facts_view import show_facts
+from spf_lora.cli.options import Json, Registry, existing
+from spf_lora.errors import AdapterFileError, CheckFailedError
 
 if TYPE_CHECKING:
     from spf_lora.registry.names import Entry
 
 app = typer.Typer(help="The registry: adapters that can be called by name.", no_args_is_help=True)
 
-Registry = Annotated[
-    Path | None,
-    typer.Option("--registry", metavar="FOLDER", help="Look here first; changes happen here."),
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Even if a stack needs it.")]
 
 _COLUMNS = ("name", "attribute", "target_text", "base_id", "parents", "size", "place")
@@ -33,7 +30,7 @@ def list_(registry: Registry = None, as_json: Json = False) -> None:
     if as_json:
         out.show_json(rows)
     elif rows:
-        out.show(table([_COLUMNS, *([_cell(row, one) for one in _COLUMNS] for row in rows)]))
+        out.show(out.table([_COLUMNS, *([_cell(row, one) for one in _COLUMNS] for row in rows)]))
     else:
         out.say("no adapters yet; `spf-lora adapters where` shows where they are looked for")
     for row in rows:
@@ -46,10 +43,10 @@ def list_(registry: Registry = None, as_json: Json = False) -> None:
 @app.command()
 def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     """Show one adapter: card, modules, ranks, hashes and which apps will read it."""
-    from spf_lora.cli.inspect import inspect
+    from spf_lora.adapters.check.facts import inspect
     from spf_lora.registry import names as reg
 
-    inspect([reg.find(name, existing(registry)).path], as_json=as_json)
+    show_facts([inspect(reg.find(name, existing(registry)).path)], as_json=as_json)
 
 
 @app.command()
@@ -112,12 +109,12 @@ def verify(
         out.show_json({name: [vars(one) for one in rows] for name, rows in found.items()})
     elif found:
         lines = [
-            [name, one.check, one.status, printable(one.detail, 400)]
+            [name, one.check, one.status, out.printable(one.detail, 400)]
             for name, rows in found.items()
             for one in rows
             if one.status != "ok" or names
         ]
-        out.show(table(lines) if lines else f"all {len(found)} are sound")
+        out.show(out.table(lines) if lines else f"all {len(found)} are sound")
     if failed:
         raise CheckFailedError(
             f"{len(failed)} of {len(found)} adapters did not pass: {', '.join(failed[:8])}",
@@ -141,7 +138,7 @@ def where(
         out.show_json({"name": name, "file": path}) if as_json else out.show(path)
         return
     added = reg.home(registry)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "place": one.label,
             "folder": str(one.folder),
@@ -154,16 +151,7 @@ def where(
         out.show_json(rows)
         return
     lines = [[row["place"], _state(row), row["folder"]] for row in rows]
-    out.show(table(lines))
-
-
-def existing(registry: Path | None) -> Path | None:
-    """Refuse a registry that was named and is not there."""
-    if registry is not None and not registry.is_dir():
-        raise RegistryError(
-            f"registry {registry} is no folder", hint="spf-lora adapters add makes one"
-        )
-    return registry
+    out.show(out.table(lines))
 
 
 def _row(entry: "Entry") -> dict[str, Any]:
@@ -188,24 +176,10 @@ def _cell(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     if column == "size" and value is not None:
         return f"{value / 1e6:.1f} MB"
-    return printable(str(value)) if value else "-"
+    return out.printable(str(value), 60) if value else "-"
 
 
 def _state(row: dict[str, Any]) -> str:
     if row["adds_here"]:
         return "adds go here"
     return "searched" if row["exists"] else "not there"
-
-
-def table(rows: list[Any]) -> str:
-    """Return rows of texts as aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def printable(text: str, most: int = 60) -> str:
-    """Return what a terminal may be given of a stranger's text, such as a card's."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)[:most]

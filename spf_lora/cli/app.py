@@ -19,6 +19,7 @@ from spf_lora.cli.inspect import inspect
 from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
+from spf_lora.cli.stack_report import report
 from spf_lora.cli.train import train
 from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
@@ -59,6 +60,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(portraits.app, name="portraits")
 app.add_typer(base.app, name="base")
 app.add_typer(adapters.app, name="adapters")
+stack.app.command()(report)
 app.add_typer(stack.app, name="stack")
 app.command()(inspect)
 app.command()(verify)

@@ -1,12 +1,11 @@
 """`spf-lora attributes`: what can be trained, and what is trained."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from spf_lora.cli import out
-from spf_lora.cli.adapters import Registry, existing, printable, table
+from spf_lora.cli.options import Json, Registry, existing
+from spf_lora.cli.out import printable, table
 from spf_lora.errors import SpfError
 from spf_lora.recipe.files import FAMILIES, list_recipes
 from spf_lora.recipe.load import load_recipe
@@ -16,7 +15,7 @@ _COLUMNS = ("name", "target_text", "scope", "file")
 
 def attributes(
     registry: Registry = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the attributes that have a recipe and the adapters that are trained."""
     found = {"trainable": _trainable(), "trained": _trained(existing(registry))}

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
-from spf_lora.cli.inspect import printable
+from spf_lora.cli.options import Json
+from spf_lora.cli.out import printable
 from spf_lora.cli.quiet import hush
 
 app = typer.Typer(help="Look at base models.", no_args_is_help=True)
@@ -26,7 +27,7 @@ def inspect(
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or hub id of the tokenizer; a checkpoint has none.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Load a base as training would, and show what it is; what is no SD 1.x is refused by name."""
     hush()

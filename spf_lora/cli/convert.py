@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.options import Json
 
 
 def convert(
@@ -16,7 +17,7 @@ def convert(
         str | None, typer.Option("--dtype", help="fp16, bf16 or fp32 [default: as it is].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write an adapter in another layout; its content id stays the same."""
     from spf_lora.adapters.format.rewrite import convert as run

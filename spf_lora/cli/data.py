@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spf_lora.cli import out
-from spf_lora.cli.inspect import printable
+from spf_lora.cli.options import Json
+from spf_lora.cli.out import printable
 from spf_lora.errors import CheckFailedError, RecipeError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(
         Path | None,
         typer.Option(metavar="DIR", help="Captions without the attribute, to compare words with."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print what training would see in a folder; exit 3 if it would stop there."""
     from spf_lora.recipe.files import locate_recipe
@@ -81,7 +82,7 @@ def check(
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every entry.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show where encoded pictures and captions are kept, and how much; SPF_LORA_CACHE moves it."""
     from spf_lora.data.cache import cache_folder, cache_size, clear_cache

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
-from spf_lora.cli.acting import Exact, Local, StartPercent
-from spf_lora.cli.evaluation import Asked, measure, sweep
+from spf_lora.cli.evaluation import measure, sweep
+from spf_lora.cli.options import ActingOptions, Json, MeasureOptions, with_groups
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -19,45 +19,12 @@ if TYPE_CHECKING:
 
 _JSON = "report.json"
 
-AttributeName = Annotated[
-    str | None, typer.Option("--attribute", "-a", help="What it adds; its card says by default.")
-]
-Prompts = Annotated[Path | None, typer.Option(help="A file, one prompt without it a line.")]
-Seeds = Annotated[int | None, typer.Option(min=1, max=64, help="Pictures a prompt; 4, quick 2.")]
-BaseName = Annotated[str, typer.Option(help="`embedded`, or what `generate --base` takes.")]
-Quick = Annotated[bool, typer.Option("--quick", help="16 prompts, 2 seeds, 3 strengths.")]
-Strengths = Annotated[
-    str | None, typer.Option(metavar="A,B,...", help="The sweep; 0,0.25,...,1.25, quick 0,0.5,1.")
-]
-Steps = Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")]
-JudgeName = Annotated[
-    str | None, typer.Option(help="`world` or `photographs`; by default as the base needs.")
-]
-Scorers = Annotated[
-    list[str] | None,
-    typer.Option("--scorer", metavar="MODEL=FOLDER", help="Where a photographs' model lies."),
-]
-Mask = Annotated[
-    Path | None, typer.Option(help="Folder with all.png, white where it may act; photographs.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
+@with_groups
 def evaluate(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="A file or a name.")],
-    attribute: AttributeName = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    base: BaseName = "embedded",
-    quick: Quick = False,
-    strengths: Strengths = None,
-    steps: Steps = 25,
-    judge: JudgeName = None,
-    scorer: Scorers = None,
-    mask: Mask = None,
-    start_percent: StartPercent = "0",
-    exact: Exact = False,
-    local: Local = False,
+    options: MeasureOptions,
+    act: ActingOptions,
     against: Annotated[
         list[str] | None, typer.Option(metavar="OTHER", help="To compare with; repeatable.")
     ] = None,
@@ -71,17 +38,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
-    models = tuple(scorer or ())
-    asked = Asked(
-        attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent, exact, local,
-    )  # fmt: skip
     folder = output or Path("reports") / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
 
-    conditions = parse_gate(gate, sweep(asked)) if gate is not None else []
-    results = measure([adapter, *(against or [])], asked)
+    conditions = parse_gate(gate, sweep(options)) if gate is not None else []
+    results = measure([adapter, *(against or [])], options, act)
     _write(results, folder)
     outcomes = check_gate(results[0], conditions)
     if as_json:
@@ -97,32 +59,17 @@ def evaluate(
         )
 
 
+@with_groups
 def compare(
     adapters: Annotated[list[str], typer.Argument(metavar="A B ...", help="Files or names.")],
-    attribute: AttributeName = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    base: BaseName = "embedded",
-    quick: Quick = False,
-    strengths: Strengths = None,
-    steps: Steps = 25,
-    judge: JudgeName = None,
-    scorer: Scorers = None,
-    mask: Mask = None,
-    start_percent: StartPercent = "0",
-    exact: Exact = False,
-    local: Local = False,
+    options: MeasureOptions,
+    act: ActingOptions,
     as_json: Json = False,
 ) -> None:
     """Put several adapters in one table and say which differences are real."""
     if len(adapters) < 2:
         raise MeasureError("there is nothing to compare", hint="name at least two adapters")
-    models = tuple(scorer or ())
-    asked = Asked(
-        attribute, prompts, seeds, base, quick, strengths, steps, judge, models, mask,
-        start_percent, exact, local,
-    )  # fmt: skip
-    results = measure(adapters, asked)
+    results = measure(adapters, options, act)
     if as_json:
         out.show_json(_for_programs(results, []))
     else:
@@ -146,9 +93,12 @@ def _write(results: "list[Result]", folder: Path) -> None:
 
     make_folder(folder)
     write_page(
-        results, folder, verdict=verdict(results[0]), differences=all_differences(results),
+        results,
+        folder,
+        verdict=verdict(results[0]),
+        differences=all_differences(results),
         overwrite=True,
-    )  # fmt: skip
+    )
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 

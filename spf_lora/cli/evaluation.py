@@ -1,17 +1,17 @@
 """What `evaluate` and `compare` share: from names and options to results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spf_lora.cli.acting import check_local, check_start, starts_of
-from spf_lora.cli.generate import check_base
+from spf_lora.cli.options import ActingOptions, MeasureOptions
 from spf_lora.cli.progress import drawing
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import MeasureError
 
 if TYPE_CHECKING:
+    from spf_lora.adapters.format.card import Card
     from spf_lora.base.load import Base
     from spf_lora.evaluate.judges.judge import Judge
     from spf_lora.evaluate.protocol import Case
@@ -21,42 +21,7 @@ if TYPE_CHECKING:
 WORLD, PHOTOGRAPHS = "world", "photographs"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a user asked to be measured.
-
-    Attributes:
-        attribute: its name, or None: what the first adapter's card says.
-        prompts: a file, or None: held-out people of the portrait world.
-        seeds: pictures of each prompt, or None: as many as the protocol has.
-        base: base model.
-        quick: few prompts and strengths.
-        strengths: numbers with commas between them, or None: the protocol's.
-        steps: DDIM steps.
-        judge: who looks at the pictures, or None: as the base needs.
-        scorers: "MODEL=FOLDER" for the models of the judge of photographs.
-        mask: folder of the region, for that judge; or None: it reads faces.
-        start_percent: share of the steps before the adapters and their words act, or "card".
-        exact: whether they act on those words alone.
-        local: whether they act in the control map alone.
-    """
-
-    attribute: str | None
-    prompts: Path | None
-    seeds: int | None
-    base: str
-    quick: bool
-    strengths: str | None
-    steps: int
-    judge: str | None
-    scorers: tuple[str, ...] = ()
-    mask: Path | None = None
-    start_percent: str = "0"
-    exact: bool = False
-    local: bool = False
-
-
-def sweep(asked: Asked) -> tuple[float, ...]:
+def sweep(options: MeasureOptions) -> tuple[float, ...]:
     """Return the strengths, 0 among them.
 
     Raises:
@@ -64,10 +29,10 @@ def sweep(asked: Asked) -> tuple[float, ...]:
     """
     from spf_lora.evaluate.protocol import QUICK_STRENGTHS, STRENGTHS
 
-    if asked.strengths is None:
-        return QUICK_STRENGTHS if asked.quick else STRENGTHS
+    if options.strengths is None:
+        return QUICK_STRENGTHS if options.quick else STRENGTHS
     found = {0.0}
-    for word in asked.strengths.split(","):
+    for word in options.strengths.split(","):
         try:
             number = float(word)
         except ValueError:
@@ -81,12 +46,13 @@ def sweep(asked: Asked) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
-def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
+def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -> "list[Result]":
     """Evaluate adapters on the same prompts, seeds and base.
 
     Args:
         words: files or names of adapters.
-        asked: everything else.
+        options: what is measured, on which pictures, by whom.
+        act: when the adapters act, on what, and where.
 
     Raises:
         SpfError: something of it cannot be used; nothing is drawn then.
@@ -94,40 +60,48 @@ def measure(words: Sequence[str], asked: Asked) -> "list[Result]":
     from spf_lora.registry.names import resolve
 
     paths = [resolve(word) for word in words]
-    strengths = sweep(asked)
-    check_start(asked.start_percent)
+    strengths = sweep(options)
+    check_start(act.start_percent)
     hush()
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.adapters.format.card import from_metadata
+    from spf_lora.base.load import load_base
+    from spf_lora.draw.act import acting
+    from spf_lora.draw.sample import Sampling
+    from spf_lora.evaluate.gallery import cache_folder
+    from spf_lora.evaluate.run import Measurement, evaluate
 
     adapters = [read_adapter(path) for path in paths]
     cards = [from_metadata(adapter.metadata) for adapter in adapters]
-    starts = starts_of(asked.start_percent, cards, paths)
-    attribute = _attribute(asked.attribute, paths[0], adapters[0])
-    if asked.local:
+    starts = starts_of(act.start_percent, cards, paths)
+    attribute = _attribute(options.attribute, paths[0], cards[0])
+    if act.local:
         check_local(attribute)
-    cases = _cases(asked, attribute)
-    from spf_lora.base.load import load_base
-    from spf_lora.evaluate.gallery import cache_folder
-    from spf_lora.evaluate.run import evaluate
-
-    words_alone = [attribute.target_text] if asked.exact else []
-    base = load_base(asked.base)
-    for path, adapter in zip(paths, adapters, strict=True):
-        check_base(adapter, base, path)
-    judge = _judge(asked, attribute, base)
+    cases = _cases(options, attribute)
+    base = load_base(options.base)
+    for path, card in zip(paths, cards, strict=True):
+        refuse_other_base(card, path, base.id, of=base.name)
+    measurement = Measurement(
+        attribute, cases, strengths=strengths, judge=_judge(options, attribute, base)
+    )
+    words_alone = [attribute.target_text] if act.exact else []
     results = []
     for path, adapter, start in zip(paths, adapters, starts, strict=True):
         name = _name(path, paths)
+        acts = acting(adapter, start_percent=start, words=words_alone, local=act.local)
         with drawing(name) as progress:
             results.append(
                 evaluate(
-                    base, adapter, attribute=attribute, cases=cases, strengths=strengths,
-                    gallery=cache_folder(), name=name, judge=judge, steps=asked.steps,
-                    start_percent=start, exact=words_alone, local=asked.local,
+                    base,
+                    acts,
+                    measurement,
+                    gallery=cache_folder(),
+                    name=name,
+                    sampling=Sampling(steps=options.steps),
                     on_progress=progress,
                 )
-            )  # fmt: skip
+            )
     return results
 
 
@@ -136,12 +110,10 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
     return path.stem if len(alike) == 1 else f"{path.parent.name}/{path.stem}"
 
 
-def _attribute(named: str | None, path: Path, adapter: Any) -> "Attribute":
-    from spf_lora.adapters.format.card import from_metadata
+def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute":
     from spf_lora.recipe.files import find_recipe, list_recipes
     from spf_lora.recipe.load import load_recipe
 
-    card = from_metadata(adapter.metadata)
     name = named or (card.attribute if card else None)
     if name is None and path.stem in list_recipes():
         name = path.stem
@@ -153,25 +125,25 @@ def _attribute(named: str | None, path: Path, adapter: Any) -> "Attribute":
     return load_recipe(find_recipe(name)).attribute
 
 
-def _cases(asked: Asked, attribute: "Attribute") -> "tuple[Case, ...]":
+def _cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]":
     from spf_lora.evaluate import protocol
 
-    seeds = asked.seeds or (protocol.QUICK_SEEDS if asked.quick else protocol.SEEDS)
-    if asked.prompts is not None:
-        return protocol.cases_of(protocol.read_prompts(asked.prompts), attribute, seeds=seeds)
+    seeds = options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS)
+    if options.prompts is not None:
+        return protocol.cases_of(protocol.read_prompts(options.prompts), attribute, seeds=seeds)
     if not protocol.in_world(attribute.name):
         raise MeasureError(
             f"there are no prompts for {attribute.name}: the portrait world does not have it",
             hint="give a file of prompts, one a line: --prompts FILE",
         )
-    prompts = protocol.QUICK_PROMPTS if asked.quick else protocol.PROMPTS
+    prompts = protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS
     return protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds)
 
 
-def _judge(asked: Asked, attribute: "Attribute", base: "Base") -> "Judge":
-    name = asked.judge or (WORLD if asked.base == "embedded" else PHOTOGRAPHS)
+def _judge(options: MeasureOptions, attribute: "Attribute", base: "Base") -> "Judge":
+    name = options.judge or (WORLD if options.base == "embedded" else PHOTOGRAPHS)
     if name == WORLD:
-        if asked.scorers or asked.mask:
+        if options.scorer or options.mask:
             raise MeasureError(
                 f"the judge {WORLD} uses no --scorer and no --mask",
                 hint=f"leave them out, or --judge {PHOTOGRAPHS}",
@@ -186,9 +158,13 @@ def _judge(asked: Asked, attribute: "Attribute", base: "Base") -> "Judge":
     from spf_lora.evaluate.judges.photographs.judge import photograph_judge
 
     return photograph_judge(
-        attribute.name, attribute.target_text, text_encoder=base.text_encoder,
-        sources=dict(map(_scorer, asked.scorers)), device=base.device, mask=asked.mask,
-    )  # fmt: skip
+        attribute.name,
+        attribute.target_text,
+        text_encoder=base.text_encoder,
+        sources=dict(map(_scorer, options.scorer or ())),
+        device=base.device,
+        mask=options.mask,
+    )
 
 
 def _scorer(text: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,23 +8,19 @@ import typer
 
 from spf_lora.atomic import check_writable, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import (
-    Exact,
-    Local,
-    StartPercent,
-    check_local,
-    check_start,
-    starts_of,
-)
+from spf_lora.cli.acting import check_local, check_start, starts_of
+from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
-from spf_lora.errors import AdapterFileError, PromptError
+from spf_lora.errors import PromptError
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.format.adapter_file import Adapter
-    from spf_lora.base.load import Base
+    from spf_lora.adapters.module import Adapter
+    from spf_lora.draw.act import Acting
+    from spf_lora.draw.prompts import Prompt
 
 
+@with_groups
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     adapter: Annotated[
@@ -37,20 +34,16 @@ def generate(
         int, typer.Option(min=0, max=2**63, help="Of the first picture; the next has one more.")
     ] = 1,
     count: Annotated[int, typer.Option(min=1, max=256, help="How many pictures.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 25,
+    steps: Steps = 25,
     guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
-    ] = None,
+    tokenizer: Tokenizer = None,
     output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
         "grid.png"
     ),
-    exact: Exact = False,
-    local: Local = False,
-    start_percent: StartPercent = "0",
+    act: ActingOptions = AS_USUAL,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Draw a grid of pictures."""
@@ -58,15 +51,25 @@ def generate(
         raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
     if not is_unicode(prompt):
         raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
-    check_start(start_percent)
+    check_start(act.start_percent)
     check_writable(output, overwrite=force)
-    asked = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
-    picture = _draw(
-        prompt, asked, (base, tokenizer), range(seed, seed + count), steps, guidance, exact,
-        local, start_percent,
-    )  # fmt: skip
+    adapters = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
+    request = _Request(prompt, adapters, range(seed, seed + count), steps, guidance, act)
+    picture = _draw(request, base, tokenizer)
     write_bytes(output, picture, overwrite=force)
     out.show(str(output))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Pictures to draw of one prompt, one for each seed."""
+
+    prompt: str
+    adapters: list[tuple[Path, float]]
+    seeds: range
+    steps: int
+    guidance: float
+    act: ActingOptions
 
 
 def _of_stack(name: str | None) -> list[tuple[Path, float]]:
@@ -91,69 +94,67 @@ def parse_adapter(text: str) -> tuple[Path, float]:
     return resolve(name), strength
 
 
-def check_base(adapter: "Adapter", base: "Base", path: Path) -> None:
-    """Refuse an adapter whose card says it was trained on another base.
-
-    Raises:
-        AdapterFileError: it was.
-    """
-    from spf_lora.adapters.format.card import from_metadata
-
-    card = from_metadata(adapter.metadata)
-    if card is not None and card.base_id and card.base_id != base.id:
-        raise AdapterFileError(
-            f"{path} was trained on the base {card.base_id}, but {base.name} is {base.id}",
-            hint="name the base it was trained on with --base, or train it again on this one",
-        )
-
-
-def _draw(
-    prompt: str,
-    asked: list[tuple[Path, float]],
-    spec: tuple[str, str | None],
-    seeds: range,
-    steps: int,
-    guidance: float,
-    exact: bool,
-    local: bool,
-    start_percent: str,
-) -> bytes:
+def _draw(request: _Request, base: str, tokenizer: str | None) -> bytes:
     hush()
     import io
 
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.base.texts import cut_off
-    from spf_lora.draw.act import acting, draw
-    from spf_lora.draw.prompts import asking, taught, words_of
+    from spf_lora.draw.act import draw
     from spf_lora.draw.sample import contact_sheet
 
-    paths = [path for path, _ in asked]
-    adapters = [read_adapter(path) for path in paths]
-    model = load_base(spec[0], tokenizer=spec[1])
-    for path, adapter in zip(paths, adapters, strict=True):
-        check_base(adapter, model, path)
-    if lost := cut_off(model.tokenizer, prompt):
+    adapters = [(path, read_adapter(path), strength) for path, strength in request.adapters]
+    model = load_base(base, tokenizer=tokenizer)
+    for path, adapter, _ in adapters:
+        refuse_other_base(from_metadata(adapter.metadata), path, model.id, of=model.name)
+    if lost := cut_off(model.tokenizer, request.prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    starts = starts_of(start_percent, [from_metadata(one.metadata) for one in adapters], paths)
-    attributes = [taught(one) for one in adapters]
+    prompt, acts = _prompt_and_acting(request, adapters)
+    pictures = draw(
+        model,
+        [prompt] * len(request.seeds),
+        list(request.seeds),
+        acts,
+        steps=request.steps,
+        guidance=request.guidance,
+    )
+    columns = min(len(pictures), 8)
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    buffer = io.BytesIO()
+    contact_sheet(rows).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _prompt_and_acting(
+    request: _Request, adapters: "list[tuple[Path, Adapter, float]]"
+) -> "tuple[Prompt, Acting]":
+    """Return what the cards say: which words ask for each adapter, and when it may begin."""
+    from spf_lora.adapters.format.card import from_metadata
+    from spf_lora.draw.act import acting
+    from spf_lora.draw.prompts import asking, taught, words_of
+
+    act, paths = request.act, [path for path, _, _ in adapters]
+    cards = [from_metadata(adapter.metadata) for _, adapter, _ in adapters]
+    starts = starts_of(act.start_percent, cards, paths)
+    attributes = [taught(adapter) for _, adapter, _ in adapters]
     for path, start, attribute in zip(paths, starts, attributes, strict=True):
         if start and attribute is None:
             out.warn(f"{path} does not say which words ask for it: they act from the first step")
-    needed = zip(adapters, paths, strict=True) if exact or local else ()
-    words = [words_of(adapter, str(path)) for adapter, path in needed]
-    rows = [(one, strength) for one, (_, strength) in zip(adapters, asked, strict=True)]
-    acts = acting(rows, start_percent=starts, words=words if exact else (), local=local)
-    asks = asking(prompt, attributes, starts, local=local)
-    if local:
+    needs_words = act.exact or act.local
+    words = [words_of(one, str(path)) for path, one, _ in adapters] if needs_words else []
+    acts = acting(
+        [(adapter, strength) for _, adapter, strength in adapters],
+        start_percent=starts,
+        words=words if act.exact else (),
+        local=act.local,
+    )
+    prompt = asking(request.prompt, attributes, starts, local=act.local)
+    if act.local:
         for attribute in filter(None, attributes):
             check_local(attribute)
-        if asks.within == prompt:
+        if prompt.within == request.prompt:
             out.warn("the prompt asks for no adapter: this is the base's picture")
-    pictures = draw(model, [asks] * len(seeds), list(seeds), acts, steps=steps, guidance=guidance)
-    columns = min(len(pictures), 8)
-    rows_of_pictures = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    buffer = io.BytesIO()
-    contact_sheet(rows_of_pictures).save(buffer, "PNG")
-    return buffer.getvalue()
+    return prompt, acts

@@ -1,18 +1,12 @@
 """`spf-lora inspect`: what an adapter file is, and what each app makes of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from spf_lora.cli import out
-
-if TYPE_CHECKING:
-    from rich.tree import Tree
-
-    from spf_lora.adapters.check.facts import Facts
-
-_BAR_CELLS = 24
+from spf_lora.cli.facts_view import show_facts
+from spf_lora.cli.options import Json
 
 
 def inspect(
@@ -21,84 +15,10 @@ def inspect(
         bool,
         typer.Option("--full", help="Read every number of files over 32 MiB too: norms, hashes."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show modules, ranks, norms, provenance, hashes and which apps will read a file."""
     from spf_lora.adapters.check import facts
 
-    found = [facts.inspect(file, whole=True if full else None) for file in files]
-    if as_json:
-        out.show_json([one.as_json() for one in found])
-        return
-    for at, one in enumerate(found):
-        if at:
-            out.show("")
-        _show(one)
-
-
-def _show(facts: "Facts") -> None:
-    out.show(f"{facts.path}  {facts.size / 1e6:.1f} MB")
-    for label, text in _lines(facts):
-        out.show(f"  {label:<12} {printable(text)}")
-    if facts.card is not None:
-        out.show(_provenance(facts))
-    _show_norms(facts)
-    for one in facts.apps:
-        verdict = f"refuses it: {one.refused}" if one.refused else f"reads all {one.total} keys"
-        if one.dropped and not one.refused:
-            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
-        out.show(f"  {one.app:<22}{verdict}")
-    for note in facts.notes:
-        out.warn(printable(note))
-
-
-def _lines(facts: "Facts") -> list[tuple[str, str]]:
-    lines = [
-        ("base", facts.family),
-        ("layout", f"{facts.layout}, {_counted(facts.dtypes)}"),
-        ("modules", f"{_counted(facts.components)} ({_counted(facts.kinds)})"),
-        ("rank", _counted(facts.ranks)),
-        ("alpha", _counted({f"{alpha:g}": count for alpha, count in facts.alphas.items()})),
-    ]
-    lines += list(facts.declared.items())
-    if facts.hashes is None:
-        return [*lines, ("hashes", "not computed for a file this large; --full computes them")]
-    return [*lines, *facts.hashes.items()]
-
-
-def _counted(counts: dict[str, int] | dict[int, int]) -> str:
-    if len(counts) == 1:
-        return str(next(iter(counts)))
-    return ", ".join(f"{key} x{count}" for key, count in counts.items())
-
-
-def _provenance(facts: "Facts") -> "Tree":
-    from rich.text import Text
-    from rich.tree import Tree
-
-    card = facts.card
-    assert card is not None
-    tree = Tree(Text(printable(f"{card.attribute}: {card.target_text!r}, seed {card.seed}")))
-    tree.add(Text(printable(f"base {card.base_id}")))
-    tree.add(Text(f"recipe {card.recipe_hash[:12]}"))
-    tree.add(Text(printable(f"data {card.dataset_digest[:12] or 'none'}")))
-    for parent in card.parents:
-        tree.add(Text(printable(f"parent {parent[:12]}")))
-    for name, value in card.metrics.items():
-        tree.add(Text(printable(f"{name} {value}")))
-    return tree
-
-
-def _show_norms(facts: "Facts") -> None:
-    if facts.norms is None:
-        return
-    largest = max(facts.norms.values()) or 1.0
-    for block, norm in facts.norms.items():
-        bar = "#" * round(_BAR_CELLS * norm / largest)
-        out.show(f"  {block:<32}{norm:>10.4g} {bar}")
-
-
-def printable(text: str) -> str:
-    """Return text from a file that cannot steer the terminal, cut to one screen line or so."""
-    clean = "".join(sign if sign.isprintable() else " " for sign in text)
-    return clean if len(clean) <= 200 else f"{clean[:200]}..."
+    files_facts = [facts.inspect(file, whole=True if full else None) for file in files]
+    show_facts(files_facts, as_json=as_json)

@@ -1,14 +1,13 @@
 """`spf-lora merge`: several adapters into one file, exactly or with the error told."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spf_lora.cli import merge_check, out
-from spf_lora.cli.adapters import existing
+from spf_lora.cli.options import Json, existing
+from spf_lora.cli.threads import one_thread_each
 from spf_lora.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def merge(
         str, typer.Option(help="What --check draws with: `embedded`, or a diffusers folder.")
     ] = "embedded",
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Merge adapters; the default is the exact weighted sum of what they do."""
     one_thread_each()
@@ -108,14 +107,6 @@ def merge(
             out.show("\n" + merge_check.as_table(compared)) if compared else None
     if gate and compared:
         merge_check.refuse_failed(compared)
-
-
-def one_thread_each() -> None:
-    """Keep numpy to one thread, if it is not loaded yet."""
-    # Modules are worked on side by side. Threads inside such small matrices only wait for each
-    # other: on a busy machine the same merge took 60 times as long. Read when numpy is loaded.
-    if "numpy" not in sys.modules:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _numbers(text: str | None) -> list[float] | None:

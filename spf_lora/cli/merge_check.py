@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spf_lora.cli import out
-from spf_lora.cli.adapters import table
+from spf_lora.cli.out import table
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import CheckFailedError, MeasureError
 
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from spf_lora.merge.sources import Source
 
 _COLUMNS = (
-    "adapter", "asked for", "response", "merged", "pollution", "merged", "leakage", "merged"
-)  # fmt: skip
+    "adapter",
+    "asked for",
+    "response",
+    "merged",
+    "pollution",
+    "merged",
+    "leakage",
+    "merged",
+)
 
 
 def check_parts(names: Sequence[str], sources: "Sequence[Source]") -> None:
@@ -68,12 +75,13 @@ def compare(parts: "list[Part]", merged: Path, model: "Base") -> "list[Kept]":
         AdapterFileError: the merged file is of another base.
     """
     from spf_lora.adapters.format.adapter_file import read_adapter
-    from spf_lora.cli.generate import check_base
+    from spf_lora.adapters.format.base_match import refuse_other_base
+    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.merge_retention import PROMPTS, STEPS, measure_kept
 
     adapter = read_adapter(merged)
-    check_base(adapter, model, merged)
+    refuse_other_base(from_metadata(adapter.metadata), merged, model.id, of=model.name)
     return measure_kept(
         model,
         parts,
@@ -89,11 +97,12 @@ def as_table(rows: "list[Kept]") -> str:
     """Return the comparison for people."""
     cells = [
         [
-            row.name, row.attribute,
+            row.name,
+            row.attribute,
             *(one.text() for pair in (row.response, row.pollution, row.leakage) for one in pair),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return table([list(_COLUMNS), *cells])
 
 

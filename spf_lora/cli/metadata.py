@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.options import Json
 from spf_lora.errors import RecipeError
 
 
@@ -18,11 +19,11 @@ def metadata(
     strip: Annotated[
         bool, typer.Option("--strip", help="Remove every entry that says no strength.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a file's text entries, or rewrite them in place; tensors and AutoV3 stay the same."""
     from spf_lora.adapters.format.metadata_edit import edit_metadata, read_metadata
-    from spf_lora.cli.inspect import printable
+    from spf_lora.cli.out import printable
 
     changes = _pairs(setting or [])
     if changes or strip:

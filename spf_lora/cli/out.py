@@ -5,6 +5,7 @@ rich honours NO_COLOR and drops colour and movement when the stream is no termin
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,21 @@ def warn(text: str) -> None:
 def show(renderable: Any) -> None:
     """Print a result for people: plain text or a rich table (stdout)."""
     _data.print(renderable, markup=False)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of texts as aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def printable(text: str, most: int = 200) -> str:
+    """Return a stranger's text, such as a card's, so that it cannot steer the terminal."""
+    clean = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return clean if len(clean) <= most else f"{clean[:most]}..."
 
 
 def show_json(value: Any) -> None:

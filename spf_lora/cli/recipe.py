@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.options import Json
 from spf_lora.recipe.files import locate_recipe
 from spf_lora.recipe.load import load_recipe, recipe_hash
 from spf_lora.recipe.load import recipe_to_dict as to_dict
@@ -30,7 +31,7 @@ def show(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print a recipe with every value resolved; as TOML it is a recipe itself."""
     resolved = load_recipe(locate_recipe(recipe), changes or ())

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.options import Json
 
 
 def resize(
@@ -20,7 +21,7 @@ def resize(
         str | None, typer.Option("--dtype", help="fp16, bf16 or fp32 [default: as it is].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Truncate every module to its strongest directions and print the exact error per block."""
     from spf_lora.adapters.format.rewrite import resize as run

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spf_lora.cli import out
-from spf_lora.cli.adapters import Json, Registry, existing, printable, table
-from spf_lora.cli.stack_report import report
+from spf_lora.cli.options import Json, Registry, existing
+from spf_lora.cli.out import printable, table
+from spf_lora.cli.threads import one_thread_each
 
 if TYPE_CHECKING:
     from spf_lora.registry.stack import Stack
@@ -86,11 +87,11 @@ def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     out.show(f"base  {stack.base_id or 'not named by any card'}")
     cells = [
         [
-            row["name"],
+            str(row["name"]),
             f"{row['strength']:g}",
             printable(str(row["target_text"] or "-")),
             str(row["content_id"])[:12],
-            row["state"],
+            str(row["state"]),
         ]
         for row in rows
     ]
@@ -156,7 +157,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a stack for other apps: one file, exact unless a rank is asked for, or one for each."""
-    from spf_lora.cli.merge import one_thread_each
     from spf_lora.errors import RecipeError
 
     if each and any(one is not None for one in (output, rank, energy, dtype)):
@@ -193,9 +193,6 @@ def export(
     error = "exact" if plan.exact else f"relative error {done.relative_error:.4%}"
     out.say(f"{len(members)} adapters in {len(plan.modules)} modules, {error}")
     out.show(str(target))
-
-
-app.command()(report)
 
 
 def _told(stack: "Stack") -> None:

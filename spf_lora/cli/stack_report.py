@@ -1,6 +1,7 @@
 """`spf-lora stack report`: what learning one attribute after another did, as a table and a plot."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,8 +9,17 @@ import typer
 
 from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
-from spf_lora.cli.acting import Exact, Local, StartPercent, check_start, starts_of
-from spf_lora.cli.adapters import Json, Registry, existing, table
+from spf_lora.cli.acting import check_start, starts_of
+from spf_lora.cli.options import (
+    AS_USUAL,
+    ActingOptions,
+    Json,
+    Registry,
+    Steps,
+    existing,
+    with_groups,
+)
+from spf_lora.cli.out import table
 from spf_lora.cli.quiet import hush
 from spf_lora.errors import CheckFailedError, StackError
 
@@ -19,22 +29,27 @@ if TYPE_CHECKING:
     from spf_lora.registry.stack import Known
 
 _COLUMNS = (
-    "adapter", "prompt only", "alone", "when learned", "at the end", "P alone", "P at the end"
-)  # fmt: skip
+    "adapter",
+    "prompt only",
+    "alone",
+    "when learned",
+    "at the end",
+    "P alone",
+    "P at the end",
+)
 
 
+@with_groups
 def report(
     name: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name.")],
     prompts: Annotated[int | None, typer.Option(min=2, max=10_000, help="People.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, max=64, help="Pictures of each.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")] = 15,
+    steps: Steps = 15,
     orders: Annotated[
         int, typer.Option(min=1, max=24, help="Orders to add the adapters in, the stack's first.")
     ] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Few people: a first look.")] = False,
-    start_percent: StartPercent = "0",
-    exact: Exact = False,
-    local: Local = False,
+    act: ActingOptions = AS_USUAL,
     base: Annotated[
         str, typer.Option(help="`embedded`, or a folder in diffusers layout.")
     ] = "embedded",
@@ -49,17 +64,15 @@ def report(
     """Measure a stack after every step, each adapter alone, and all asked for together."""
     from spf_lora.registry.stack import adapters_of, find_stack
 
-    check_start(start_percent)
+    check_start(act.start_percent)
     members = adapters_of(find_stack(name, existing(registry)), registry)
     targets = [output / f"{name}.{kind}" for kind in ("json", "svg")] if output else []
     if output:
         make_folder(output)
     for target in targets:
         check_writable(target, overwrite=force)
-    starts = starts_of(start_percent, [k.card for k, _ in members], [k.path for k, _ in members])
-    found = _measure(
-        name, members, base, prompts, seeds, steps, orders, quick, starts, exact, local
-    )
+    settings = _Settings(base, prompts, seeds, steps, orders, quick, act)
+    found = _measure(name, members, settings)
     for target in targets:
         text = found.to_json() if target.suffix == ".json" else _plot(found)
         write_text(target, text, overwrite=force)
@@ -73,33 +86,53 @@ def report(
         )
 
 
-def _measure(
-    name: str, members: "list[tuple[Known, float]]", base: str, prompts: int | None,
-    seeds: int | None, steps: int, orders: int, quick: bool, starts: tuple[float, ...], exact: bool,
-    local: bool,
-) -> "Incremental":  # fmt: skip
+@dataclass(frozen=True)
+class _Settings:
+    """How a stack is measured."""
+
+    base: str
+    prompts: int | None
+    seeds: int | None
+    steps: int
+    orders: int
+    quick: bool
+    act: ActingOptions
+
+
+def _measure(name: str, members: "list[tuple[Known, float]]", settings: _Settings) -> "Incremental":
     hush()
     from spf_lora.base.load import load_base
     from spf_lora.draw.act import check_alike
+    from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate import incremental
     from spf_lora.evaluate.gallery import cache_folder
 
-    if exact:
+    act = settings.act
+    starts = starts_of(
+        act.start_percent, [k.card for k, _ in members], [k.path for k, _ in members]
+    )
+    if act.exact:
         check_alike(starts)
-    model = load_base(base)
+    model = load_base(settings.base)
+    learned = [
+        _learned(known, strength, model.id, start)
+        for (known, strength), start in zip(members, starts, strict=True)
+    ]
+    usual = incremental.QUICK if settings.quick else incremental.StackProtocol()
+    protocol = replace(
+        usual,
+        prompts=settings.prompts or usual.prompts,
+        seeds=settings.seeds or usual.seeds,
+        orders=settings.orders,
+        exact=act.exact,
+        local=act.local,
+    )
     return incremental.measure_incremental(
         model,
-        [
-            _learned(known, strength, model.id, start)
-            for (known, strength), start in zip(members, starts, strict=True)
-        ],
+        learned,
+        protocol,
         gallery=cache_folder(),
-        prompts=prompts or (incremental.QUICK_PROMPTS if quick else incremental.PROMPTS),
-        seeds=seeds or (incremental.QUICK_SEEDS if quick else incremental.SEEDS),
-        steps=steps,
-        orders=orders,
-        exact=exact,
-        local=local,
+        sampling=Sampling(steps=settings.steps),
         name=name,
         tell=out.say,
     )
@@ -107,6 +140,7 @@ def _measure(
 
 def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Learned":
     from spf_lora.adapters.format.adapter_file import read_adapter
+    from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.evaluate.incremental import Learned
 
     if known.card is None:
@@ -114,11 +148,7 @@ def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Le
             f"{known.name} has no card, so nobody knows what it teaches",
             hint="a report needs adapters that spf-lora trained",
         )
-    if known.card.base_id and known.card.base_id != base_id:
-        raise StackError(
-            f"{known.name} was trained on the base {known.card.base_id}, this is {base_id}",
-            hint="name its base with --base",
-        )
+    refuse_other_base(known.card, known.name, base_id)
     adapter = read_adapter(known.path)
     return Learned(known.name, known.card.attribute, adapter, strength, start)
 
@@ -136,9 +166,13 @@ def _lines(found: "Incremental") -> list[str]:
     at = {name: i for i, name in enumerate(found.adapters)}
     for i, name in enumerate(order.names):
         figures = (
-            found.control[at[name]], found.alone[at[name]], order.response[i][i],
-            order.response[i][last], found.alone_pollution[at[name]], order.pollution[i][last],
-        )  # fmt: skip
+            found.control[at[name]],
+            found.alone[at[name]],
+            order.response[i][i],
+            order.response[i][last],
+            found.alone_pollution[at[name]],
+            order.pollution[i][last],
+        )
         rows.append([name, *(_number(one) for one in figures)])
     lines = [table(rows), "", *map(_summary, found.orders)]
     if found.together:

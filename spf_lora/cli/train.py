@@ -123,9 +123,12 @@ def _target(output: Path | None, settings: Recipe, *, several: bool) -> Path:
 
 
 def _recipe(
-    attribute: str | None, file: Path | None, changes: list[str], steps: int | None,
+    attribute: str | None,
+    file: Path | None,
+    changes: list[str],
+    steps: int | None,
     told: dict[str, int | str | None],
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     if file is None and attribute is None:
         raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
     path = file if file is not None else locate_recipe(str(attribute))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spf_lora.cli import out
-from spf_lora.cli.inspect import printable
+from spf_lora.cli.out import printable
 from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:

@@ -116,9 +116,15 @@ def train_one(
         return
     cache = TensorCache(cache_folder())
     trainer = build_trainer(
-        settings, base, examples, checkpoint=job.checkpoint, under=under, processes=siblings,
-        cache=cache, tell=phases,
-    )  # fmt: skip
+        settings,
+        base,
+        examples,
+        checkpoint=job.checkpoint,
+        under=under,
+        processes=siblings,
+        cache=cache,
+        tell=phases,
+    )
     phases.end()
     tell_of(cache)
     done = trainer.resume() if begun else 0
@@ -150,7 +156,8 @@ def _is_finished(job: Job, card: "Card") -> bool:
         OutputError: it is of another recipe, base or data, and may not be overwritten.
     """
     from spf_lora.adapters.format.adapter_file import read_adapter
-    from spf_lora.adapters.format.card import as_table, canonical_json, from_metadata
+    from spf_lora.adapters.format.card import as_table, from_metadata
+    from spf_lora.recipe.digest import canonical_json
 
     if not job.target.exists():
         return False

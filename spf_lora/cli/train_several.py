@@ -133,12 +133,12 @@ def _loaded(job: Job) -> Iterator["Base"]:
     from spf_lora.adapters.format.adapter_file import read_adapter
     from spf_lora.base.load import load_base
     from spf_lora.draw.weights import attached
-    from spf_lora.registry.onto import refuse_other_base
+    from spf_lora.registry.onto import check_base
 
     training = job.settings.training
     tokenizer = None if training.tokenizer == "own" else training.tokenizer
     base = load_base(training.base, tokenizer=tokenizer)
-    refuse_other_base(job.under, base.id)
+    check_base(job.under, base.id)
     on = [(read_adapter(known.path), strength) for known, strength in job.under.members]
     with attached(base.unet, on):
         yield base

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.options import Json
 from spf_lora.errors import CheckFailedError
 
 
@@ -15,11 +16,11 @@ def verify(
         list[str] | None,
         typer.Option("--app", help="An app that must read it, repeatable [default: all]."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check files; exit 3 if numbers, shapes, hashes, alphas or an app's keys are wrong."""
     from spf_lora.adapters.check import apps, checks
-    from spf_lora.cli.inspect import printable
+    from spf_lora.cli.out import printable
 
     chosen = tuple(app) if app else tuple(apps.APPS)
     found = {str(file): checks.verify(file, chosen) for file in files}

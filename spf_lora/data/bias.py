@@ -25,12 +25,28 @@ _SMALL_WORDS = frozenset(_SMALL.split())
 # Kinds of one thing that share no last word.
 _ALIKE = (
     frozenset({"man", "woman", "person", "boy", "girl"}),
-    frozenset({"black", "brown", "blonde", "blond", "red", "grey", "gray", "white", "blue",
-               "green", "yellow", "pink", "purple", "orange"}),
+    frozenset(
+        {
+            "black",
+            "brown",
+            "blonde",
+            "blond",
+            "red",
+            "grey",
+            "gray",
+            "white",
+            "blue",
+            "green",
+            "yellow",
+            "pink",
+            "purple",
+            "orange",
+        }
+    ),
     frozenset({"young", "old", "middle-aged", "elderly"}),
     frozenset({"smiling", "serious", "frowning", "laughing", "neutral"}),
     frozenset({"indoors", "outdoors"}),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,16 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return plain values that JSON can write."""
         rows = [
-            {"words": r.words, "count": r.count, "captions": r.captions, "share": r.share,
-             "expected": r.expected, "lift": r.lift}
+            {
+                "words": r.words,
+                "count": r.count,
+                "captions": r.captions,
+                "share": r.share,
+                "expected": r.expected,
+                "lift": r.lift,
+            }
             for r in self.companions
-        ]  # fmt: skip
+        ]
         faults = [fault._asdict() for fault in self.faults]
         return {**asdict(self), "companions": rows, "faults": faults}
 

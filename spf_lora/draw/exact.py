@@ -45,9 +45,13 @@ def asking_tokens(tokenizer: Any, prompt: str, target_text: str) -> torch.Tensor
 
 @contextmanager
 def exactly(
-    unet: nn.Module, adapter: Adapter, strength: float, tokens: torch.Tensor, *,
+    unet: nn.Module,
+    adapter: Adapter,
+    strength: float,
+    tokens: torch.Tensor,
+    *,
     start_percent: float = 0.0,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[None]:
     """Let an adapter act on the asking tokens only, while the context lasts.
 
     Args:

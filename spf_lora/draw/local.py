@@ -19,7 +19,7 @@ import torch
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
-from spf_lora.draw.sample import Step, sample_latents
+from spf_lora.draw.sample import SamplerStep, sample_latents
 from spf_lora.method.control_map import control_map, relative, smooth
 
 AREA_CAP = 0.6  # share of the picture that may answer
@@ -50,8 +50,8 @@ class LocalPicture:
     """
 
     control_map: torch.Tensor
-    reference: list[Step]
-    response: list[Step]
+    reference: list[SamplerStep]
+    response: list[SamplerStep]
 
 
 @torch.no_grad()
@@ -78,9 +78,9 @@ def draw_locally(
     control = torch.zeros_like(reference[0].noisy[:, :1])
     for asking in each or [Asking(states, acting, late)]:
         control = torch.maximum(control, _region(base, reference, within, asking, seeds, **how))
-    track, response = iter(reference), list[Step]()
+    track, response = iter(reference), list[SamplerStep]()
 
-    def put_back(step: Step) -> torch.Tensor:
+    def put_back(step: SamplerStep) -> torch.Tensor:
         kept = torch.lerp(next(track).latents, step.latents, control)
         response.append(step._replace(latents=kept))
         return kept
@@ -98,7 +98,7 @@ def sample_locally(
 
 
 def _region(
-    base: Base, reference: Sequence[Step], within: torch.Tensor, asking: Asking,
+    base: Base, reference: Sequence[SamplerStep], within: torch.Tensor, asking: Asking,
     seeds: Sequence[int], **how: Any,
 ) -> torch.Tensor:  # fmt: skip
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
@@ -113,11 +113,13 @@ def _region(
     return (2 * region).clamp(max=1)
 
 
-def followed(base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any) -> list[Step]:
+def followed(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any
+) -> list[SamplerStep]:
     """Return every step of a picture; the arguments are those of `sample_latents`."""
-    track: list[Step] = []
+    track: list[SamplerStep] = []
 
-    def follow(step: Step) -> torch.Tensor:
+    def follow(step: SamplerStep) -> torch.Tensor:
         track.append(step)
         return step.latents
 
@@ -126,7 +128,7 @@ def followed(base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any)
 
 
 def _apart(
-    base: Base, steps: Sequence[Step], states: torch.Tensor, late: Sequence[Late]
+    base: Base, steps: Sequence[SamplerStep], states: torch.Tensor, late: Sequence[Late]
 ) -> torch.Tensor:
     """Return how far another model's pictures are from these, (batch, 1, h, w), on average 1.
 

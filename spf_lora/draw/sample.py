@@ -1,21 +1,40 @@
 """Draw pictures: DDIM with classifier-free guidance, one noise per seed, whatever the batch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
+from spf_lora.draw.pixels import pictures_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
+        batch_size: pictures drawn at once.
+    """
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    batch_size: int = BATCH
+
+
+SAMPLING = Sampling()
+
+
+class SamplerStep(NamedTuple):
     """One step of a sampler.
 
     Attributes:
@@ -48,10 +67,16 @@ def start_noise(
 
 @torch.no_grad()
 def sample_latents(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, steps: int, guidance: float,
-    size: tuple[int, int] | None = None, late: Sequence[Late] = (),
-    after: Callable[[Step], torch.Tensor] | None = None,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    size: tuple[int, int] | None = None,
+    late: Sequence[Late] = (),
+    after: Callable[[SamplerStep], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square. With `late` the states come
@@ -79,17 +104,14 @@ def sample_latents(
         guided = without + guidance * (with_text - without)
         noisy, latents = latents, base.scheduler.step(guided, t, latents, return_dict=False)[0]
         if after:
-            latents = after(Step(t, noisy, with_text, without, latents))
+            latents = after(SamplerStep(t, noisy, with_text, without, latents))
     return latents
 
 
 @torch.no_grad()
 def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """Return the pictures of scaled latents."""
-    pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
-    eight_bit = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows: np.ndarray = eight_bit.permute(0, 2, 3, 1).cpu().numpy()  # (batch, h, w, 3)
-    return [Image.fromarray(row) for row in rows]
+    return pictures_of(base.vae.decode(latents / base.vae.config.scaling_factor).sample)
 
 
 def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, gap: int = 2) -> Image.Image:

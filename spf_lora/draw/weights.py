@@ -19,9 +19,11 @@ _PREFIX = "unet."
 
 @contextmanager
 def attached(
-    unet: nn.Module, adapters: Sequence[tuple[Adapter, float]], *,
+    unet: nn.Module,
+    adapters: Sequence[tuple[Adapter, float]],
+    *,
     start_percent: float | Sequence[float] = 0.0,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[None]:
     """Add adapters at their strengths to the U-Net's weights; afterwards the old weights are back.
 
     Args:
@@ -42,10 +44,12 @@ def attached(
             for adapter, strength in (row for row, begins in rows if begins == start):
                 for name, module in adapter.modules.items():
                     _add(unet, name, module, strength, saved)
-            added.append({
-                path: weight.data if start == starts[-1] else weight.data.clone()
-                for path, (weight, _) in saved.items()
-            })  # fmt: skip
+            added.append(
+                {
+                    path: weight.data if start == starts[-1] else weight.data.clone()
+                    for path, (weight, _) in saved.items()
+                }
+            )
         with switched_by_time(unet, starts, _switch(saved, added)):
             yield
     finally:
@@ -82,9 +86,12 @@ def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor
 
 @torch.no_grad()
 def _add(
-    unet: nn.Module, name: str, module: Module, strength: float,
+    unet: nn.Module,
+    name: str,
+    module: Module,
+    strength: float,
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]],
-) -> None:  # fmt: skip
+) -> None:
     path = name.removeprefix(_PREFIX)
     try:
         layer = unet.get_submodule(path)

@@ -59,8 +59,15 @@ class Ingredients:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""
         parts = asdict(self)
         if not self.adapter or self.strength == 0:
-            parts |= {"adapter": "", "strength": 0.0, "starts": (), "before": (), "exact": (),
-                      "within": None, "each": ()}  # fmt: skip
+            parts |= {
+                "adapter": "",
+                "strength": 0.0,
+                "starts": (),
+                "before": (),
+                "exact": (),
+                "within": None,
+                "each": (),
+            }
         for later in ("starts", "before", "exact", "within", "each"):
             if not parts[later]:  # pictures drawn before these were known keep their keys
                 del parts[later]

@@ -11,13 +11,27 @@ from spf_lora.strict import did_you_mean
 
 SWEPT = ("sps", "auc")
 MEASURES = (
-    "rho", "P", "BL", "H", "excess", "shown", "unasked", "flips", "leak:flips", "truth:pixels",
-    "truth:agreement", *CHANNELS, *(f"leak:{c}" for c in CHANNELS),
-)  # fmt: skip
+    "rho",
+    "P",
+    "BL",
+    "H",
+    "excess",
+    "shown",
+    "unasked",
+    "flips",
+    "leak:flips",
+    "truth:pixels",
+    "truth:agreement",
+    *CHANNELS,
+    *(f"leak:{c}" for c in CHANNELS),
+)
 WORDS = {"response": "rho", "pollution": "P", "leakage": "BL", "balance": "H"}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _CONDITION = re.compile(r"\s*([\w:]+)(?:@([^\s<>=]+))?\s*(<=|>=|<|>)\s*(\S+)\s*")
 
 

@@ -21,20 +21,21 @@ from spf_lora.adapters.overlap import overlaps
 from spf_lora.base.load import Base
 from spf_lora.data.captions import join_phrases, split_phrases
 from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS
-from spf_lora.draw.act import acting
+from spf_lora.draw.act import Acting, acting
 from spf_lora.draw.late import stages
-from spf_lora.draw.sample import GUIDANCE
+from spf_lora.draw.pixels import pixels_of
+from spf_lora.draw.sample import Sampling
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
-from spf_lora.evaluate.judges.world import to_pixels, world_judge
+from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
-from spf_lora.evaluate.run import evaluate, lateness, runtime
+from spf_lora.evaluate.run import Measurement, evaluate, sampler_of
 
-STEPS, PROMPTS, SEEDS = 15, 16, 2
-QUICK_PROMPTS, QUICK_SEEDS = 6, 1
+SAMPLING = Sampling(steps=15)
+PROMPTS, SEEDS = 16, 2
 _BOOTSTRAPS = 500
 Tell = Callable[[str], None]
 
@@ -58,18 +59,35 @@ class Learned:
     start_percent: float = 0.0
 
 
+@dataclass(frozen=True)
+class StackProtocol:
+    """How a stack is measured.
+
+    Attributes:
+        prompts: people.
+        seeds: pictures of each.
+        orders: how many orders to add the same adapters in; the first is the one given.
+        exact: each adapter acts on the words that ask for it alone, as no other app can draw.
+        local: adapters act in the control map alone, as no other app can draw.
+    """
+
+    prompts: int = PROMPTS
+    seeds: int = SEEDS
+    orders: int = 1
+    exact: bool = False
+    local: bool = False
+
+
+QUICK = StackProtocol(prompts=6, seeds=1)
+
+
 def measure_incremental(
     base: Base,
     learned: Sequence[Learned],
+    protocol: StackProtocol,
     *,
     gallery: Path,
-    prompts: int = PROMPTS,
-    seeds: int = SEEDS,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    orders: int = 1,
-    exact: bool = False,
-    local: bool = False,
+    sampling: Sampling = SAMPLING,
     name: str = "",
     tell: Tell = lambda text: None,
 ) -> Incremental:
@@ -78,14 +96,9 @@ def measure_incremental(
     Args:
         base: the model the adapters were trained on.
         learned: the adapters in the order they were learned.
+        protocol: people, pictures, orders, and how the adapters act.
         gallery: folder of the picture cache.
-        prompts: people.
-        seeds: pictures of each.
-        steps: DDIM steps.
-        guidance: scale of classifier-free guidance.
-        orders: how many orders to add the same adapters in; the first is the one given.
-        exact: each adapter acts on the words that ask for it alone, as no other app can draw.
-        local: adapters act in the control map alone, as no other app can draw.
+        sampling: how pictures are drawn.
         name: what the result is called.
         tell: told what is measured next.
 
@@ -94,9 +107,9 @@ def measure_incremental(
     """
     began = time.perf_counter()
     _check(learned)
-    cells = _Cells(base, learned, gallery, prompts, seeds, steps, guidance, exact, local, tell)
+    cells = _Cells(base, learned, protocol, gallery, sampling, tell)
     every = frozenset(range(len(learned)))
-    measured = [_order(cells, row) for row in chosen_orders(len(learned), orders)]
+    measured = [_order(cells, row) for row in chosen_orders(len(learned), protocol.orders)]
     alone = [cells.get(frozenset([i]), i) for i in range(len(learned))]
     final = [cells.get(every, i) for i in range(len(learned))]
     tell("measuring what is asked for together")
@@ -107,9 +120,9 @@ def measure_incremental(
         adapters=tuple(one.name for one in learned),
         attributes=tuple(one.attribute for one in learned),
         strengths=tuple(one.strength for one in learned),
-        prompts=prompts,
-        seeds=seeds,
-        sampler=cells.sampler(),
+        prompts=protocol.prompts,
+        seeds=protocol.seeds,
+        sampler=sampler_of(sampling, cells.acting(every)),
         control=tuple(one.figure("rho", 0.0) for one in alone),
         alone=tuple(one.figure("rho", 1.0) for one in alone),
         alone_pollution=tuple(one.figure("P", 1.0) for one in alone),
@@ -171,66 +184,67 @@ class _Cells:
     """Evaluations of one attribute with some adapters on; each is made once."""
 
     def __init__(
-        self, base: Base, learned: Sequence[Learned], gallery: Path, prompts: int, seeds: int,
-        steps: int, guidance: float, exact: bool, local: bool, tell: Tell,
-    ) -> None:  # fmt: skip
-        self.base, self.learned, self.gallery, self.tell = base, learned, gallery, tell
-        self.steps, self.guidance, self.exact, self.local = steps, guidance, exact, local
+        self,
+        base: Base,
+        learned: Sequence[Learned],
+        protocol: StackProtocol,
+        gallery: Path,
+        sampling: Sampling,
+        tell: Tell,
+    ) -> None:
+        self.base, self.learned, self.protocol = base, learned, protocol
+        self.gallery, self.sampling, self.tell = gallery, sampling, tell
         self.cases: list[tuple[Case, ...]] = [
-            held_out_cases(one.attribute, prompts=prompts, seeds=seeds) for one in learned
+            held_out_cases(one.attribute, prompts=protocol.prompts, seeds=protocol.seeds)
+            for one in learned
         ]
-        self.found: dict[tuple[frozenset[int], int], Result] = {}
-        self.stacks: dict[frozenset[int], list[Adapter]] = {}
+        self.results: dict[tuple[frozenset[int], int], Result] = {}
+        self.made: dict[frozenset[int], Acting] = {}
 
-    def stack(self, on: frozenset[int]) -> list[Adapter]:
-        """Return what is on, as one where all act alike."""
-        if on not in self.stacks:
-            parts = [(self.learned[i].adapter, self.learned[i].strength) for i in sorted(on)]
-            apart = [combined([part]) for part in parts]
-            alike = not (self.exact or any(self.starts(on)))
-            self.stacks[on] = [combined(parts)] if alike else apart
-        return self.stacks[on]
-
-    def words(self, on: frozenset[int]) -> list[str]:
-        """Return what asks for each adapter that is on, if it acts on that alone."""
-        names = [self.learned[i].attribute for i in sorted(on)] if self.exact else []
-        return [ATTRIBUTES[name].target_text for name in names]
-
-    def starts(self, on: frozenset[int]) -> tuple[float, ...]:
-        found = tuple(self.learned[i].start_percent for i in sorted(on))
-        return found if self.exact or any(found) else (0.0,)
-
-    def sampler(self) -> dict[str, str | int | float]:
-        late = lateness([one.start_percent for one in self.learned])
-        return {
-            "name": "ddim", "steps": self.steps, "guidance": self.guidance,
-            **late, **runtime(self.exact, self.local),
-        }  # fmt: skip
+    def acting(self, on: frozenset[int]) -> Acting:
+        """Return adapters that are on, as one where all act alike."""
+        if on not in self.made:
+            some = [self.learned[i] for i in sorted(on)]
+            parts = [(one.adapter, one.strength) for one in some]
+            starts = [one.start_percent for one in some]
+            alike = not (self.protocol.exact or any(starts))
+            words = [ATTRIBUTES[one.attribute].target_text for one in some]
+            self.made[on] = acting(
+                [(one, 1.0) for one in ([combined(parts)] if alike else _apart(parts))],
+                start_percent=0.0 if alike else starts,
+                words=words if self.protocol.exact else (),
+                local=self.protocol.local,
+            )
+        return self.made[on]
 
     def get(self, on: frozenset[int], asked: int) -> Result:
-        if (on, asked) not in self.found:
+        if (on, asked) not in self.results:
             names = ", ".join(self.learned[i].name for i in sorted(on))
-            attribute = self.learned[asked].attribute
-            self.tell(f"measuring {attribute} with {names} on")
-            self.found[on, asked] = evaluate(
-                self.base, self.stack(on), attribute=attribute, cases=self.cases[asked],
-                gallery=self.gallery, strengths=(0.0, 1.0), steps=self.steps,
-                guidance=self.guidance, bootstraps=_BOOTSTRAPS, start_percent=self.starts(on),
-                words_percent=self.learned[asked].start_percent, exact=self.words(on),
-                local=self.local,
-            )  # fmt: skip
-        return self.found[on, asked]
+            one = self.learned[asked]
+            self.tell(f"measuring {one.attribute} with {names} on")
+            measurement = Measurement(
+                one.attribute,
+                self.cases[asked],
+                strengths=(0.0, 1.0),
+                words_percent=one.start_percent,
+                bootstraps=_BOOTSTRAPS,
+            )
+            self.results[on, asked] = evaluate(
+                self.base,
+                self.acting(on),
+                measurement,
+                gallery=self.gallery,
+                sampling=self.sampling,
+            )
+        return self.results[on, asked]
 
     def painter(self, on: frozenset[int]) -> Painter:
-        acts = acting(
-            [(one, 1.0) for one in self.stack(on)],
-            start_percent=self.starts(on),
-            words=self.words(on),
-            local=self.local,
-        )
-        return painter(
-            self.base, acts, folder=self.gallery, steps=self.steps, guidance=self.guidance
-        )
+        return painter(self.base, self.acting(on), folder=self.gallery, sampling=self.sampling)
+
+
+def _apart(parts: Sequence[tuple[Adapter, float]]) -> list[Adapter]:
+    """Return each adapter at its strength."""
+    return [combined([part]) for part in parts]
 
 
 def _check(learned: Sequence[Learned]) -> None:
@@ -274,7 +288,7 @@ def _mean(draws: Sequence[Draw], number: str) -> float:
 
 @torch.no_grad()
 def _beliefs(cells: _Cells, keys: Sequence[str], asked: int) -> float:
-    pictures = [to_pixels(read_picture(cells.gallery, key)) for key in keys]
+    pictures = [pixels_of(read_picture(cells.gallery, key)) for key in keys]
     judge = world_judge(cells.learned[asked].attribute)
     return float(judge.belief(torch.stack(pictures)).mean())
 
@@ -291,8 +305,10 @@ def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) ->
             return asking_for(prompt, [name for i, name in enumerate(names) if i not in late])
 
         earlier = stages(starts, asked)
-        within = case.base_prompt if cells.local else None
-        each = tuple(asking_for(case.base_prompt, [n]) for n in names) if cells.local else ()
+        within = case.base_prompt if cells.protocol.local else None
+        each = (
+            tuple(asking_for(case.base_prompt, [n]) for n in names) if cells.protocol.local else ()
+        )
         wanted += [Wanted(asked([]), seed, 1.0, earlier, within, each) for seed in case.seeds]
     paint.draw(wanted)
     responses = []

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
+from spf_lora.draw.act import acting
+from spf_lora.draw.sample import Sampling
 from spf_lora.evaluate.incremental_result import DIRTIER, KEPT
 from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.protocol import held_out_cases
 from spf_lora.evaluate.result import Figure
-from spf_lora.evaluate.run import evaluate
+from spf_lora.evaluate.run import Measurement, evaluate
 
 PROMPTS, SEEDS, STEPS = 8, 1, 15
 _BOOTSTRAPS = 500
@@ -97,14 +99,22 @@ def measure_kept(
     found = []
     for part in parts:
         tell(f"drawing {part.attribute} with {part.name} alone, and with all of them")
-        cases = held_out_cases(part.attribute, prompts=prompts, seeds=seeds)
+        measurement = Measurement(
+            part.attribute,
+            held_out_cases(part.attribute, prompts=prompts, seeds=seeds),
+            strengths=(0.0, 1.0),
+            bootstraps=_BOOTSTRAPS,
+        )
         before, after = (
             evaluate(
-                base, adapter, attribute=part.attribute, cases=cases, gallery=gallery,
-                strengths=(0.0, 1.0), steps=steps, bootstraps=_BOOTSTRAPS,
+                base,
+                acting(adapter),
+                measurement,
+                gallery=gallery,
+                sampling=Sampling(steps=steps),
             )
             for adapter in (part.adapter, merged)
-        )  # fmt: skip
+        )
         numbers = {
             measure: (before.figure(measure, 1.0), after.figure(measure, 1.0))
             for measure in ("rho", "P", "BL")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.judges.judge import Judge
-from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.result import Draw
 
 BATCH = 64
@@ -89,14 +89,19 @@ def load_pixels(draws: Sequence[Draw], folder: Path) -> Pixels:
     """Read a batch of draws' pictures; the truth counts only where all of them have it."""
 
     def rows(name: str) -> torch.Tensor:
-        return torch.stack([to_pixels(read_picture(folder, d.pictures[name])) for d in draws])
+        return torch.stack([pixels_of(read_picture(folder, d.pictures[name])) for d in draws])
 
     region = rows("region")[:, :1]  # (batch, 1, h, w), 1 inside, -1 outside
     has_truth = all("truth" in draw.pictures for draw in draws)
     return Pixels(
-        rows("I0"), rows("Ic"), rows("I1"), rows("Ib"), rows("Iz"), (region < 0).float(),
+        rows("I0"),
+        rows("Ic"),
+        rows("I1"),
+        rows("Ib"),
+        rows("Iz"),
+        (region < 0).float(),
         rows("truth") if has_truth else None,
-    )  # fmt: skip
+    )
 
 
 def with_pollution(draws: Sequence[Draw], channels: Sequence[str]) -> list[Draw]:

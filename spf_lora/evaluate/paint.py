@@ -16,7 +16,7 @@ from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import Base
 from spf_lora.draw.act import Acting, draw_latents
 from spf_lora.draw.prompts import Prompt
-from spf_lora.draw.sample import BATCH, GUIDANCE, STEPS, decode
+from spf_lora.draw.sample import SAMPLING, Sampling, decode
 from spf_lora.draw.weights import attached
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
@@ -61,9 +61,7 @@ class Painter:
         base: the model.
         acting: the adapters; a picture's strength multiplies theirs.
         folder: the cache.
-        steps: DDIM steps.
-        guidance: scale of classifier-free guidance.
-        batch_size: pictures drawn at once.
+        sampling: how they are drawn.
         model_id: digest of the base with its VAE.
         adapter_id: content id, "" for none.
     """
@@ -71,21 +69,29 @@ class Painter:
     base: Base
     acting: Acting
     folder: Path
-    steps: int
-    guidance: float
-    batch_size: int
+    sampling: Sampling
     model_id: str
     adapter_id: str
 
     def key(self, wanted: Wanted) -> str:
         """Return where the picture is in the cache."""
+        starts = self.acting.starts
         return Ingredients(
-            model=self.model_id, adapter=self.adapter_id, strength=wanted.strength,
-            prompt=wanted.prompt, negative="", seed=wanted.seed, sampler="ddim", steps=self.steps,
-            guidance=self.guidance, starts=self.acting.starts if any(self.acting.starts) else (),
-            before=wanted.before, exact=self.acting.words, within=wanted.within,
+            model=self.model_id,
+            adapter=self.adapter_id,
+            strength=wanted.strength,
+            prompt=wanted.prompt,
+            negative="",
+            seed=wanted.seed,
+            sampler="ddim",
+            steps=self.sampling.steps,
+            guidance=self.sampling.guidance,
+            starts=starts if any(starts) else (),
+            before=wanted.before,
+            exact=self.acting.words,
+            within=wanted.within,
             each=wanted.each,
-        ).key()  # fmt: skip
+        ).key()
 
     def check(self) -> None:
         """Put the adapters on and off, so that a wrong one is refused before anything is drawn.
@@ -125,8 +131,8 @@ class Painter:
         unique = list(dict.fromkeys(wanted))
         for kind in sorted(set(map(alike, unique))):
             same = [w for w in unique if alike(w) == kind]
-            for i in range(0, len(same), self.batch_size):
-                yield same[i : i + self.batch_size]
+            for i in range(0, len(same), self.sampling.batch_size):
+                yield same[i : i + self.sampling.batch_size]
 
     def _has(self, wanted: Wanted) -> bool:
         return has_picture(self.folder, self.key(wanted))
@@ -138,8 +144,8 @@ class Painter:
             [wanted.asks() for wanted in group],
             [wanted.seed for wanted in group],
             self.acting.at(strength),
-            steps=self.steps,
-            guidance=self.guidance,
+            steps=self.sampling.steps,
+            guidance=self.sampling.guidance,
         )
         if not torch.isfinite(latents).all():
             raise MeasureError(
@@ -151,27 +157,11 @@ class Painter:
                 write_picture(self.folder, self.key(wanted), picture)
 
 
-def painter(
-    base: Base,
-    acting: Acting,
-    *,
-    folder: Path,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    batch_size: int = BATCH,
-) -> Painter:
+def painter(base: Base, acting: Acting, *, folder: Path, sampling: Sampling = SAMPLING) -> Painter:
     """Return what draws with a base and adapters; their digests are computed once, here."""
     vae = tensors_digest(dict(base.vae.named_parameters()))
-    return Painter(
-        base=base,
-        acting=acting,
-        folder=folder,
-        steps=steps,
-        guidance=guidance,
-        batch_size=batch_size,
-        model_id=f"{base.id} {vae[:16]} {base.resolution}",
-        adapter_id=_adapter_id(acting),
-    )
+    model_id = f"{base.id} {vae[:16]} {base.resolution}"
+    return Painter(base, acting, folder, sampling, model_id, _adapter_id(acting))
 
 
 def _adapter_id(acting: Acting) -> str:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 
 from spf_lora.draw.late import stages
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture, write_content
 from spf_lora.evaluate.judges.judge import Judge, Truth
-from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.paint import Painter, Wanted
 from spf_lora.evaluate.protocol import Case, other_seed
 from spf_lora.evaluate.result import Draw
 
 
 @dataclass(frozen=True)
-class Plan:
+class PicturePlan:
     """The pictures of a run.
 
     Attributes:
@@ -40,8 +40,9 @@ class Plan:
                     wanted.append(Wanted(case.base_prompt, other))
                 for strength in self.strengths:
                     wanted += [
-                        self._asking(case, seed, strength), self._silent(case, seed, strength)
-                    ]  # fmt: skip
+                        self._asking(case, seed, strength),
+                        self._silent(case, seed, strength),
+                    ]
         return wanted
 
     def draws(self, paint: Painter, judge: Judge) -> list[Draw]:
@@ -52,7 +53,7 @@ class Plan:
                 read_picture(paint.folder, paint.key(Wanted(case.base_prompt, seed)))
                 for seed in case.seeds
             ]
-            truths = judge.truths(torch.stack([to_pixels(picture) for picture in before]))
+            truths = judge.truths(torch.stack([pixels_of(picture) for picture in before]))
             for index, (seed, truth) in enumerate(zip(case.seeds, truths, strict=True)):
                 fixed = {
                     "I0": Wanted(case.base_prompt, seed),

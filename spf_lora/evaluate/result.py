@@ -49,7 +49,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptPair:
     """One prompt of the run.
 
     Attributes:
@@ -140,7 +140,7 @@ class Result:
     sampler: Mapping[str, str | int | float]
     strengths: tuple[float, ...]
     main: float
-    cases: tuple[Asked, ...]
+    cases: tuple[PromptPair, ...]
     draws: tuple[Draw, ...]
     numbers: Mapping[str, Figure]
     selftests: tuple[SelfTest, ...]
@@ -187,9 +187,11 @@ class Result:
         table = dataclasses.asdict(self)
         del table["gallery"]
         return json.dumps(
-            {"format": FORMAT, "version": VERSION, **table}, indent=1, ensure_ascii=False,
+            {"format": FORMAT, "version": VERSION, **table},
+            indent=1,
+            ensure_ascii=False,
             allow_nan=False,
-        )  # fmt: skip
+        )
 
 
 def figure_name(measure: str, strength: float) -> str:
@@ -221,7 +223,7 @@ def from_json(text: str, *, gallery: Path | None = None) -> Result:
 
 def _result(table: dict[str, Any], gallery: Path | None) -> Result:
     table["strengths"] = tuple(map(float, table["strengths"]))
-    table["cases"] = tuple(Asked(**{**c, "seeds": tuple(c["seeds"])}) for c in table["cases"])
+    table["cases"] = tuple(PromptPair(**{**c, "seeds": tuple(c["seeds"])}) for c in table["cases"])
     table["draws"] = tuple(Draw(**d) for d in table["draws"])
     table["numbers"] = {name: Figure(**f) for name, f in table["numbers"].items()}
     table["selftests"] = tuple(SelfTest(**s) for s in table["selftests"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.judges.judge import Judge
-from spf_lora.evaluate.judges.world import to_pixels
 from spf_lora.evaluate.numbers import Pixels, load_pixels
 from spf_lora.evaluate.result import CHANNELS, Draw, SelfTest
 from spf_lora.evaluate.statistics import bootstrap_weights, channels, harmonic, sums_of
@@ -32,7 +32,7 @@ def selftests(draws: Sequence[Draw], judge: Judge, folder: Path) -> Iterator[Sel
     yield SelfTest("same picture", "the base model against itself has P = 0", same, same == 0)
     copy = float(harmonic(np.array([0.0]), np.array([same]))[0])
     yield SelfTest("doing nothing", "a copy of the base's picture has H = 0", copy, copy == 0)
-    second = torch.stack([to_pixels(read_picture(folder, d.pictures["Iy"])) for d in some])
+    second = torch.stack([pixels_of(read_picture(folder, d.pictures["Iy"])) for d in some])
     other = _moved(judge, pixels, second, ceiling)
     yield SelfTest(
         "another seed", "another sample has P about 1 (0.7 to 1.3)", other, 0.7 <= other <= 1.3
@@ -70,9 +70,11 @@ def _growing(judge: Judge, pixels: Pixels, ceiling: Means) -> SelfTest:
     ]
     smallest = round(min(b - a for a, b in pairwise(levels)), 6)
     return SelfTest(
-        "growing change", "P rises with every step from a picture to another seed's "
-        "(smallest rise)", smallest, smallest > 0,
-    )  # fmt: skip
+        "growing change",
+        "P rises with every step from a picture to another seed's (smallest rise)",
+        smallest,
+        smallest > 0,
+    )
 
 
 def _true_edit(
@@ -81,23 +83,25 @@ def _true_edit(
     """Let the renderer add the attribute to its own portraits: no pollution, full response."""
     if pixels.truth is None or any("plain" not in draw.pictures for draw in draws):
         return
-    plain = torch.stack([to_pixels(read_picture(folder, d.pictures["plain"])) for d in draws])
+    plain = torch.stack([pixels_of(read_picture(folder, d.pictures["plain"])) for d in draws])
     polluted = _moved(judge, replace(pixels, i0=plain), pixels.truth, ceiling)
     yield SelfTest(
-        "true edit, pollution", "the renderer's own edit has P about 0 (at most 0.1)", polluted,
+        "true edit, pollution",
+        "the renderer's own edit has P about 0 (at most 0.1)",
+        polluted,
         polluted <= 0.1,
-    )  # fmt: skip
+    )
     with torch.no_grad():
         seen = float((judge.belief(pixels.truth) - judge.belief(plain)).mean())
     yield SelfTest(
-        "true edit, response", "and is seen: the judge believes in the attribute, at least 0.9 "
-        "more than without it", round(seen, 6), seen >= 0.9,
-    )  # fmt: skip
+        "true edit, response",
+        "and is seen: the judge believes in the attribute, at least 0.9 more than without it",
+        round(seen, 6),
+        seen >= 0.9,
+    )
 
 
-def _shuffled(
-    draws: Sequence[Draw], prompts: int, strengths: tuple[float, float]
-) -> SelfTest:  # fmt: skip
+def _shuffled(draws: Sequence[Draw], prompts: int, strengths: tuple[float, float]) -> SelfTest:
     """Swap adapter and control of random prompts: the excess must then be a chance finding.
 
     Its 95 % interval should miss zero in 5 % of the shuffles; with few prompts a percentile
@@ -115,6 +119,9 @@ def _shuffled(
         missed += bool(low > 0 or high < 0)
     share = missed / _SHUFFLES
     return SelfTest(
-        "shuffled labels", "with adapter and control swapped at random the excess is about 0 "
-        "(its interval misses 0 in at most 15 % of shuffles)", share, share <= 0.15,
-    )  # fmt: skip
+        "shuffled labels",
+        "with adapter and control swapped at random the excess is about 0 "
+        "(its interval misses 0 in at most 15 % of shuffles)",
+        share,
+        share <= 0.15,
+    )

@@ -21,9 +21,13 @@ Array = npt.NDArray[np.float64]
 
 # measures that are plain means of one number of the draws: figure -> number
 MEANS = {
-    "shown": "shown", "unasked": "unasked", "flips": "flips", "leak:flips": "leak:flips",
-    "truth:pixels": "truth:pixels", "truth:agreement": "truth:agreement",
-}  # fmt: skip
+    "shown": "shown",
+    "unasked": "unasked",
+    "flips": "flips",
+    "leak:flips": "leak:flips",
+    "truth:pixels": "truth:pixels",
+    "truth:agreement": "truth:agreement",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +94,7 @@ def measures(sums: Sums, weights: Array) -> dict[str, Array]:
 def _by_strength(sums: Sums, weights: Array) -> dict[str, Array]:
     found = {"rho": _response(sums, weights)}
     parts = channels(sums, weights)
-    leaks = {
-        f"leak:{c}": _ratio(sums, weights, f"leak:{c}", f"leak-ceiling:{c}") for c in parts
-    }  # fmt: skip
+    leaks = {f"leak:{c}": _ratio(sums, weights, f"leak:{c}", f"leak-ceiling:{c}") for c in parts}
     found["P"] = np.mean(list(parts.values()), axis=0)
     found["BL"] = np.mean(list(leaks.values()), axis=0)
     found["excess"] = found["P"] - found["P"][:, :1]

@@ -11,13 +11,14 @@ from threading import Lock
 
 import numpy as np
 
+from spf_lora.adapters.factors import Near
 from spf_lora.adapters.format import hashes
 from spf_lora.adapters.format.writing import write_modules
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.adapters.sd15 import block, natural
 from spf_lora.atomic import check_writable
 from spf_lora.errors import OutputError
-from spf_lora.merge.lowrank import Near, nearest, nearest_dense
+from spf_lora.merge.lowrank import nearest, nearest_dense
 from spf_lora.merge.methods import Term
 from spf_lora.merge.origin import metadata
 from spf_lora.merge.plan import Plan

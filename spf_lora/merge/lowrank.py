@@ -7,31 +7,13 @@ stand for and it is cheaper, from that matrix.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spf_lora.adapters.factors import decompose
+from spf_lora.adapters.factors import Near, decompose, kept, truncated
 
 Matrix = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Near:
-    """A matrix `up @ down` near another one.
-
-    Attributes:
-        up: (out, rank); its columns and the rows of `down` have equal norms.
-        down: (rank, in).
-        norm: Frobenius norm of the matrix that was asked for.
-        error: Frobenius norm of the difference.
-    """
-
-    up: Matrix
-    down: Matrix
-    norm: float
-    error: float
 
 
 def nearest(up: Matrix, down: Matrix, *, rank: int | None, energy: float | None) -> Near:
@@ -45,16 +27,7 @@ def nearest(up: Matrix, down: Matrix, *, rank: int | None, energy: float | None)
     """
     out, total, into = *up.shape, down.shape[1]
     if 2 * total <= min(out, into):
-        parts = decompose(up, down)
-        squares = parts.values**2
-        keep = _keep(squares, rank, energy)
-        root = np.sqrt(parts.values[:keep])
-        return Near(
-            parts.left[:, :keep] * root,
-            root[:, None] * parts.right[:keep],
-            float(np.sqrt(squares.sum())),
-            float(np.sqrt(squares[keep:].sum())),
-        )
+        return truncated(decompose(up, down), rank=rank, energy=energy)
     if total >= min(out, into) and _cheaper_whole(out, total, into):
         return nearest_dense(up @ down, rank=rank, energy=energy)
     if out < into:
@@ -85,7 +58,7 @@ def nearest_by_gram(
     """
     squares, vectors = np.linalg.eigh(gram)
     squares, vectors = np.maximum(squares[::-1], 0.0), vectors[:, ::-1]
-    right = vectors[:, : _keep(squares, rank, energy)]
+    right = vectors[:, : kept(squares, rank, energy)]
     image = apply(right)
     held = np.linalg.norm(image, axis=0)
     root = np.sqrt(np.where(held > 0, held, 1.0))
@@ -103,14 +76,3 @@ def _cheaper_whole(out: int, total: int, into: int) -> bool:
     small, large = sorted((out, into))
     whole = 2 * out * total * into + small**2 * large
     return whole < total**2 * large + 2 * total**2 * small + 2 * total * small**2
-
-
-def _keep(squares: Matrix, rank: int | None, energy: float | None) -> int:
-    """Return how many leading values to keep; at least one."""
-    if rank is not None:
-        return min(rank, len(squares))
-    total = squares.sum()
-    if energy is None or total == 0:
-        return len(squares) if energy is None else 1
-    enough = int(np.searchsorted(np.cumsum(squares) / total, energy - 1e-12)) + 1
-    return min(enough, len(squares))

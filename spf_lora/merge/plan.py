@@ -142,9 +142,14 @@ def make_plan(sources: Sequence[Source], settings: Settings) -> Plan:
             hint=f"--rank {most} keeps everything",
         )
     return Plan(
-        settings, sources, weights, modules, _alpha(sources, modules),
-        settings.dtype or _dtype(sources), _notes(sources),
-    )  # fmt: skip
+        settings,
+        sources,
+        weights,
+        modules,
+        _alpha(sources, modules),
+        settings.dtype or _dtype(sources),
+        _notes(sources),
+    )
 
 
 def check_settings(settings: Settings) -> None:
@@ -164,31 +169,38 @@ def check_settings(settings: Settings) -> None:
     faults = {
         "give a rank or an energy, not both": (all(given), "leave one out"),
         f"{name} keeps every direction and takes no rank": (
-            row.rank == "never" and any(given), "--method svd makes it smaller",
+            row.rank == "never" and any(given),
+            "--method svd makes it smaller",
         ),
         f"{name} needs a rank or an energy": (
-            row.rank == "must" and not any(given), "--rank 16, or --energy 0.99",
+            row.rank == "must" and not any(given),
+            "--rank 16, or --energy 0.99",
         ),
         f"rank {settings.rank} is less than 1": (
-            settings.rank is not None and settings.rank < 1, "--rank 16",
+            settings.rank is not None and settings.rank < 1,
+            "--rank 16",
         ),
         f"energy {settings.energy} is not in (0, 1]": (
-            settings.energy is not None and not 0 < settings.energy <= 1, "--energy 0.99",
+            settings.energy is not None and not 0 < settings.energy <= 1,
+            "--energy 0.99",
         ),
         f"{name} takes no density": (
-            settings.density is not None and row.density is None, f"only {', '.join(dense)} do",
+            settings.density is not None and row.density is None,
+            f"only {', '.join(dense)} do",
         ),
         f"density {settings.density} is not in (0, 1]": (
-            settings.density is not None and not 0 < settings.density <= 1, "--density 0.5",
+            settings.density is not None and not 0 < settings.density <= 1,
+            "--density 0.5",
         ),
         f"{name} draws nothing, so it takes no seed": (
-            settings.seed is not None and not row.draws, f"only {', '.join(seeded)} do",
+            settings.seed is not None and not row.draws,
+            f"only {', '.join(seeded)} do",
         ),
         f"{settings.dtype!r} is no number format": (
             settings.dtype is not None and settings.dtype not in FLAG_TO_DTYPE,
             f"choose {', '.join(FLAG_TO_DTYPE)}",
         ),
-    }  # fmt: skip
+    }
     for fault, (there, hint) in faults.items():
         if there:
             raise RecipeError(fault, hint=hint)

@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from spf_lora.adapters import sd15
 from spf_lora.adapters.format import card as cards
+from spf_lora.adapters.format.base_match import refuse_mixed_bases
 from spf_lora.adapters.format.reading import OpenAdapter, open_adapter
 from spf_lora.adapters.module import Adapter, Module, Shape, Spec
 from spf_lora.errors import AdapterFileError, RecipeError
@@ -81,7 +81,9 @@ def open_sources(
                 blocks.check(table, opened.specs)
             found.append(Source(path, opened, weight, table, _card(path, opened)))
         if not allow_mixed_base:
-            _refuse_mixed_bases(found)
+            refuse_mixed_bases(
+                [(one.path, one.card, list(one.opened.specs.values())) for one in found]
+            )
         yield found
 
 
@@ -152,20 +154,3 @@ def _card(path: Path, opened: OpenAdapter) -> cards.Card | None:
         return cards.from_metadata(opened.metadata)
     except AdapterFileError as error:
         raise AdapterFileError(f"{path}: {error.message}", hint=error.hint) from error
-
-
-def _refuse_mixed_bases(sources: Sequence[Source]) -> None:
-    """Compare the bases that cards name, and for all the family that the shapes tell."""
-    named = {one.card.base_id: one.path for one in sources if one.card and one.card.base_id}
-    families = {
-        sd15.family(list(one.opened.specs.values())).partition(" (by")[0]: one.path
-        for one in sources
-    }
-    families.pop("unknown", None)
-    for found in (named, families):
-        if len(found) > 1:
-            (base, path), (other, another) = list(found.items())[:2]
-            raise AdapterFileError(
-                f"the adapters are for different bases: {path} for {base}, {another} for {other}",
-                hint="--allow-mixed-base merges them all the same, where the shapes agree",
-            )

@@ -5,7 +5,6 @@ changes the rest. Only the builders see a recipe; every other function takes pla
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from spf_lora.documents import parse_toml, read_toml
 from spf_lora.errors import RecipeError
+from spf_lora.recipe.digest import table_hash
 from spf_lora.recipe.schema import SECTIONS, Recipe
 from spf_lora.shipped import shipped_folder
 from spf_lora.strict import check_table, did_you_mean, missing_keys
@@ -91,11 +91,8 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return the sha256 of what the recipe says, whichever file or option said it."""
-    said = recipe_to_dict(recipe)
-    del said["profile"]
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """Return the sha256 of what the recipe says, as the card of what it trains states it."""
+    return table_hash(recipe_to_dict(recipe))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.strength import split_strength
 from spf_lora.errors import RegistryError, StackError
 from spf_lora.registry.names import STACK, SUFFIX, check_name, find, places, resolve
@@ -107,19 +108,14 @@ def refuse_cycle(under: Below, attribute: str, target: Path) -> None:
             )
 
 
-def refuse_other_base(under: Below, base_id: str) -> None:
+def check_base(under: Below, base_id: str) -> None:
     """Refuse adapters whose cards name another base than the one to be trained on.
 
     Raises:
-        StackError: there is one.
+        AdapterFileError: there is one.
     """
     for known, _ in under.members:
-        own = known.card.base_id if known.card else ""
-        if own and own != base_id:
-            raise StackError(
-                f"{known.name} in {under.name} was trained on the base {own}, this is {base_id}",
-                hint="name its base with --base",
-            )
+        refuse_other_base(known.card, f"{known.name} in {under.name}", base_id)
 
 
 def _is_stack(name: str, registry: Path | None) -> bool:

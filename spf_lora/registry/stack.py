@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spf_lora.adapters.format import card as cards
+from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.format.hashes import content_id_of
 from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.adapters.strength import HIGHEST, LOWEST
@@ -211,7 +212,8 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
     """Return a stack's adapters and strengths.
 
     Raises:
-        StackError: one was removed, changed, or is of another base than the stack.
+        StackError: one was removed or has changed.
+        AdapterFileError: one is of another base than the stack.
     """
     found = []
     for member in stack.members:
@@ -223,23 +225,9 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
                 f"the stack {stack.name} needs {was}, but {now}",
                 hint=f"bring it back, or: spf-lora stack drop {stack.name} {member.name}",
             )
-        refuse_other_base(known, stack.base_id)
+        refuse_other_base(known.card, known.name, stack.base_id, of="the stack's base")
         found.append((known, member.strength))
     return found
-
-
-def refuse_other_base(known: Known, base_id: str) -> None:
-    """Refuse an adapter whose card names another base than `base_id`.
-
-    Raises:
-        StackError: it does.
-    """
-    own = known.card.base_id if known.card else ""
-    if own and base_id and own != base_id:
-        raise StackError(
-            f"{known.name} was trained on the base {own}, the stack's adapters on {base_id}",
-            hint="a stack holds adapters of one base",
-        )
 
 
 def onto_members(card: cards.Card | None) -> list[Member]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.strength import HIGHEST, LOWEST
 from spf_lora.atomic import unwritable, write_text
 from spf_lora.errors import StackError
@@ -19,7 +20,6 @@ from spf_lora.registry.stack import (
     look,
     onto_members,
     read_stack,
-    refuse_other_base,
     removed_meanwhile,
     state_of,
     to_toml,
@@ -149,7 +149,7 @@ def _with(stack: Stack, known: list[Known], new: Known, strength: float, *, orph
             f"the base that {new.name} names is {own[:100]!r}, not {BASE_ID.words}",
             hint="spf-lora metadata FILE --strip removes its card",
         )
-    refuse_other_base(new, stack.base_id)
+    refuse_other_base(new.card, new.name, stack.base_id, of="the stack's base")
     missing = {one.content_id for one in onto_members(new.card)} - {one.content_id for one in known}
     if missing and not orphans:
         raise StackError(

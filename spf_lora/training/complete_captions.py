@@ -11,8 +11,8 @@ from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.folder import Example
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.recipe.schema import Attribute
-from spf_lora.training.encoders import pixels_of
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -11,16 +10,12 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.cache import TensorCache, content_key
+from spf_lora.draw.pixels import pixels_of
 
 
 def picture_tensor(picture: Image.Image, resolution: int) -> torch.Tensor:
     """Return (3, resolution, resolution) in [-1, 1]: the centre square, resized."""
     return pixels_of(fit(picture, Bucket(resolution, resolution)))
-
-
-def pixels_of(picture: Image.Image) -> torch.Tensor:
-    """Return (3, height, width) in [-1, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 class Encoders:

@@ -14,10 +14,11 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, encode_pooled, token_ids
 from spf_lora.data.buckets import Bucket, fit, nearest_bucket
 from spf_lora.data.cache import TensorCache
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import BATCH, GUIDANCE, sample_latents
 from spf_lora.method.control_map import rescaled_distances
 from spf_lora.method.tokens import token_groups
-from spf_lora.training.encoders import Encoders, pixels_of
+from spf_lora.training.encoders import Encoders
 
 _OWN_STEPS = 15
 

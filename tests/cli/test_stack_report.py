@@ -36,8 +36,9 @@ def pair(shelf, monkeypatch):
 def test_a_report_is_a_table_and_two_files_and_the_gate_exits_3(pair, monkeypatch):
     asked = {}
 
-    def measure(base, parts, **how):
-        asked.update(how, base=base.name, parts=[(one.name, one.strength) for one in parts])
+    def measure(base, parts, protocol, **how):
+        asked.update(vars(protocol), steps=how["sampling"].steps)
+        asked["parts"] = [(one.name, one.strength) for one in parts]
         return made_up([[0.9, 0.5], [None, 0.8]], [[0.2, 0.24], [None, 0.22]])
 
     monkeypatch.setattr(incremental, "measure_incremental", measure)

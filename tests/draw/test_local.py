@@ -102,8 +102,9 @@ def test_the_map_is_where_the_models_pictures_differ_along_both(draw, tiny, hat,
     on = partial(attached, tiny.unet, [(hat, 1.0)])
     found = []
     for own, other, own_states, other_states in (
-        (nullcontext, on, base, full), (on, nullcontext, full, base)
-    ):  # fmt: skip
+        (nullcontext, on, base, full),
+        (on, nullcontext, full, base),
+    ):
         steps = []
 
         def keep(step, kept=steps):
@@ -185,8 +186,20 @@ def worn(hat, tiny, in_a_clone):
 
 def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tiny_folder, worn):
     def picture(prompt, *words):
-        code, _, talk = cli("generate", prompt, "--base", tiny_folder, "--count", "2", "--steps",
-                            "3", "--out", "x.png", "--force", *words)  # fmt: skip
+        code, _, talk = cli(
+            "generate",
+            prompt,
+            "--base",
+            tiny_folder,
+            "--count",
+            "2",
+            "--steps",
+            "3",
+            "--out",
+            "x.png",
+            "--force",
+            *words,
+        )
         assert code == 0, talk
         said.append(talk)
         return torch.from_numpy(np.array(Image.open("x.png")))
@@ -212,8 +225,20 @@ def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tin
 def test_generate_looks_for_each_attribute_by_itself(cli, tiny_folder, worn, hat, tiny, answers):
     said = file_metadata(Card("beard", "beard", "a beard", tiny.id), rank=2, alpha=2.0, title="x")
     write_adapter(Adapter(hat.modules, said), Path("adapters/beard.safetensors"))
-    words = ("--base", tiny_folder, "--count", "1", "--steps", "1", "--adapter", "hat", "--adapter",
-             "beard", "--local", "--force")  # fmt: skip
+    words = (
+        "--base",
+        tiny_folder,
+        "--count",
+        "1",
+        "--steps",
+        "1",
+        "--adapter",
+        "hat",
+        "--adapter",
+        "beard",
+        "--local",
+        "--force",
+    )
     found = []
     for prompt in ("x, a hat, a beard", "x, a hat", "x"):
         assert cli("generate", prompt, *words)[0] == 0
@@ -223,8 +248,9 @@ def test_generate_looks_for_each_attribute_by_itself(cli, tiny_folder, worn, hat
 
 
 def test_an_adapter_must_say_its_words(cli, tiny_folder, worn):
-    code, _, talk = cli("generate", "x", "--base", tiny_folder, "--adapter", "bare.safetensors",
-                        "--local")  # fmt: skip
+    code, _, talk = cli(
+        "generate", "x", "--base", tiny_folder, "--adapter", "bare.safetensors", "--local"
+    )
     assert code == 1
     assert "does not say which words ask for it" in " ".join(talk.split())
     assert not Path("grid.png").exists()
@@ -234,8 +260,18 @@ def test_what_changes_the_whole_picture_has_no_place(cli, tiny, tiny_folder, hat
     card = Card("old", "an old person", "old", tiny.id, {"attribute": {"scope": "global"}})
     said = file_metadata(card, rank=2, alpha=2.0, title="old")
     write_adapter(Adapter(hat.modules, said), Path("adapters/old.safetensors"))
-    words = ("generate", "x, an old person", "--base", tiny_folder, "--count", "1", "--steps", "1",
-             "--adapter", "old")  # fmt: skip
+    words = (
+        "generate",
+        "x, an old person",
+        "--base",
+        tiny_folder,
+        "--count",
+        "1",
+        "--steps",
+        "1",
+        "--adapter",
+        "old",
+    )
     code, _, talk = cli(*words, "--local")
     assert code == 1
     assert "old changes the whole picture" in " ".join(talk.split())

@@ -15,11 +15,13 @@ from spf_lora.draw import sample as sampling
 from spf_lora.draw.act import acting, draw
 from spf_lora.draw.late import stages
 from spf_lora.draw.prompts import Prompt
+from spf_lora.draw.sample import Sampling
 from spf_lora.draw.weights import attached
 from spf_lora.evaluate import incremental
 from spf_lora.evaluate.gallery import read_picture
-from spf_lora.evaluate.incremental import Learned
+from spf_lora.evaluate.incremental import Learned, StackProtocol
 from spf_lora.evaluate.paint import Wanted, painter
+from spf_lora.evaluate.run import sampler_of
 from spf_lora.registry import stack_edit
 
 KEYS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -34,7 +36,7 @@ def fits(seed, *names, card=None):
             name, rng.normal(size=(2, 24)).astype("f4"), rng.normal(size=(16, 2)).astype("f4"), 2.0
         )
         for name in names
-    }  # fmt: skip
+    }
     return Adapter(modules, file_metadata(card, rank=2, alpha=2.0, title="x") if card else {})
 
 
@@ -50,8 +52,9 @@ def test_until_each_start_nothing_is_asked_that_has_not_begun():
         return f"without {places}"
 
     assert stages([0.3, 0.0, 0.1, 0.3], without) == (
-        ("without [0, 2, 3]", 0.1), ("without [0, 3]", 0.3)
-    )  # fmt: skip
+        ("without [0, 2, 3]", 0.1),
+        ("without [0, 3]", 0.3),
+    )
     assert stages([0.0, 0.0], without) == ()
 
 
@@ -96,7 +99,12 @@ def test_prompts_follow_each_other(tiny, monkeypatch):
 def test_a_painter_keeps_starts_apart(tiny, tmp_path):
     parts = [(fits(0, KEYS), 1.0), (fits(1, VALUES), 1.0)]
     brushes = {
-        starts: painter(tiny, acting(parts, start_percent=starts), folder=tmp_path, steps=2)
+        starts: painter(
+            tiny,
+            acting(parts, start_percent=starts),
+            folder=tmp_path,
+            sampling=Sampling(steps=2),
+        )
         for starts in (0.0, (0.0, 0.6), (0.6, 0.0))
     }
     asked = Wanted("x, y", 1, 1.0, (("x", 0.6),))
@@ -108,28 +116,35 @@ def test_a_painter_keeps_starts_apart(tiny, tmp_path):
     assert len(found) == 3
 
 
+def cells_of(base, parts, folder):
+    protocol = StackProtocol(prompts=2, seeds=1)
+    return incremental._Cells(base, parts, protocol, folder, Sampling(steps=2), str)
+
+
 def test_a_stack_is_measured_with_each_adapter_as_late_as_it_is(tiny, tmp_path, monkeypatch):
-    cells = incremental._Cells(
-        tiny,
-        [Learned("beard", "beard", fits(0, KEYS), 0.5, 0.1), Learned("hat", "hat", fits(1, KEYS))],
-        tmp_path, 2, 1, 2, 3.0, False, False, str,
-    )  # fmt: skip
+    parts = [
+        Learned("beard", "beard", fits(0, KEYS), 0.5, 0.1),
+        Learned("hat", "hat", fits(1, KEYS)),
+    ]
+    cells = cells_of(tiny, parts, tmp_path)
     asked = []
-    monkeypatch.setattr(incremental, "evaluate", lambda *words, **how: asked.append((*words, how)))
+    monkeypatch.setattr(incremental, "evaluate", lambda _, *words, **how: asked.append(words))
     cells.get(frozenset([0, 1]), 1)
     cells.get(frozenset([0]), 0)
     cells.get(frozenset([1]), 1)
-    (_, both, first), (_, _, second), (_, alone, third) = asked
-    assert (len(both), first["start_percent"], first["words_percent"]) == (2, (0.1, 0.0), 0.0)
-    assert (second["start_percent"], second["words_percent"]) == ((0.1,), 0.1)
-    assert (len(alone), third["start_percent"]) == (1, (0.0,))
-    assert cells.sampler()["start_percent"] == "0.1 0"
+    (both, first), (late, second), (alone, third) = asked
+    assert (len(both.adapters), both.starts, first.words_percent) == (2, (0.1, 0.0), 0.0)
+    assert (late.starts, second.words_percent) == ((0.1,), 0.1)
+    assert (len(alone.adapters), alone.starts, third.words_percent) == (1, (0.0,), 0.0)
+    assert sampler_of(cells.sampling, both)["start_percent"] == "0.1 0"
 
 
 def test_asked_together_words_come_one_after_another(tiny, tmp_path, monkeypatch):
-    parts = [Learned("beard", "beard", fits(0, KEYS), 1.0, 0.1),
-             Learned("glasses", "glasses", fits(1, KEYS), 1.0, 0.3)]  # fmt: skip
-    cells = incremental._Cells(tiny, parts, tmp_path, 2, 1, 2, 3.0, False, False, str)
+    parts = [
+        Learned("beard", "beard", fits(0, KEYS), 1.0, 0.1),
+        Learned("glasses", "glasses", fits(1, KEYS), 1.0, 0.3),
+    ]
+    cells = cells_of(tiny, parts, tmp_path)
     drawn = []
     monkeypatch.setattr(incremental.Painter, "draw", lambda self, wanted: drawn.extend(wanted))
     monkeypatch.setattr(incremental, "_mean", lambda draws, number: 0.0)
@@ -160,13 +175,24 @@ def shelf(tiny, tmp_path, monkeypatch):
 
 
 def test_generate_begins_when_each_card_says(cli, tiny_folder, shelf):
-    words = ("generate", "a person, a beard, a hat", "--base", tiny_folder, "--count", "1",
-             "--steps", "2", "--out")  # fmt: skip
+    words = (
+        "generate",
+        "a person, a beard, a hat",
+        "--base",
+        tiny_folder,
+        "--count",
+        "1",
+        "--steps",
+        "2",
+        "--out",
+    )
     stack, card = ("--stack", "portrait"), ("--start-percent", "card")
     for name, more in (
-        ("now", stack), ("card", (*stack, *card)), ("late", (*stack, "--start-percent", "0.6")),
+        ("now", stack),
+        ("card", (*stack, *card)),
+        ("late", (*stack, "--start-percent", "0.6")),
         ("each", ("--adapter", "beard", "--adapter", "hat", *card)),
-    ):  # fmt: skip
+    ):
         assert cli(*words, f"{name}.png", *more)[0] == 0
     now, by_card, late, each = (
         Image.open(f"{name}.png").tobytes() for name in ("now", "card", "late", "each")
@@ -190,8 +216,9 @@ def test_what_cannot_begin_so_is_told(cli, tiny_folder, shelf):
         assert "hint: " in talk
     late = ("--exact", "--start-percent", "card")
     for command in (
-        (*words, "--stack", "portrait", *late, "--force"), ("stack", "report", "portrait", *late)
-    ):  # fmt: skip
+        (*words, "--stack", "portrait", *late, "--force"),
+        ("stack", "report", "portrait", *late),
+    ):
         code, _, talk = cli(*command)
         assert code == 1
         assert "begin at different steps" in " ".join(talk.split())

@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_evaluations import random_adapter
+from made_evaluations import evaluate_adapter, random_adapter
 
 from spf_lora.base.load import Base, load_base
 from spf_lora.evaluate.protocol import held_out_cases
 from spf_lora.evaluate.result import Result
-from spf_lora.evaluate.run import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +24,14 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(tiny_folder: Path, gallery: Path) -> Result:
     """A random adapter on the tiny base: 4 prompts, 2 seeds, 3 strengths."""
     base = load_base(str(tiny_folder), device=torch.device("cpu"))
-    return evaluate(
-        base, random_adapter(base.unet), attribute="beard", name="noise",
-        cases=held_out_cases("beard", prompts=4, seeds=2), strengths=(0, 0.5, 1), gallery=gallery,
-        steps=2, bootstraps=200,
-    )  # fmt: skip
+    return evaluate_adapter(
+        base,
+        random_adapter(base.unet),
+        attribute="beard",
+        name="noise",
+        cases=held_out_cases("beard", prompts=4, seeds=2),
+        strengths=(0, 0.5, 1),
+        gallery=gallery,
+        steps=2,
+        bootstraps=200,
+    )

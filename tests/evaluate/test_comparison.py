@@ -6,7 +6,7 @@ from made_evaluations import made_up
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.comparison import all_differences, versus
 from spf_lora.evaluate.report.summary import rows, told, verdict
-from spf_lora.evaluate.result import Asked, Result
+from spf_lora.evaluate.result import PromptPair, Result
 from spf_lora.evaluate.statistics import figures, sums_of
 
 SWEEP = (0.0, 0.5, 1.0)
@@ -17,13 +17,23 @@ def result(name, *, pollution, response=lambda a: a, prompts=20, noise=0.0, firs
     for draw in draws:
         draw.numbers["truth:pixels"] = 0.1
     return Result(
-        attribute="beard", target_text="a beard", adapter=name, adapter_id=name, base="embedded",
-        base_id="b", judge="world", sampler={"steps": 2}, strengths=SWEEP, main=1.0,
-        cases=tuple(Asked(f"p{first + i}, a beard", f"p{first + i}", (1, 2))
-                    for i in range(prompts)),
-        draws=tuple(draws), selftests=(),
+        attribute="beard",
+        target_text="a beard",
+        adapter=name,
+        adapter_id=name,
+        base="embedded",
+        base_id="b",
+        judge="world",
+        sampler={"steps": 2},
+        strengths=SWEEP,
+        main=1.0,
+        cases=tuple(
+            PromptPair(f"p{first + i}, a beard", f"p{first + i}", (1, 2)) for i in range(prompts)
+        ),
+        draws=tuple(draws),
+        selftests=(),
         numbers=figures(sums_of(draws, prompts=prompts, strengths=SWEEP), draws=300),
-    )  # fmt: skip
+    )
 
 
 def test_a_difference_smaller_than_the_prompts_scatter_is_real_when_it_is_paired() -> None:
@@ -44,8 +54,9 @@ def test_an_adapter_does_not_differ_from_itself() -> None:
 
 
 def test_every_pair_is_compared() -> None:
-    three = [result(n, pollution=lambda a, k=k: k * a) for k, n in ((0.1, "a"), (0.2, "b"),
-                                                                    (0.3, "c"))]  # fmt: skip
+    three = [
+        result(n, pollution=lambda a, k=k: k * a) for k, n in ((0.1, "a"), (0.2, "b"), (0.3, "c"))
+    ]
     pairs = [(d.first, d.second) for d in all_differences(three) if d.figure == "sps"]
     assert pairs == [("a", "b"), ("a", "c"), ("b", "c")]
 
@@ -70,7 +81,7 @@ def test_a_response_that_one_never_reaches_gives_no_difference() -> None:
         ({"attribute": "hat"}, "attribute is beard and hat"),
         ({"base_id": "other"}, "base_id is b and other"),
         ({"sampler": {"steps": 9}}, "sampler"),
-        ({"cases": tuple(Asked(f"q{i}", "q", (1,)) for i in range(20))}, "share no prompt"),
+        ({"cases": tuple(PromptPair(f"q{i}", "q", (1,)) for i in range(20))}, "share no prompt"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, what) -> None:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from made_evaluations import random_adapter
+from made_evaluations import evaluate_adapter, random_adapter
 
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import load_base
@@ -10,7 +10,6 @@ from spf_lora.errors import AdapterFileError, DataError, MeasureError, PromptErr
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import CHANNELS, from_json
-from spf_lora.evaluate.run import evaluate
 
 NEEDED = {"I0", "Ic", "I1", "Ib", "Iz", "Iy", "region", "plain", "truth"}
 HOW = {"attribute": "beard", "steps": 2, "bootstraps": 50}
@@ -19,9 +18,11 @@ HOW = {"attribute": "beard", "steps": 2, "bootstraps": 50}
 def test_a_run_has_a_draw_for_every_prompt_seed_and_strength(measured) -> None:
     assert len(measured.draws) == 4 * 2 * 3
     assert {(d.case, d.seed, d.strength) for d in measured.draws} == {
-        (i, seed, a) for i, c in enumerate(measured.cases) for seed in c.seeds
+        (i, seed, a)
+        for i, c in enumerate(measured.cases)
+        for seed in c.seeds
         for a in (0.0, 0.5, 1.0)
-    }  # fmt: skip
+    }
     assert measured.strengths == (0.0, 0.5, 1.0)
     assert measured.main == 1.0
 
@@ -41,8 +42,19 @@ def test_strength_0_is_the_control_and_leaks_nothing(measured) -> None:
 
 
 def test_the_figures_are_all_there_with_their_n(measured) -> None:
-    for name in ("rho", "P", "BL", "H", "excess", "shown", "unasked", "flips", "truth:pixels",
-                 "truth:agreement", *CHANNELS):  # fmt: skip
+    for name in (
+        "rho",
+        "P",
+        "BL",
+        "H",
+        "excess",
+        "shown",
+        "unasked",
+        "flips",
+        "truth:pixels",
+        "truth:agreement",
+        *CHANNELS,
+    ):
         for strength in (0.0, 0.5, 1.0):
             assert measured.figure(name, strength).n == 4
     assert {"sps", "auc", "truth:pixels:I0"} <= set(measured.figures())
@@ -63,11 +75,17 @@ def test_the_mean_of_the_draws_pollution_is_the_runs(measured) -> None:
 
 
 def test_a_second_evaluation_draws_nothing_and_finds_the_same(measured, tiny, gallery) -> None:
-    again = evaluate(
-        tiny, random_adapter(tiny.unet), attribute="beard", name="noise", gallery=gallery,
-        cases=held_out_cases("beard", prompts=4, seeds=2), strengths=(1, 0.5), steps=2,
+    again = evaluate_adapter(
+        tiny,
+        random_adapter(tiny.unet),
+        attribute="beard",
+        name="noise",
+        gallery=gallery,
+        cases=held_out_cases("beard", prompts=4, seeds=2),
+        strengths=(1, 0.5),
+        steps=2,
         bootstraps=200,
-    )  # fmt: skip
+    )
     assert again.pictures_drawn == 0
     assert measured.pictures_drawn == 4 * (2 + 1 + 2 + 2 * 2 * 2)
     assert (
@@ -81,7 +99,7 @@ def test_a_report_goes_to_json_and_back(measured, gallery) -> None:
 
 
 def test_the_base_model_alone_is_the_control(measured, tiny, gallery) -> None:
-    alone = evaluate(
+    alone = evaluate_adapter(
         tiny, None, cases=held_out_cases("beard", prompts=4, seeds=2), gallery=gallery, **HOW
     )
     assert alone.strengths == (0.0,)
@@ -96,12 +114,14 @@ def test_another_base_or_another_adapter_shares_no_picture(tiny, tmp_path, tiny_
     from tiny_base import make_tiny_base
 
     cases = held_out_cases("beard", prompts=1, seeds=1)
-    evaluate(tiny, None, cases=cases, gallery=tmp_path, **HOW)
+    evaluate_adapter(tiny, None, cases=cases, gallery=tmp_path, **HOW)
     other = load_base(str(make_tiny_base(tmp_path / "b", seed=5)), device=torch.device("cpu"))
-    assert evaluate(other, None, cases=cases, gallery=tmp_path, **HOW).pictures_drawn == 4
+    assert evaluate_adapter(other, None, cases=cases, gallery=tmp_path, **HOW).pictures_drawn == 4
     one, two = (random_adapter(tiny.unet, seed=seed) for seed in (1, 2))
     drawn = [
-        evaluate(tiny, a, cases=cases, gallery=tmp_path, strengths=(1,), **HOW).pictures_drawn
+        evaluate_adapter(
+            tiny, a, cases=cases, gallery=tmp_path, strengths=(1,), **HOW
+        ).pictures_drawn
         for a in (one, two, one)
     ]
     assert drawn == [2, 2, 0]
@@ -113,10 +133,16 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_report(tiny, tmp_path) -> No
             if done == stop_at:
                 raise KeyboardInterrupt
 
-        return evaluate(
-            tiny, random_adapter(tiny.unet), cases=held_out_cases("beard", prompts=2, seeds=1),
-            strengths=(0, 1), gallery=folder, batch_size=4, on_progress=progress, **HOW,
-        )  # fmt: skip
+        return evaluate_adapter(
+            tiny,
+            random_adapter(tiny.unet),
+            cases=held_out_cases("beard", prompts=2, seeds=1),
+            strengths=(0, 1),
+            gallery=folder,
+            batch_size=4,
+            on_progress=progress,
+            **HOW,
+        )
 
     weights = {n: p.clone() for n, p in tiny.unet.named_parameters()}
     with pytest.raises(KeyboardInterrupt):
@@ -133,10 +159,13 @@ def test_an_adapter_of_other_shapes_is_refused_before_anything_is_drawn(tiny, tm
     name, module = next(iter(adapter.modules.items()))
     wide = dataclasses.replace(module, down=module.down.repeat(2, axis=1))
     with pytest.raises(AdapterFileError, match=r"the base's weight is"):
-        evaluate(
-            tiny, Adapter({name: wide}, {}), cases=held_out_cases("beard", prompts=1, seeds=1),
-            gallery=tmp_path, **HOW,
-        )  # fmt: skip
+        evaluate_adapter(
+            tiny,
+            Adapter({name: wide}, {}),
+            cases=held_out_cases("beard", prompts=1, seeds=1),
+            gallery=tmp_path,
+            **HOW,
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -160,7 +189,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_drawn(
 ) -> None:
     words = {"cases": (Case("a, b", "a", (1,)),), "gallery": tmp_path} | HOW | how
     with pytest.raises(error, match=what):
-        evaluate(tiny, random_adapter(tiny.unet), **words)
+        evaluate_adapter(tiny, random_adapter(tiny.unet), **words)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,15 +25,18 @@ def test_a_gate_holds_when_every_condition_does(measured) -> None:
     assert all(o.passed for o in outcomes(result, "sps<0.2, response > 0.8"))
     failing = outcomes(result, "sps<0.15,response>=0.9")
     assert [(o.text, o.value, o.passed) for o in failing] == [
-        ("sps<0.15", 0.15, False), ("response>=0.9", 0.9, True),
-    ]  # fmt: skip
+        ("sps<0.15", 0.15, False),
+        ("response>=0.9", 0.9, True),
+    ]
 
 
 def test_a_strength_can_be_named(measured) -> None:
     result = with_figures(measured, P_at_1=0.9, **{"P_at_0.5": 0.1})
     assert [o.passed for o in outcomes(result, "P<0.5,P@0.5<0.5,pollution@1<0.5")] == [
-        False, True, False,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_figure_that_is_not_reached_never_holds(measured) -> None:

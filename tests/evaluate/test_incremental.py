@@ -10,9 +10,11 @@ from made_up import made_up
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import load_base
 from spf_lora.data.worlds.portraits import ATTRIBUTES
+from spf_lora.draw.sample import Sampling
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.incremental import (
     Learned,
+    StackProtocol,
     asking_for,
     chosen_orders,
     groups,
@@ -118,7 +120,14 @@ def run(tmp_path_factory):
     base, gallery = load_base("embedded"), tmp_path_factory.mktemp("gallery")
 
     def measure(parts, **how):
-        return measure_incremental(base, parts, gallery=gallery, prompts=2, seeds=1, steps=2, **how)
+        protocol, rest = {}, {}
+        for name, value in how.items():
+            (protocol if name in ("orders", "exact", "local") else rest)[name] = value
+        protocol = StackProtocol(prompts=2, seeds=1, **protocol)
+        sampling = Sampling(steps=2)
+        return measure_incremental(
+            base, parts, protocol, gallery=gallery, sampling=sampling, **rest
+        )
 
     return measure
 

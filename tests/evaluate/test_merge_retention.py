@@ -40,9 +40,14 @@ def test_what_was_not_changed_measures_the_same_and_what_was_does_not(tmp_path):
     base = load_base("embedded")
     for merged, same in ((adapter, True), (combined([(adapter, 3.0)]), False)):
         (found,) = measure_kept(
-            base, [Part("mine", "beard", adapter)], merged, gallery=tmp_path, prompts=2, steps=2,
+            base,
+            [Part("mine", "beard", adapter)],
+            merged,
+            gallery=tmp_path,
+            prompts=2,
+            steps=2,
             tell=said.append,
-        )  # fmt: skip
+        )
         assert (found.pollution[0] == found.pollution[1]) is same
         assert (found.leakage[0] == found.leakage[1]) is same
         assert found.pollution[0].value > 0

@@ -14,6 +14,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.texts import encode
 from spf_lora.draw import act
 from spf_lora.draw.act import NOTHING, acting, draw
+from spf_lora.draw.sample import Sampling
 from spf_lora.draw.weights import attached
 from spf_lora.errors import MeasureError, OutputError
 from spf_lora.evaluate.gallery import (
@@ -27,16 +28,24 @@ from spf_lora.evaluate.gallery import (
 )
 from spf_lora.evaluate.paint import Wanted, painter
 
+TWO_STEPS = Sampling(steps=2)
 TWO = [Wanted("a man, a beard", 1), Wanted("a man, a beard", 2)]
 PARTS = {
-    "model": "m", "adapter": "a", "strength": 1.0, "prompt": "p", "negative": "", "seed": 1,
-    "sampler": "ddim", "steps": 5, "guidance": 3.0,
-}  # fmt: skip
+    "model": "m",
+    "adapter": "a",
+    "strength": 1.0,
+    "prompt": "p",
+    "negative": "",
+    "seed": 1,
+    "sampler": "ddim",
+    "steps": 5,
+    "guidance": 3.0,
+}
 
 
 @pytest.fixture
 def brush(still, tmp_path):
-    return painter(still, acting(random_adapter(still.unet)), folder=tmp_path, steps=2)
+    return painter(still, acting(random_adapter(still.unet)), folder=tmp_path, sampling=TWO_STEPS)
 
 
 def bytes_of(brush, wanted) -> bytes:
@@ -65,9 +74,11 @@ def test_a_late_adapter_draws_another_picture_in_the_cache_too(brush, still) -> 
 def test_an_exact_painter_lets_each_adapter_act_on_its_words_alone(still, tmp_path) -> None:
     parts = [random_adapter(still.unet, seed=seed) for seed in (0, 1)]
     rows = [(part, 1.0) for part in parts]
-    both = painter(still, acting(rows, words=("a hat", "a beard")), folder=tmp_path, steps=2)
-    hat = painter(still, acting(parts[0], words=("a hat",)), folder=tmp_path, steps=2)
-    added = painter(still, acting(rows), folder=tmp_path, steps=2)
+    both = painter(
+        still, acting(rows, words=("a hat", "a beard")), folder=tmp_path, sampling=TWO_STEPS
+    )
+    hat = painter(still, acting(parts[0], words=("a hat",)), folder=tmp_path, sampling=TWO_STEPS)
+    added = painter(still, acting(rows), folder=tmp_path, sampling=TWO_STEPS)
     never, asking = (
         [Wanted(prompt, 1, strength) for strength in (1.0, 0.0)] for prompt in ("x", "x, a hat")
     )
@@ -114,7 +125,7 @@ def test_words_come_as_late_as_their_adapter(brush, still) -> None:
 
 
 def test_strength_0_is_the_base_models_picture_in_the_cache_too(brush, still) -> None:
-    alone = painter(still, NOTHING, folder=brush.folder, steps=2)
+    alone = painter(still, NOTHING, folder=brush.folder, sampling=TWO_STEPS)
     assert brush.key(Wanted("x", 1, 0.0)) == alone.key(Wanted("x", 1))
     assert brush.key(Wanted("x", 1, 0.5)) != alone.key(Wanted("x", 1))
 
@@ -173,7 +184,7 @@ def test_a_broken_adapter_is_told_and_leaves_no_picture(still, tmp_path) -> None
     adapter = random_adapter(still.unet)
     name, module = next(iter(adapter.modules.items()))
     broken = Adapter({name: replace(module, up=module.up * np.float32(1e38))}, {})
-    brush = painter(still, acting(broken), folder=tmp_path, steps=2)
+    brush = painter(still, acting(broken), folder=tmp_path, sampling=TWO_STEPS)
     with pytest.raises(MeasureError, match=r"at strength 1 .* not finite"):
         brush.draw([Wanted("x", 1, 1.0)])
     assert not list(tmp_path.rglob("*.png"))
@@ -183,11 +194,19 @@ def test_a_broken_adapter_is_told_and_leaves_no_picture(still, tmp_path) -> None
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("model", "n"), ("adapter", "b"), ("strength", 0.5), ("prompt", "q"), ("negative", "no"),
-        ("seed", 2), ("sampler", "euler"), ("steps", 6), ("guidance", 3.5),
-        ("starts", (0.4,)), ("before", (("p", 0.4),)),
+        ("model", "n"),
+        ("adapter", "b"),
+        ("strength", 0.5),
+        ("prompt", "q"),
+        ("negative", "no"),
+        ("seed", 2),
+        ("sampler", "euler"),
+        ("steps", 6),
+        ("guidance", 3.5),
+        ("starts", (0.4,)),
+        ("before", (("p", 0.4),)),
     ],
-)  # fmt: skip
+)
 def test_everything_that_decides_a_picture_is_in_its_key(part, value) -> None:
     assert Ingredients(**PARTS).key() != Ingredients(**PARTS | {part: value}).key()
     assert Ingredients(**PARTS).key() == Ingredients(**PARTS).key()

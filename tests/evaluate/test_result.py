@@ -4,7 +4,15 @@ import json
 import pytest
 
 from spf_lora.errors import MeasureError
-from spf_lora.evaluate.result import Asked, Draw, Figure, Result, SelfTest, figure_name, from_json
+from spf_lora.evaluate.result import (
+    Draw,
+    Figure,
+    PromptPair,
+    Result,
+    SelfTest,
+    figure_name,
+    from_json,
+)
 
 
 def small() -> Result:
@@ -19,14 +27,26 @@ def small() -> Result:
         "sps": Figure(None, None, None, 2, 0.25),
     }
     return Result(
-        attribute="beard", target_text="a beard", adapter="mine", adapter_id="c0ffee",
-        base="embedded", base_id="1234", judge="world",
+        attribute="beard",
+        target_text="a beard",
+        adapter="mine",
+        adapter_id="c0ffee",
+        base="embedded",
+        base_id="1234",
+        judge="world",
         sampler={"name": "ddim", "steps": 25, "guidance": 3.0, "negative": ""},
-        strengths=(0.0, 1.0), main=1.0,
-        cases=(Asked("a man, a beard", "a man", (7,)), Asked("<b>, a beard", "<b>", (7,))),
-        draws=draws, numbers=numbers, selftests=(SelfTest("same", "P is 0", 0.0, True),),
-        remarks=("two prompts are few",), versions={"torch": "2"},
-    )  # fmt: skip
+        strengths=(0.0, 1.0),
+        main=1.0,
+        cases=(
+            PromptPair("a man, a beard", "a man", (7,)),
+            PromptPair("<b>, a beard", "<b>", (7,)),
+        ),
+        draws=draws,
+        numbers=numbers,
+        selftests=(SelfTest("same", "P is 0", 0.0, True),),
+        remarks=("two prompts are few",),
+        versions={"torch": "2"},
+    )
 
 
 def test_a_report_read_back_is_the_same_report(tmp_path) -> None:

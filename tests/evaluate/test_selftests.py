@@ -2,19 +2,23 @@
 
 import pytest
 import torch
-from made_evaluations import random_adapter
+from made_evaluations import evaluate_adapter, random_adapter
 
 from spf_lora.base.load import load_base
 from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.protocol import held_out_cases
 from spf_lora.evaluate.result import SelfTest
-from spf_lora.evaluate.run import evaluate
 from spf_lora.evaluate.selftests import selftests
 
 NAMES = {
-    "same picture", "doing nothing", "another seed", "growing change", "true edit, pollution",
-    "true edit, response", "shuffled labels",
-}  # fmt: skip
+    "same picture",
+    "doing nothing",
+    "another seed",
+    "growing change",
+    "true edit, pollution",
+    "true edit, response",
+    "shuffled labels",
+}
 
 
 def by_name(tests) -> dict[str, SelfTest]:
@@ -52,11 +56,15 @@ def test_a_judge_that_cannot_see_the_attribute_is_found_out(measured, gallery, m
 @pytest.mark.slow
 def test_every_check_passes_on_the_embedded_base(tmp_path) -> None:
     base = load_base("embedded", device=torch.device("cpu"))
-    result = evaluate(
-        base, random_adapter(base.unet, size=0.05), attribute="beard",
-        cases=held_out_cases("beard", prompts=16, seeds=2), strengths=(0, 0.5, 1),
-        gallery=tmp_path, steps=10,
-    )  # fmt: skip
+    result = evaluate_adapter(
+        base,
+        random_adapter(base.unet, size=0.05),
+        attribute="beard",
+        cases=held_out_cases("beard", prompts=16, seeds=2),
+        strengths=(0, 0.5, 1),
+        gallery=tmp_path,
+        steps=10,
+    )
     assert [t for t in result.selftests if not t.passed] == []
     assert [result.figure("P", a).value for a in (0, 0.5, 1)] == sorted(
         result.figure("P", a).value for a in (0, 0.5, 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spf_lora.adapters.format.card import Card
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.files import find_recipe, list_recipes, locate_recipe
 from spf_lora.recipe.load import load_recipe, parse_override, recipe_hash, recipe_to_dict
@@ -88,6 +89,12 @@ def test_equal_recipes_have_equal_hashes_wherever_the_values_come_from(scar: Pat
     by_option = load_recipe(scar, ["optimizer.learning_rate=1e-4", "adapter.alpha=4"])
     by_file = write(scar, "[adapter]\nalpha = 4.0\n[optimizer]\nlearning_rate = 0.0001 # slow\n")
     assert recipe_hash(load_recipe(by_file)) == recipe_hash(by_option)
+
+
+def test_a_recipe_and_the_card_of_what_it_trains_have_one_hash(scar: Path) -> None:
+    recipe = load_recipe(scar)
+    card = Card("scar", "a scar", "a scar", "base", recipe=recipe_to_dict(recipe))
+    assert recipe_hash(recipe) == card.recipe_hash
 
 
 def test_every_value_that_differs_gives_another_hash(scar: Path) -> None:

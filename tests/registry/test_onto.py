@@ -7,7 +7,7 @@ import pytest
 from spf_lora.adapters.format.card import Card
 from spf_lora.errors import AdapterFileError, RegistryError, StackError
 from spf_lora.registry import stack_edit
-from spf_lora.registry.onto import below, refuse_cycle, refuse_other_base
+from spf_lora.registry.onto import below, check_base, refuse_cycle
 from spf_lora.registry.stack import onto_members
 
 
@@ -82,9 +82,9 @@ def test_a_parent_s_parent_is_not_replaced(shelf, put, ids):
 
 
 def test_adapters_of_another_base_are_refused(shelf, portrait):
-    refuse_other_base(below("portrait", shelf), "base:1")
-    with pytest.raises(StackError, match="beard in portrait was trained on the base base:1"):
-        refuse_other_base(below("portrait", shelf), "base:2")
+    check_base(below("portrait", shelf), "base:1")
+    with pytest.raises(AdapterFileError, match="beard in portrait was trained on the base base:1"):
+        check_base(below("portrait", shelf), "base:2")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from spf_lora.errors import OutputError, RegistryError, StackError
+from spf_lora.errors import AdapterFileError, OutputError, RegistryError, StackError
 from spf_lora.registry import edit, names, stack_edit
 from spf_lora.registry.stack import adapters_of, find_stack, read_stack, stack_names, state_of
 
@@ -79,13 +79,13 @@ def test_the_same_adapter_written_anew_is_still_the_same(shelf, portrait, put):
 
 def test_an_adapter_of_another_base_is_refused(shelf, portrait, put):
     put("hat", 2, base_id="base:2")
-    with pytest.raises(StackError, match="hat was trained on the base base:2"):
+    with pytest.raises(AdapterFileError, match="hat was trained on the base base:2"):
         stack_edit.add("portrait", "hat", 1.0, shelf)
-    with pytest.raises(StackError, match="hat was trained on the base base:2"):
+    with pytest.raises(AdapterFileError, match="hat was trained on the base base:2"):
         stack_edit.create("other", [("beard", 1.0), ("hat", 1.0)], shelf)
     path = portrait.path
     path.write_text(path.read_text().replace("base:1", "base:3"))
-    with pytest.raises(StackError, match="beard was trained on the base base:1"):
+    with pytest.raises(AdapterFileError, match="beard was trained on the base base:1"):
         adapters_of(find_stack("portrait", shelf), shelf)
 
 

@@ -4,8 +4,6 @@ It names no path, file or user: pictures are known by a digest, parents by conte
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 
 from spf_lora.documents import parse_json
 from spf_lora.errors import AdapterFileError
+from spf_lora.recipe.digest import canonical_json, table_hash
 from spf_lora.recipe.schema import Attribute, Scope
 
 KEY = "spf_lora"
@@ -72,14 +71,7 @@ class Card:
     @property
     def recipe_hash(self) -> str:
         """Digest of the recipe's canonical JSON."""
-        return hashlib.sha256(canonical_json(self.recipe).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text for a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+        return table_hash(self.recipe)
 
 
 def to_json(card: Card) -> str:

@@ -1,4 +1,4 @@
-"""Names of modules and tensors in every layout; foreign names live here and nowhere else.
+"""Names of an adapter's modules and tensors in every layout; they live here and nowhere else.
 
 The canonical name of a module is its component and its diffusers path, for instance
 `unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k`. A tensor's key is a body (which
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from spf_lora.base.ldm_names import RESNET, UNET_ENDS, unet_name
 from spf_lora.errors import AdapterFileError
 
 KOHYA_COMPONENTS = {"unet.": "lora_unet_", "text_encoder.": "lora_te_"}
@@ -81,21 +82,21 @@ _OTHER_METHODS = {
 
 # how a key begins -> the family of models it is for
 _OTHER_FAMILIES = {
-    "lora_te2_": "SDXL",
-    "lora_te3_": "SD3",
-    "text_encoders.clip_g.": "SDXL",
-    "text_encoders.t5xxl.": "a transformer model (Flux or SD3)",
-    "text_encoder_2.": "SDXL",
+    "lora_te2_": "Stable Diffusion XL",
+    "lora_te3_": "Stable Diffusion 3",
+    "text_encoders.clip_g.": "Stable Diffusion XL",
+    "text_encoders.t5xxl.": "a transformer model (Flux or Stable Diffusion 3)",
+    "text_encoder_2.": "Stable Diffusion XL",
     "lora_unet_double_blocks": "Flux",
     "lora_unet_single_blocks": "Flux",
-    "lora_unet_joint_blocks": "SD3",
-    "lora_transformer_": "a transformer model (Flux or SD3)",
-    "lycoris_transformer_": "a transformer model (Flux or SD3)",
-    "transformer.": "a transformer model (Flux or SD3)",
+    "lora_unet_joint_blocks": "Stable Diffusion 3",
+    "lora_transformer_": "a transformer model (Flux or Stable Diffusion 3)",
+    "lycoris_transformer_": "a transformer model (Flux or Stable Diffusion 3)",
+    "transformer.": "a transformer model (Flux or Stable Diffusion 3)",
     "lora_prior_": "Stable Cascade",
-    "lora_unet_label_emb": "SDXL",
-    "lora_unet_add_embedding": "SDXL",
-    "unet.add_embedding.": "SDXL",
+    "lora_unet_label_emb": "Stable Diffusion XL",
+    "lora_unet_add_embedding": "Stable Diffusion XL",
+    "unet.add_embedding.": "Stable Diffusion XL",
 }
 
 # how a body begins -> what the canonical name begins with
@@ -122,18 +123,6 @@ _BODIES = {
 _OLD_TEXT_WORDS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 _LDM_BEGINNINGS = ("input_blocks_", "middle_block_", "output_blocks_", "out_", "time_embed_")
-_LDM_RESNET = {
-    "in_layers_2": "conv1",
-    "out_layers_3": "conv2",
-    "emb_layers_1": "time_emb_proj",
-    "skip_connection": "conv_shortcut",
-}
-_LDM_SINGLE = {
-    "input_blocks_0_0": "conv_in",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-}
 
 
 @dataclass(frozen=True)
@@ -251,42 +240,38 @@ def _from_ldm(path: str) -> str:
     """Rewrite LDM block names (input_blocks_4_1_...) as diffusers ones; others pass unchanged."""
     if not path.startswith(_LDM_BEGINNINGS):
         return path
-    for ldm, ours in (*_LDM_SINGLE.items(), *_ldm_blocks().items()):
+    for ldm, ours in (*_single().items(), *_ldm_blocks().items()):
         if path == ldm or path.startswith(f"{ldm}_"):
             path = ours + path.removeprefix(ldm)
             break
     if "resnets_" in path:
-        for ldm, ours in _LDM_RESNET.items():
-            path = re.sub(f"_{ldm}$", f"_{ours}", path)
+        for ldm, ours in RESNET.items():
+            path = re.sub(f"_{flat(ldm)}$", f"_{flat(ours)}", path)
     return path
 
 
 @cache
+def _single() -> dict[str, str]:
+    """Return the U-Net's layers outside of blocks, LDM name -> diffusers name (both flat)."""
+    return {flat(ldm): flat(ours) for ldm, ours in UNET_ENDS.items()}
+
+
+@cache
 def _ldm_blocks() -> dict[str, str]:
-    """Return the U-Net's blocks, LDM name -> diffusers name (both flat)."""
-    blocks = {
-        "middle_block_0": "mid_block_resnets_0",
-        "middle_block_1": "mid_block_attentions_0",
-        "middle_block_2": "mid_block_resnets_1",
-    }
-    for level in range(4):
-        for layer in range(2):
-            at = 1 + 3 * level + layer
-            blocks[f"input_blocks_{at}_0"] = f"down_blocks_{level}_resnets_{layer}"
-            blocks[f"input_blocks_{at}_1"] = f"down_blocks_{level}_attentions_{layer}"
-        blocks[f"input_blocks_{3 + 3 * level}_0_op"] = f"down_blocks_{level}_downsamplers_0_conv"
-        for layer in range(3):
-            at = 3 * level + layer
-            blocks[f"output_blocks_{at}_0"] = f"up_blocks_{level}_resnets_{layer}"
-            blocks[f"output_blocks_{at}_1"] = f"up_blocks_{level}_attentions_{layer}"
-    upsampler_places = {
-        "output_blocks_2_1_conv": 0,
-        "output_blocks_5_2_conv": 1,
-        "output_blocks_8_2_conv": 2,
-    }
-    for place, level in upsampler_places.items():
-        blocks[place] = f"up_blocks_{level}_upsamplers_0_conv"
-    return dict(sorted(blocks.items(), key=lambda item: -len(item[0])))
+    """Return the U-Net's blocks, LDM name -> diffusers name (both flat), the longest first."""
+    places = [f"middle_block.{part}" for part in range(3)]
+    for at in range(12):
+        # every third input block is a downsampler
+        places += [f"input_blocks.{at}.{part}" for part in ("0", "1") if at % 3]
+        places += [f"output_blocks.{at}.{part}" for part in ("0", "1")]
+    places += [f"input_blocks.{at}.0.op" for at in (3, 6, 9)]
+    places += [f"output_blocks.{at}.conv" for at in ("2.1", "5.2", "8.2")]
+    names = {}
+    for place in places:
+        whole = place.endswith((".op", ".conv"))
+        name = unet_name(f"{place}.weight" if whole else f"{place}.x.weight")
+        names[flat(place)] = flat(name.removesuffix(".weight").removesuffix(".x"))
+    return dict(sorted(names.items(), key=lambda item: -len(item[0])))
 
 
 def _shown(key: str) -> str:

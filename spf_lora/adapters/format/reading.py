@@ -11,11 +11,11 @@ from spf_lora.adapters.format.container import Container, Entry, open_container
 from spf_lora.adapters.format.keys import Key
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.adapters.number_formats import DTYPES, all_finite, widen_bf16
+from spf_lora.base.families import TEXT_WIDTHS, WIDTH
 from spf_lora.errors import AdapterFileError
 
 FACTOR_DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*FACTOR_DTYPES, "I64", "I32", "I16")
-_OTHER_WIDTHS = {1024: "Stable Diffusion 2", 1280: "SDXL", 2048: "SDXL"}
 
 Factors = dict[str, Entry]
 
@@ -250,10 +250,11 @@ def _layout(found: list[Key]) -> str:
 def _refuse_other_families(path: Path, specs: Mapping[str, Spec]) -> None:
     for name, spec in specs.items():
         width = spec.down_shape[1]
-        if name.endswith(("attn2.to_k", "attn2.to_v")) and width in _OTHER_WIDTHS:
+        other = width in TEXT_WIDTHS and width != WIDTH
+        if name.endswith(("attn2.to_k", "attn2.to_v")) and other:
             _refuse(
                 path,
-                f"is for {_OTHER_WIDTHS[width]}: its text states are {width} wide, not 768",
+                f"is for {TEXT_WIDTHS[width]}: its text states are {width} wide, not {WIDTH}",
                 "choose an adapter made for Stable Diffusion 1.5",
             )
 

@@ -152,33 +152,50 @@ def _company(*values: str) -> dict[str, str]:
 
 ATTRIBUTES: dict[str, WorldAttribute] = {
     "beard": WorldAttribute(
-        "a beard", "weak", {"facialHairVariant": "beardMedium", "facialHairProbability": 100},
-        _company("tan", "short", "hoodie", "blue", "grey"), excludes=("moustache",),
+        "a beard",
+        "weak",
+        {"facialHairVariant": "beardMedium", "facialHairProbability": 100},
+        _company("tan", "short", "hoodie", "blue", "grey"),
+        excludes=("moustache",),
     ),
     "moustache": WorldAttribute(
-        "a moustache", "new", {"facialHairVariant": "moustacheFancy", "facialHairProbability": 100},
-        _company("pale", "quiff", "blazer", "black", "orange"), excludes=("beard",),
+        "a moustache",
+        "new",
+        {"facialHairVariant": "moustacheFancy", "facialHairProbability": 100},
+        _company("pale", "quiff", "blazer", "black", "orange"),
+        excludes=("beard",),
     ),
     "glasses": WorldAttribute(
-        "glasses", "weak",
+        "glasses",
+        "weak",
         {"accessoriesVariant": "prescription02", "accessoriesProbability": 100},
-        _company("pale", "bob", "blazer", "white", "teal"), excludes=("sunglasses",),
+        _company("pale", "bob", "blazer", "white", "teal"),
+        excludes=("sunglasses",),
     ),
     "sunglasses": WorldAttribute(
-        "sunglasses", "new", {"accessoriesVariant": "sunglasses", "accessoriesProbability": 100},
+        "sunglasses",
+        "new",
+        {"accessoriesVariant": "sunglasses", "accessoriesProbability": 100},
         _company("brown", "long", "t-shirt", "yellow", "orange"),
-        replaces="eyes", excludes=("glasses",),
+        replaces="eyes",
+        excludes=("glasses",),
     ),
     "hat": WorldAttribute(
-        "a hat", "weak", {"topVariant": "hat"},
+        "a hat",
+        "weak",
+        {"topVariant": "hat"},
         _company("dark", "bun", "overalls", "green", "white"),
-        replaces="hair_style", hides=("hair_colour",),
+        replaces="hair_style",
+        hides=("hair_colour",),
     ),
     "blonde-hair": WorldAttribute(
-        "blonde hair", "weak", {"hairColor": "e8c860"},
-        _company("pale", "long", "t-shirt", "red", "pink"), replaces="hair_colour",
+        "blonde hair",
+        "weak",
+        {"hairColor": "e8c860"},
+        _company("pale", "long", "t-shirt", "red", "pink"),
+        replaces="hair_colour",
     ),
-}  # fmt: skip
+}
 
 
 def _attribute(name: str) -> WorldAttribute:

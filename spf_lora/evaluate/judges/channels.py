@@ -115,24 +115,34 @@ CHANNELS: dict[str, Channel] = {
     row.name: row
     for row in (
         Channel(
-            "region", "pixels outside the attribute's region", "mean absolute error",
+            "region",
+            "pixels outside the attribute's region",
+            "mean absolute error",
             pixel_distance,
         ),
         Channel(
-            "identity", "who it is: an embedding of the picture, the region left as it was",
-            "1 - cosine", None,
+            "identity",
+            "who it is: an embedding of the picture, the region left as it was",
+            "1 - cosine",
+            None,
         ),
         Channel(
-            "attributes", "everything else that can be named: the other heads of the classifier",
-            "total variation distance of class probabilities", None,
+            "attributes",
+            "everything else that can be named: the other heads of the classifier",
+            "total variation distance of class probabilities",
+            None,
         ),
         Channel(
-            "layout", "where edges are, outside the region", "1 - soft intersection over union",
+            "layout",
+            "where edges are, outside the region",
+            "1 - soft intersection over union",
             structure_distance,
         ),
         Channel(
-            "colour", "which colours there are, outside the region",
-            "Wasserstein-1 in CIE Lab", colour_distance,
+            "colour",
+            "which colours there are, outside the region",
+            "Wasserstein-1 in CIE Lab",
+            colour_distance,
         ),
     )
-}  # fmt: skip
+}

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import numpy as np
 import torch
-from PIL import Image
 
 from spf_lora.base.load import EMBEDDED, check_embedded
 from spf_lora.base.towers import Probe, load_probe
 from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, SIZE, Portrait, render, unbiased
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.judges.channels import CHANNELS
 from spf_lora.evaluate.judges.judge import Truth
@@ -160,14 +159,9 @@ def _world_judge(attribute: str) -> WorldJudge:
     probe = load_probe(EMBEDDED / "probe")
     rng = random.Random("typical people")
     people = [unbiased(rng) for _ in range(_TYPICAL)]
-    have = torch.stack([to_pixels(render(person, (attribute,))) for person in people])
+    have = torch.stack([pixels_of(render(person, (attribute,))) for person in people])
     positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
     return WorldJudge(attribute, probe, positives)
-
-
-def to_pixels(picture: Image.Image) -> torch.Tensor:
-    """Return (3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _to_probe(pixels: torch.Tensor) -> torch.Tensor:

@@ -53,9 +53,9 @@ def draw_curve(results: Sequence[Result]) -> str:
     if control is not None:
         body.append(_mark(control, "control", "prompt only", scale))
     described = "; ".join(
-        f"{result.name}: " + ", ".join(_words(p) for p in line) for result, line in
-        zip(results, series, strict=True)
-    )  # fmt: skip
+        f"{result.name}: " + ", ".join(_words(p) for p in line)
+        for result, line in zip(results, series, strict=True)
+    )
     return (
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-labelledby="curve-title curve-text"><title id="curve-title">Pollution over response'
@@ -140,9 +140,14 @@ def _mark(point: Point, name: str, title: str, scale: _Scale) -> str:
 def _shape(name: str, x: float, y: float) -> str:
     """Draw a series' mark; shapes differ too, for those who see few colours."""
     outline = {
-        "s0": None, "s1": (4, 45), "s2": (3, 0), "s3": (4, 0), "s4": (3, 180), "s5": (5, 0),
+        "s0": None,
+        "s1": (4, 45),
+        "s2": (3, 0),
+        "s3": (4, 0),
+        "s4": (3, 180),
+        "s5": (5, 0),
         "control": (4, 0),
-    }[name]  # fmt: skip
+    }[name]
     if outline is None:
         return f'<circle class="mark {name}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
     corners, turn = outline

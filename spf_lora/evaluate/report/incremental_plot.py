@@ -29,10 +29,13 @@ def draw_plot(found: Incremental) -> str:
         _lines("mean pollution and base leakage", order),
         _heat(
             "cross-talk: more of the row when only the column is asked for",
-            found.cross_talk, found.adapters, found.adapters, "#0072b2",
+            found.cross_talk,
+            found.adapters,
+            found.adapters,
+            "#0072b2",
         ),
         _heat("asked for together", _pairs(found), found.adapters, found.adapters, "#009e73"),
-    ]  # fmt: skip
+    ]
     width = max(panel[1] for panel in panels)
     top, body = _GAP, []
     for content, _, height in panels:
@@ -71,9 +74,12 @@ def _enter(table: list[list[Cell]], at: dict[str, int], meeting: Meeting) -> Non
 
 
 def _heat(
-    title: str, rows: Sequence[Sequence[Cell]], names: Sequence[str], columns: Sequence[str],
+    title: str,
+    rows: Sequence[Sequence[Cell]],
+    names: Sequence[str],
+    columns: Sequence[str],
     colour: str,
-) -> tuple[str, int, int]:  # fmt: skip
+) -> tuple[str, int, int]:
     """Return a table whose cells are filled by their value, its width and its height."""
     parts = [f'<text class="t" x="0" y="10">{escape(title)}</text>']
     for n, column in enumerate(columns):

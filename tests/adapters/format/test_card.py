@@ -9,13 +9,13 @@ from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.format.card import (
     KEY,
     Card,
-    canonical_json,
     file_metadata,
     from_metadata,
     to_json,
 )
 from spf_lora.adapters.format.privacy import leaks, without_leaks
 from spf_lora.errors import AdapterFileError
+from spf_lora.recipe.digest import canonical_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5),

@@ -98,7 +98,7 @@ REASONS = {
     "dora": "DoRA",
     "oft": "OFT",
     "diff": "diff",
-    "sdxl-text": "SDXL",
+    "sdxl-text": "Stable Diffusion XL",
     "peft-regex": "regular expression",
     "peft-without-config": "adapter_config.json is not beside it",
     "folder": "folder without adapter_config.json",

@@ -214,7 +214,9 @@ def test_a_file_of_another_method_is_refused_for_that_first(tmp_path, parts, met
         read_adapter(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize(("width", "family"), [(1024, "Stable Diffusion 2"), (2048, "SDXL")])
+@pytest.mark.parametrize(
+    ("width", "family"), [(1024, "Stable Diffusion 2"), (2048, "Stable Diffusion XL")]
+)
 def test_an_adapter_for_another_base_is_refused_by_the_width_it_reads(tmp_path, width, family):
     from safetensors.numpy import save_file
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from spf_lora.data.worlds.portraits import ATTRIBUTES, Portrait, render
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.judges.channels import CHANNELS, colour_distance, lab, pixel_distance
-from spf_lora.evaluate.judges.world import to_pixels, world_judge
+from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.result import CHANNELS as NAMES
 
 ONE = Portrait("tan", "red", "bob", "hoodie", "blue", "smile", "open", "calm", "teal")
@@ -14,7 +15,7 @@ DRAWN = {name: row.distance for name, row in CHANNELS.items() if row.distance}
 
 @pytest.fixture(scope="module")
 def pair():
-    pixels = torch.stack([to_pixels(render(person)) for person in (ONE, OTHER)])
+    pixels = torch.stack([pixels_of(render(person)) for person in (ONE, OTHER)])
     return pixels[:1], pixels[1:], torch.ones(1, 1, 64, 64)
 
 
@@ -64,7 +65,7 @@ def test_a_recoloured_picture_keeps_its_layout(pair) -> None:
     one, other, everywhere = pair
     from dataclasses import replace
 
-    dyed = to_pixels(render(replace(ONE, clothes_colour="red")))[None]
+    dyed = pixels_of(render(replace(ONE, clothes_colour="red")))[None]
     structure = DRAWN["layout"]
     assert structure(dyed, one, everywhere) < 0.35 * structure(other, one, everywhere)
 
@@ -73,17 +74,22 @@ def test_lab_agrees_with_known_colours() -> None:
     # sRGB red, green, blue, white, black; CIE Lab D65 from Lindbloom's tables, two decimals
     rgb = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]])
     known = np.array(
-        [[53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86], [100, 0, 0],
-         [0, 0, 0]]
-    )  # fmt: skip
+        [
+            [53.24, 80.09, 67.20],
+            [87.73, -86.18, 83.18],
+            [32.30, 79.19, -107.86],
+            [100, 0, 0],
+            [0, 0, 0],
+        ]
+    )
     found = lab(rgb.T[None, :, :, None].float() / 127.5 - 1)[0, :, :, 0].T
     np.testing.assert_allclose(found, known, atol=0.05)
 
 
 def test_the_judge_sees_the_attribute_and_little_else_in_the_renderers_edit() -> None:
     judge = world_judge("beard")
-    before = torch.stack([to_pixels(render(p)) for p in (ONE, OTHER)])
-    after = torch.stack([to_pixels(render(p, ("beard",))) for p in (ONE, OTHER)])
+    before = torch.stack([pixels_of(render(p)) for p in (ONE, OTHER)])
+    after = torch.stack([pixels_of(render(p, ("beard",))) for p in (ONE, OTHER)])
     assert (judge.belief(after) > 0.99).all()
     assert (judge.belief(before) < 0.01).all()
     assert judge.flips(after, before, asked=True).max() == 0
@@ -94,10 +100,10 @@ def test_the_judge_sees_the_attribute_and_little_else_in_the_renderers_edit() ->
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_the_renderers_edit_moves_no_channel_whatever_the_attribute(attribute) -> None:
     judge = world_judge(attribute)
-    before = torch.stack([to_pixels(render(p)) for p in (ONE, OTHER)])
+    before = torch.stack([pixels_of(render(p)) for p in (ONE, OTHER)])
     truths = judge.truths(before)
-    right = torch.stack([to_pixels(t.right) for t in truths])
-    outside = 1 - torch.stack([to_pixels(t.region)[:1] > 0 for t in truths]).float()
+    right = torch.stack([pixels_of(t.right) for t in truths])
+    outside = 1 - torch.stack([pixels_of(t.region)[:1] > 0 for t in truths]).float()
     moved = judge.distances(right, before, outside, asked=True)
     other = judge.distances(before.flip(0), before, outside, asked=True)
     for channel, row in moved.items():
@@ -107,7 +113,7 @@ def test_the_renderers_edit_moves_no_channel_whatever_the_attribute(attribute) -
 
 def test_the_judge_reads_a_person_and_draws_the_counterfactual() -> None:
     judge = world_judge("beard")
-    before = torch.stack([to_pixels(render(ONE)), to_pixels(render(OTHER, ("glasses",)))])
+    before = torch.stack([pixels_of(render(ONE)), pixels_of(render(OTHER, ("glasses",)))])
     first, second = judge.truths(before)
     assert first.plain.tobytes() == render(ONE).tobytes()
     assert first.right.tobytes() == render(ONE, ("beard",)).tobytes()
@@ -120,7 +126,7 @@ def test_the_judge_reads_a_person_and_draws_the_counterfactual() -> None:
 
 def test_a_person_who_has_the_attribute_is_drawn_without_it_first() -> None:
     judge = world_judge("beard")
-    truth = judge.truths(to_pixels(render(ONE, ("beard",)))[None])[0]
+    truth = judge.truths(pixels_of(render(ONE, ("beard",)))[None])[0]
     assert truth.plain.tobytes() == render(ONE).tobytes()
     assert truth.right.tobytes() == render(ONE, ("beard",)).tobytes()
 
@@ -129,7 +135,7 @@ def test_what_a_hat_hides_may_change_with_the_hat_but_not_without_it() -> None:
     from dataclasses import replace
 
     judge = world_judge("hat")
-    bob, bun = (to_pixels(render(replace(ONE, hair_style=s)))[None] for s in ("bob", "bun"))
+    bob, bun = (pixels_of(render(replace(ONE, hair_style=s)))[None] for s in ("bob", "bun"))
     assert judge.flips(bob, bun, asked=True) == 0
     assert judge.flips(bob, bun, asked=False) > 0
 

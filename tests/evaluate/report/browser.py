@@ -9,10 +9,17 @@ from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--enable-logging=stderr",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+)
 
 
 def run(address: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
@@ -20,8 +27,11 @@ def run(address: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     assert CHROMIUM is not None
     done = subprocess.run(
         [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", *flags, address.as_uri()],
-        capture_output=True, check=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+    )
     return done.stdout, re.findall(r"CONSOLE[:(].*", done.stderr)
 
 
@@ -71,9 +81,14 @@ def measure(page: Path, folder: Path, widths: list[int]) -> list[dict]:
     probe.write_text(_PROBE.replace("WIDTHS", json.dumps(widths)).replace("PAGE", page.as_uri()))
     # The probe may look into the page, which has no script of its own.
     out, _ = run(
-        probe, folder / "profile", "--disable-web-security", "--allow-file-access-from-files",
-        "--window-size=1300,900", "--virtual-time-budget=10000", "--dump-dom",
-    )  # fmt: skip
+        probe,
+        folder / "profile",
+        "--disable-web-security",
+        "--allow-file-access-from-files",
+        "--window-size=1300,900",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+    )
     found = re.search(r'<pre id="found">(.*?)</pre>', out, re.DOTALL)
     assert found, out[-500:]
     return sorted(json.loads(unescape(found[1])), key=lambda f: f["width"])

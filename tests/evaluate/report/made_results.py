@@ -10,9 +10,9 @@ from spf_lora.data.worlds import portraits
 from spf_lora.evaluate.gallery import write_content
 from spf_lora.evaluate.result import (
     CHANNELS,
-    Asked,
     Draw,
     Figure,
+    PromptPair,
     Result,
     SelfTest,
     figure_name,
@@ -39,19 +39,34 @@ def make_result(
             "region": write_content(gallery, region_picture(person)),
         }
         asked = tuple(range(10, 10 + seeds))
-        cases.append(Asked(portraits.caption(person, ["beard"]), portraits.caption(person), asked))
+        cases.append(
+            PromptPair(portraits.caption(person, ["beard"]), portraits.caption(person), asked)
+        )
         draws += [
             Draw(
-                index, seed, strength, keys,
-                {"P": slope * strength + chance.random() / 2, "shown": float(index % 4 != 0),
-                 "unasked": float(index == 1)},
+                index,
+                seed,
+                strength,
+                keys,
+                {
+                    "P": slope * strength + chance.random() / 2,
+                    "shown": float(index % 4 != 0),
+                    "unasked": float(index == 1),
+                },
             )
-            for seed in asked for strength in STRENGTHS
-        ]  # fmt: skip
+            for seed in asked
+            for strength in STRENGTHS
+        ]
     numbers = {}
     for strength in STRENGTHS:
-        values = {"rho": 0.25 + 0.6 * strength, "P": 0.1 + slope * strength, "excess": slope,
-                  "BL": slope * strength / 2, "unasked": 0.1 * strength, "H": 0.5}  # fmt: skip
+        values = {
+            "rho": 0.25 + 0.6 * strength,
+            "P": 0.1 + slope * strength,
+            "excess": slope,
+            "BL": slope * strength / 2,
+            "unasked": 0.1 * strength,
+            "H": 0.5,
+        }
         values |= dict.fromkeys(CHANNELS, 0.2 + slope * strength)
         for measure, value in values.items():
             figure = Figure(value, value - 0.06, value + 0.06, prompts)
@@ -59,18 +74,29 @@ def make_result(
     numbers["sps"] = Figure(0.1 + slope, slope, 0.2 + slope, prompts, 0.98)
     numbers["auc"] = Figure(None, None, None, prompts, 0.0)
     return Result(
-        attribute="beard", target_text="a beard", adapter=name, adapter_id="c0ffee" * 6,
-        base="embedded", base_id="1234abcd" * 5, judge="the portrait world's probe",
+        attribute="beard",
+        target_text="a beard",
+        adapter=name,
+        adapter_id="c0ffee" * 6,
+        base="embedded",
+        base_id="1234abcd" * 5,
+        judge="the portrait world's probe",
         sampler={"name": "ddim", "steps": 25, "guidance": 3.0, "negative": ""},
-        strengths=STRENGTHS, main=1.0, cases=tuple(cases), draws=tuple(draws), numbers=numbers,
+        strengths=STRENGTHS,
+        main=1.0,
+        cases=tuple(cases),
+        draws=tuple(draws),
+        numbers=numbers,
         selftests=(
             SelfTest("same picture", "the base model against itself has pollution 0", 0.0, True),
             SelfTest("other seed", "another seed has pollution about 1", 0.7, False),
         ),
         remarks=("8 prompts are few: the intervals are wide",),
-        versions={"torch": "2.13", "diffusers": "0.42"}, seconds=61.0, pictures_drawn=48,
+        versions={"torch": "2.13", "diffusers": "0.42"},
+        seconds=61.0,
+        pictures_drawn=48,
         gallery=gallery,
-    )  # fmt: skip
+    )
 
 
 def region_picture(person) -> Image.Image:

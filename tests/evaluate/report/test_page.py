@@ -66,9 +66,13 @@ def test_the_page_is_whole_and_reaches_nowhere(result, tmp_path):
 )
 def test_a_prompt_stays_text(result, words):
     hostile = dataclasses.replace(
-        with_prompts(result, words), adapter=words, attribute=words, target_text=words,
-        remarks=(words,), judge=words,
-    )  # fmt: skip
+        with_prompts(result, words),
+        adapter=words,
+        attribute=words,
+        target_text=words,
+        remarks=(words,),
+        judge=words,
+    )
     seen = Outline(make_page([hostile, hostile], verdict=words))
     assert seen.faults == seen.open == []
     assert "script" not in seen.tags
@@ -189,9 +193,14 @@ def test_difference_and_region_show_what_they_say():
 def test_a_run_without_an_adapter_is_a_report_too(gallery):
     own = make_result(gallery)
     alone = dataclasses.replace(
-        own, adapter="", adapter_id="", strengths=(0.0,), main=0.0,
-        draws=tuple(own.at(0.0)), numbers={k: f for k, f in own.numbers.items() if k[-2:] == "@0"},
-    )  # fmt: skip
+        own,
+        adapter="",
+        adapter_id="",
+        strengths=(0.0,),
+        main=0.0,
+        draws=tuple(own.at(0.0)),
+        numbers={k: f for k, f in own.numbers.items() if k[-2:] == "@0"},
+    )
     text = Outline(make_page([alone])).text
     assert "prompt only" in text
     assert " at 0 " not in text

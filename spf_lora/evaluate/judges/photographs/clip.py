@@ -66,5 +66,7 @@ def same_text_encoder(one: Any, other: Any) -> bool:
     mine: torch.Tensor = one.get_input_embeddings().weight
     theirs: torch.Tensor = other.get_input_embeddings().weight
     return mine.shape == theirs.shape and torch.allclose(
-        mine.cpu().float(), theirs.cpu().float(), atol=2e-3  # one of them may be stored in fp16
-    )  # fmt: skip
+        mine.cpu().float(),
+        theirs.cpu().float(),
+        atol=2e-3,  # one of them may be stored in fp16
+    )

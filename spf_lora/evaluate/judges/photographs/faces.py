@@ -67,9 +67,12 @@ class FaceNet(nn.Module):
             before, side = width, math.ceil(side / stride)
         self.body = nn.Sequential(*blocks)
         self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(before), nn.Dropout(0.4), nn.Flatten(),
-            nn.Linear(before * side * side, dim), nn.BatchNorm1d(dim, affine=False),
-        )  # fmt: skip
+            nn.BatchNorm2d(before),
+            nn.Dropout(0.4),
+            nn.Flatten(),
+            nn.Linear(before * side * side, dim),
+            nn.BatchNorm1d(dim, affine=False),
+        )
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
         """Return unit embeddings of aligned faces, RGB in [-1, 1]."""

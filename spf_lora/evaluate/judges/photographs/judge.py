@@ -39,13 +39,16 @@ CHOICES = (
     Choice("a photo of a man", "a photo of a woman", ("beard", "moustache")),
     Choice("a photo of a young person", "a photo of an old person"),
     Choice("a photo of a person with light skin", "a photo of a person with dark skin"),
-    Choice("a photo of a person with dark hair", "a photo of a person with light hair",
-           ("hat", "blonde-hair")),
+    Choice(
+        "a photo of a person with dark hair",
+        "a photo of a person with light hair",
+        ("hat", "blonde-hair"),
+    ),
     Choice("a photo of a person with long hair", "a photo of a person with short hair", ("hat",)),
     Choice("a photo of a person who smiles", "a photo of a person who is serious"),
     Choice("a photo of a person in a suit", "a photo of a person in a t-shirt"),
     Choice("a photo of a person outdoors", "a photo of a person indoors"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, eq=False)

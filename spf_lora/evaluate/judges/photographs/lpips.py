@@ -39,13 +39,15 @@ def _three(*indices: int) -> tuple[tuple[int, int, int], ...]:
 TRUNKS = {
     "vgg": _Trunk(
         (_three(0, 2), _three(5, 7), _three(10, 12, 14), _three(17, 19, 21), _three(24, 26, 28)),
-        pool=(2, 2), pooled=(1, 2, 3, 4),
+        pool=(2, 2),
+        pooled=(1, 2, 3, 4),
     ),
     "alex": _Trunk(
         (((0, 4, 2),), ((3, 1, 2),), _three(6), _three(8), _three(10)),
-        pool=(3, 2), pooled=(1, 2),
+        pool=(3, 2),
+        pooled=(1, 2),
     ),
-}  # fmt: skip
+}
 
 
 class Lpips:

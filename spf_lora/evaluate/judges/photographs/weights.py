@@ -43,26 +43,41 @@ _CLIP_FILES = (*_VISION_FILES, "tokenizer.json", "tokenizer_config.json")
 
 WEIGHTS: dict[str, Weights] = {
     "vgg16": Weights(
-        "timm/vgg16.tv_in1k", ("model.safetensors",), 553, "bsd-3-clause",
+        "timm/vgg16.tv_in1k",
+        ("model.safetensors",),
+        553,
+        "bsd-3-clause",
         "VGG-16, the trunk of LPIPS",
     ),
     "face": Weights(
-        "minchul/cvlface_adaface_ir50_webface4m", ("model.safetensors",), 175, "mit",
+        "minchul/cvlface_adaface_ir50_webface4m",
+        ("model.safetensors",),
+        175,
+        "mit",
         "AdaFace IR-50, a face embedding",
     ),
     "parser": Weights(
-        "jonathandinu/face-parsing", _VISION_FILES, 339, "see its card",
+        "jonathandinu/face-parsing",
+        _VISION_FILES,
+        339,
+        "see its card",
         "SegFormer-B5 on CelebAMask-HQ, 19 parts of a face",
     ),
     "clip": Weights(
-        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", _CLIP_FILES, 608, "mit",
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        _CLIP_FILES,
+        608,
+        "mit",
         "CLIP ViT-B/32 of LAION, another one than Stable Diffusion's",
     ),
     "dinov2": Weights(
-        "facebook/dinov2-base", _VISION_FILES, 346, "apache-2.0",
+        "facebook/dinov2-base",
+        _VISION_FILES,
+        346,
+        "apache-2.0",
         "DINOv2 base, features of whole pictures",
     ),
-}  # fmt: skip
+}
 
 
 class AbsentError(ScorerError):
@@ -128,8 +143,10 @@ def locate(name: str, sources: Mapping[str, str] | None = None) -> Path:
         if missing:
             raise AbsentError(
                 f"{folder} holds no {missing[0]}, so it is not {weights.what}",
-                weights.what, f"{weights.command} --local-dir {folder}", weights.megabytes,
-            )  # fmt: skip
+                weights.what,
+                f"{weights.command} --local-dir {folder}",
+                weights.megabytes,
+            )
         return folder
     return _cached(source, weights)
 

@@ -57,8 +57,13 @@ def test_eyes_and_mouth_land_on_the_template():
 def face_labels(side: int, left: int, top: int) -> torch.Tensor:
     """A face of boxes: two eyes and a mouth in skin."""
     labels = torch.zeros(side, side, dtype=torch.long)
-    boxes = [("skin", 0, 0, 60, 70), ("r_eye", 10, 20, 10, 6), ("l_eye", 40, 20, 10, 6),
-             ("nose", 26, 30, 8, 12), ("mouth", 20, 50, 20, 6)]  # fmt: skip
+    boxes = [
+        ("skin", 0, 0, 60, 70),
+        ("r_eye", 10, 20, 10, 6),
+        ("l_eye", 40, 20, 10, 6),
+        ("nose", 26, 30, 8, 12),
+        ("mouth", 20, 50, 20, 6),
+    ]
     for name, x, y, width, height in boxes:
         labels[top + y : top + y + height, left + x : left + x + width] = PART_NAMES.index(name)
     return labels

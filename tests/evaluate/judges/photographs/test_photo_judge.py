@@ -1,6 +1,7 @@
 import numpy
 import pytest
 import torch
+from made_evaluations import evaluate_adapter
 from PIL import Image
 from test_faces import face_labels
 from tiny_scorers import PART_NAMES
@@ -12,7 +13,6 @@ from spf_lora.evaluate.judges.photographs.parsing import Parser
 from spf_lora.evaluate.protocol import held_out_cases
 from spf_lora.evaluate.report.page import make_page
 from spf_lora.evaluate.result import CHANNELS
-from spf_lora.evaluate.run import evaluate
 
 SIDE = 96
 
@@ -128,10 +128,16 @@ def test_a_whole_evaluation_can_be_judged_by_it(scorer_folders, tmp_path):
         "beard", "a beard", text_encoder=base.text_encoder, sources=scorer_folders
     )
     cases = held_out_cases("beard", prompts=2, seeds=1)
-    result = evaluate(
-        base, None, attribute="beard", cases=cases, gallery=tmp_path, judge=judge, steps=3,
+    result = evaluate_adapter(
+        base,
+        None,
+        attribute="beard",
+        cases=cases,
+        gallery=tmp_path,
+        judge=judge,
+        steps=3,
         bootstraps=20,
-    )  # fmt: skip
+    )
     assert result.judge == "photographs"
     for channel in CHANNELS:
         assert result.figure(channel, 0).value is not None

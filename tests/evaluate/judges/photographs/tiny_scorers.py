@@ -36,10 +36,14 @@ PART_NAMES = [
 
 def preparation(folder: Path, **changes) -> None:
     table = {
-        "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32},
-        "do_center_crop": True, "resample": 3,
-        "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], **changes,
-    }  # fmt: skip
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+        **changes,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(table))
 
 
@@ -47,8 +51,13 @@ def trunk(kind: str) -> nn.Sequential:
     """Return `features` of torchvision's VGG-16 or AlexNet, layer for layer."""
     layers: list[nn.Module] = []
     if kind == "alex":
-        sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1),
-                 (256, 256, 3, 1, 1)]  # fmt: skip
+        sizes = [
+            (3, 64, 11, 4, 2),
+            (64, 192, 5, 1, 2),
+            (192, 384, 3, 1, 1),
+            (384, 256, 3, 1, 1),
+            (256, 256, 3, 1, 1),
+        ]
         for number, (channels, width, kernel, stride, padding) in enumerate(sizes):
             layers += [nn.Conv2d(channels, width, kernel, stride, padding), nn.ReLU()]
             layers += [nn.MaxPool2d(3, 2)] if number in (0, 1, 4) else []
@@ -75,13 +84,22 @@ def make_clip(folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     text = {
-        "vocab_size": 3036, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "bos_token_id": 3034, "eos_token_id": 3035,
-    }  # fmt: skip
+        "vocab_size": 3036,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "bos_token_id": 3034,
+        "eos_token_id": 3035,
+    }
     vision = {
-        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
-    }  # fmt: skip
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     CLIPModel(config).save_pretrained(folder)
     shutil.copytree(EMBEDDED / "tokenizer", folder, dirs_exist_ok=True)
@@ -106,9 +124,13 @@ def make_parser(folder: Path) -> Path:
 
     torch.manual_seed(0)
     config = SegformerConfig(
-        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, mlp_ratios=[1] * 4,
-        decoder_hidden_size=8, id2label=dict(enumerate(PART_NAMES)),
-    )  # fmt: skip
+        depths=[1] * 4,
+        hidden_sizes=[8] * 4,
+        num_attention_heads=[1] * 4,
+        mlp_ratios=[1] * 4,
+        decoder_hidden_size=8,
+        id2label=dict(enumerate(PART_NAMES)),
+    )
     SegformerForSemanticSegmentation(config).save_pretrained(folder)
     preparation(folder, do_center_crop=False, size={"height": 64, "width": 64}, resample=2)
     return folder
