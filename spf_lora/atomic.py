@@ -121,11 +121,36 @@ def replacing(path: Path, *, overwrite: bool = False, durable: bool = True) -> I
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        beside.replace(path)
+        if overwrite:
+            beside.replace(path)
+        else:
+            put_new(beside, path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         _remove(beside)
+
+
+def put_new(beside: Path, path: Path) -> None:
+    """Give a finished file its name, unless another one came to it since it was looked.
+
+    Its old name may stay beside the new one; the caller removes it.
+
+    Raises:
+        OutputError: there is a file of that name now; nothing was changed.
+        OSError: the system refuses.
+    """
+    try:
+        os.link(beside, path)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{path} was written by another process meanwhile",
+            hint="--force overwrites it; or choose another name",
+        ) from error
+    except OSError:  # a disk without hard links
+        if path.exists():
+            raise
+        beside.replace(path)
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

@@ -37,6 +37,10 @@ class OutputError(SpfError):
     """A file cannot be written where it was asked for."""
 
 
+class LockedError(SpfError):
+    """Another process is changing what is to be changed."""
+
+
 class DataError(SpfError):
     """Pictures or captions to train on are wrong."""
 

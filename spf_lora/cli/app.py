@@ -23,6 +23,7 @@ from spf_lora.cli.stack_report import report
 from spf_lora.cli.train import train
 from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
+from spf_lora.signals import Stopped, ending_politely
 
 app = typer.Typer(
     name="spf-lora",
@@ -76,7 +77,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         try:
-            app()
+            with ending_politely():
+                app()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -89,9 +91,9 @@ def main() -> None:
         if error.errno == errno.EPIPE:  # whoever read it has seen enough
             sys.exit(1)
         _end(_refused(error))
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         out.say("stopped")
-        sys.exit(130)
+        sys.exit(stopped.exit_code)
 
 
 def _end(error: SpfError) -> NoReturn:

@@ -10,6 +10,7 @@ import typer
 
 from spf_lora.atomic import make_folder
 from spf_lora.cli.quiet import hush
+from spf_lora.cli.run_lock import locked_for_the_run
 from spf_lora.cli.train_one import Job
 from spf_lora.cli.train_several import check_together, data_folders, split_names, train_all
 from spf_lora.errors import RecipeError
@@ -97,7 +98,8 @@ def train(
             job = Job(settings, target, folder, logs, under, resume, force, skip_faulty)
             job.check()
             jobs.append(job)
-        train_all(jobs)
+        with locked_for_the_run(jobs):
+            train_all(jobs)
 
 
 def _target(output: Path | None, settings: Recipe, *, several: bool) -> Path:

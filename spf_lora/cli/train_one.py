@@ -6,8 +6,8 @@ command with `--resume` goes on.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.phases import Phases
-from spf_lora.errors import AdapterFileError
+from spf_lora.errors import AdapterFileError, OutputError
 from spf_lora.recipe.schema import Recipe
+from spf_lora.signals import Stopped, asked_to_end
 
 if TYPE_CHECKING:
     from spf_lora.adapters.format.card import Card
@@ -55,6 +56,11 @@ class Job:
     def picture(self) -> Path:
         """The file that shows what the adapter does."""
         return self.target.with_suffix(".png")
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock is held for the whole run."""
+        return self.target.with_name(f".{self.target.stem}.lock")
 
     @property
     def checkpoint(self) -> Path:
@@ -131,12 +137,14 @@ def train_one(
             out.say(remark)
         _clear(job, keep=begun)
     decodes = settings.training.method == "spf-portrait"
-    with resting(base.text_encoder, *([] if decodes else [base.vae])):
-        _loop(trainer, phases, every=settings.training.checkpoint_every_steps, logs=job.log_dir)
+    with _resumable():
+        with resting(base.text_encoder, *([] if decodes else [base.vae])):
+            _loop(trainer, phases, every=settings.training.checkpoint_every_steps, logs=job.log_dir)
+        if siblings.first:
+            phases("draw the preview")
+            _write(job, base, examples)
+            phases.end()
     if siblings.first:
-        phases("draw the preview")
-        _write(job, base, examples)
-        phases.end()
         _tell(job)
     siblings.wait()
 
@@ -183,8 +191,19 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
     write_png(preview(job.settings, base, examples), job.picture)
-    write_adapter(adapter, job.target, overwrite=True)
+    write_adapter(adapter, job.target, overwrite=job.force)  # else it was not there: see `check`
     job.checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Tell of a full disk and the like that nothing is to be trained twice."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            error.message, hint=f"{error.hint}; with --resume what is trained already is kept"
+        ) from error
 
 
 def _tell(job: Job) -> None:
@@ -203,28 +222,29 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
 
 
 def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) -> None:
-    """Run the trainer; show, log and save what it does. Ctrl-C ends it between two steps."""
+    """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
     first = trainer.processes.first
     log = _tensorboard(logs if first else None)
-    with _interruptible() as interrupted:
+    with asked_to_end() as asked:
 
         def tell(what: str, done: int, total: int) -> None:
             phases(what, done, total)
-            if interrupted():  # before the next pair is drawn; those that are stay
-                raise KeyboardInterrupt
+            if asked():  # before the next pair is drawn; those that are stay
+                raise Stopped(asked())
 
         trainer.tell = tell
         try:
             for step in trainer.run():
-                phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
+                stop = trainer.processes.any(asked() > 0)
+                if stop or step.index % every == 0 or step.stage_index == step.stage_steps:
+                    trainer.save()  # before anything is shown: the terminal may be what went
+                if stop:
+                    raise Stopped(asked() or signal.SIGINT)
+                with suppress(OSError):  # nobody watches: that stops no training
+                    phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
                 if first:
                     log(step)
-                stop = trainer.processes.any(interrupted())
-                if stop or step.index % every == 0 or step.stage_index == step.stage_steps:
-                    trainer.save()
-                if stop and step.index < step.steps:
-                    raise KeyboardInterrupt
-        except KeyboardInterrupt:
+        except Stopped:
             phases.drop()
             if first:
                 out.say(
@@ -232,17 +252,6 @@ def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) 
                     "--resume goes on"
                 )
             raise
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question to ask between steps, so that no step is cut in half."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _tensorboard(log_dir: Path | None) -> Any:

@@ -14,10 +14,10 @@ from spf_lora.adapters.format import card
 from spf_lora.adapters.format.privacy import leaks
 from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.adapters.format.rewrite import convert
-from spf_lora.atomic import unwritable
+from spf_lora.atomic import put_new, unwritable
 from spf_lora.errors import OutputError, RegistryError
-from spf_lora.registry.locks import locked, new_bin, ready, refuse_taken, refuse_unchangeable
-from spf_lora.registry.names import PICTURE, SUFFIX, Entry, check_name, find, home
+from spf_lora.registry.locks import changing, new_bin, ready, refuse_taken, refuse_unchangeable
+from spf_lora.registry.names import PICTURE, SUFFIX, Entry, Place, check_name, find, home
 from spf_lora.registry.stack import stacks_with
 
 
@@ -64,9 +64,9 @@ def add(source: Path, name: str, registry: Path | None = None) -> Added:
             _copy(source, beside)
         if pictured:
             _copy(picture, beside_picture)
-        with locked(folder):
+        with changing(place, registry):
             refuse_taken(folder, name)
-            beside.replace(target)
+            put_new(beside, target)
             if pictured:
                 beside_picture.replace(target.with_suffix(PICTURE))
     except OSError as error:
@@ -85,8 +85,9 @@ def remove(name: str, registry: Path | None = None, *, force: bool = False) -> P
             and `force` is not given.
         OutputError: the registry cannot be written.
     """
-    entry = _changeable(name, registry)
-    with locked(ready(entry.place)):
+    place = _changeable(name, registry).place
+    with changing(place, registry):
+        entry = _still_there(name, place, registry)
         if not force:
             _refuse_needed(entry, registry)
         try:
@@ -113,9 +114,10 @@ def rename(old: str, new: str, registry: Path | None = None, *, force: bool = Fa
         OutputError: the registry cannot be written.
     """
     check_name(new)
-    entry = _changeable(old, registry)
-    target = entry.path.with_name(f"{new}{SUFFIX}")
-    with locked(ready(entry.place)):
+    place = _changeable(old, registry).place
+    target = place.folder / f"{new}{SUFFIX}"
+    with changing(place, registry):
+        entry = _still_there(old, place, registry)
         refuse_taken(target.parent, new)
         if not force:
             _refuse_needed(entry, registry)
@@ -146,6 +148,17 @@ def _check(source: Path) -> str:
 def _changeable(name: str, registry: Path | None) -> Entry:
     entry = find(name, registry)
     refuse_unchangeable(name, entry.place, registry)
+    return entry
+
+
+def _still_there(name: str, place: Place, registry: Path | None) -> Entry:
+    """Look again, now that nobody else changes anything: what is found first must be the same."""
+    try:
+        entry = find(name, registry)
+    except RegistryError as error:
+        raise _gone(name) from error
+    if entry.place != place:
+        raise _gone(name)
     return entry
 
 

@@ -1,5 +1,6 @@
 """What a change of a registry's folder needs: its lock, its trash, and names that are free."""
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -8,10 +9,11 @@ from pathlib import Path
 
 from spf_lora.atomic import check_writable, make_folder
 from spf_lora.errors import RegistryError
-from spf_lora.registry.names import STACK, SUFFIX, Place
+from spf_lora.locks import locked
+from spf_lora.registry.names import STACK, SUFFIX, Place, places
 
 TRASH = ".trash"
-_LOCK_SECONDS = 60
+LOCK = ".lock"
 
 
 def ready(place: Place) -> Path:
@@ -21,27 +23,31 @@ def ready(place: Place) -> Path:
         OutputError: it cannot be made or is read-only.
     """
     make_folder(place.folder)
-    check_writable(place.folder / ".lock", overwrite=True)
+    check_writable(place.folder / LOCK, overwrite=True)
     return place.folder
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a registry's lock file; whatever changes the folder does.
+def changing(place: Place, registry: Path | None) -> Iterator[Path]:
+    """Hold the locks of all folders that are searched; yield that of `place`, made if need be.
+
+    What a change depends on may lie in any of them: an adapter of a stack, a stack that needs an
+    adapter. So it is looked up inside, and stays as it was seen until the change is done.
 
     Raises:
-        RegistryError: another process held it for a minute.
+        LockedError: another process held one for a minute.
+        OutputError: the folder of `place` cannot be made or is read-only.
     """
-    from filelock import FileLock, Timeout
+    folder = ready(place)
+    others = (one.folder for one in places(registry) if _changes(one))
+    with locked(*(one / LOCK for one in (folder, *others))):
+        yield folder
 
-    try:
-        with FileLock(folder / ".lock", timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise RegistryError(
-            f"another process has held {folder} for {_LOCK_SECONDS} seconds",
-            hint="wait for it to end, then run the same command again",
-        ) from error
+
+def _changes(place: Place) -> bool:
+    """Tell whether anything can change in a place while we look."""
+    folder = place.folder
+    return place.label != "shipped" and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def new_bin(folder: Path, name: str) -> Path:

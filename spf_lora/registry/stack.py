@@ -265,9 +265,18 @@ def stacks_with(entry: Entry, registry: Path | None = None) -> list[str]:
     return needing
 
 
+def removed_meanwhile(name: str) -> StackError:
+    """Return what to tell of a stack that was there a moment ago."""
+    return StackError(
+        f"the stack {name} was removed meanwhile", hint="spf-lora stack list shows what is there"
+    )
+
+
 def _table(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path, most_bytes=_MOST_BYTES)
+    except FileNotFoundError as error:
+        raise removed_meanwhile(path.name.removesuffix(STACK)) from error
     except (OSError, ValueError) as error:
         raise StackError(
             f"the stack {path} cannot be read: {str(error)[:200]}",

@@ -8,7 +8,7 @@ from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.strength import HIGHEST, LOWEST
 from spf_lora.atomic import unwritable, write_text
 from spf_lora.errors import StackError
-from spf_lora.registry.locks import locked, new_bin, ready, refuse_taken, refuse_unchangeable
+from spf_lora.registry.locks import changing, new_bin, refuse_taken, refuse_unchangeable
 from spf_lora.registry.names import Place, check_name, find, home
 from spf_lora.registry.stack import (
     BASE_ID,
@@ -20,6 +20,7 @@ from spf_lora.registry.stack import (
     look,
     onto_members,
     read_stack,
+    removed_meanwhile,
     state_of,
     to_toml,
 )
@@ -47,12 +48,14 @@ def create(
     """
     check_name(name)
     stack = Stack(name, "", (), home(registry))
-    known: list[Known] = []
-    for adapter, strength in asked:
-        stack = _with(stack, known, _registered(adapter, registry), strength, orphans=orphans)
-    _refuse_empty(stack)
-    folder = ready(stack.place)
-    with locked(folder):
+    if not asked:
+        _refuse_empty(stack)
+    for adapter, _ in asked:
+        find(adapter, registry)  # a slip of the pen makes no folder
+    with changing(stack.place, registry) as folder:
+        known: list[Known] = []
+        for adapter, strength in asked:
+            stack = _with(stack, known, _registered(adapter, registry), strength, orphans=orphans)
         refuse_taken(folder, name)
         write_text(stack.path, to_toml(stack))
     return stack
@@ -63,7 +66,7 @@ def add(
 ) -> Stack:
     """Put a registered adapter on top of a stack; see `create`."""
     place = _changeable(name, registry)
-    with locked(ready(place)):
+    with changing(place, registry):
         stack = read_stack(name, place)
         known = [one for one, _ in adapters_of(stack, registry)]
         stack = _with(stack, known, _registered(adapter, registry), strength, orphans=orphans)
@@ -80,7 +83,7 @@ def drop(name: str, adapter: str, registry: Path | None = None, *, orphans: bool
         OutputError: the registry cannot be written.
     """
     place = _changeable(name, registry)
-    with locked(ready(place)):
+    with changing(place, registry):
         stack = read_stack(name, place)
         gone = next((one for one in stack.members if one.name == adapter), None)
         if gone is None:
@@ -105,7 +108,9 @@ def remove(name: str, registry: Path | None = None) -> Path:
     """
     place = _changeable(name, registry)
     path = Stack(name, "", (), place).path
-    with locked(ready(place)):
+    with changing(place, registry):
+        if not path.is_file():
+            raise removed_meanwhile(name)
         try:
             target = new_bin(place.folder, name) / path.name
             path.replace(target)
