@@ -12,19 +12,17 @@ does not depend on what they are.
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import command_line, cost_of, write_result
 
 from spf_lora.adapters.attach import PRESETS
 from spf_lora.adapters.format.adapter_file import write_adapter
@@ -35,8 +33,6 @@ from spf_lora.draw.sample import BATCH, Sampling
 from spf_lora.evaluate.paint import painter
 from spf_lora.evaluate.plan import PicturePlan
 from spf_lora.evaluate.protocol import held_out_cases
-
-TOOLS = ("torch", "diffusers", "transformers", "numpy")
 
 
 def random_adapter(base: Base, folder: Path) -> Path:
@@ -55,22 +51,15 @@ def random_adapter(base: Base, folder: Path) -> Path:
 
 
 def command(file: Path, attribute: str, folder: Path, *, full: bool) -> dict[str, Any]:
-    """Run `spf-lora evaluate`; return wall and processor seconds and peak memory."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
-    subprocess.run(
-        [
-            sys.executable, "-m", "spf_lora", "evaluate", str(file), "-a", attribute, "--force",
-            "-o", str(folder / "report"), *([] if full else ["--quick"]),
-        ],
-        check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SPF_LORA_CACHE": str(folder)},
-    )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Run `spf-lora evaluate`; return what it cost and made."""
+    words = [str(file), "-a", attribute, "--force", "-o", str(folder / "report")]
+    cost = cost_of(
+        [sys.executable, "-m", "spf_lora", "evaluate", *words, *([] if full else ["--quick"])],
+        env=os.environ | {"SPF_LORA_CACHE": str(folder)},
+    )
     report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
     return {
-        "seconds": round(time.perf_counter() - begun, 1),
-        "processor_seconds": round(after.ru_utime - before.ru_utime, 1),
-        "peak_mib": round(after.ru_maxrss / 1024),
+        **asdict(cost),
         "pictures_drawn": report["pictures_drawn"],
         "report_kb": round((folder / "report" / "report.html").stat().st_size / 1000),
     }
@@ -102,9 +91,11 @@ def overhead(base: Base, steps: int, rounds: int) -> dict[str, Any]:
             drawn = time.process_time() - begun
         ratios.append(drawn / (0.5 * bare + 0.5 * unet_seconds(base, steps)))
     return {
-        "ratio": round(statistics.median(ratios), 3), "rounds": [round(r, 3) for r in ratios],
-        "batch": BATCH, "ddim_steps": steps,
-    }  # fmt: skip
+        "ratio": round(statistics.median(ratios), 3),
+        "rounds": [round(r, 3) for r in ratios],
+        "batch": BATCH,
+        "ddim_steps": steps,
+    }
 
 
 def main() -> None:
@@ -124,19 +115,8 @@ def main() -> None:
         first, again = (
             command(file, arguments.attribute, folder, full=arguments.full) for _ in range(2)
         )
-    result = {
-        "what": "spf-lora evaluate" + ("" if arguments.full else " --quick"),
-        "first": first, "again": again, "overhead": drawing,
-        "machine": {
-            "cores": os.cpu_count(), "cpu": platform.machine(), "threads": torch.get_num_threads(),
-            "load_average": round(os.getloadavg()[0], 1),
-        },
-        "versions": {tool: version(tool) for tool in TOOLS},
-    }  # fmt: skip
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    run = command_line(what="spf-lora evaluate" + ("" if arguments.full else " --quick"))
+    write_result(run, {"first": first, "again": again, "overhead": drawing}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,14 @@ one process like `convert`; `ratio` compares the work alone, imports left out.
 """
 
 import argparse
-import json
-import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from common import command_line, cost_of, write_result
 
 from spf_lora.adapters import sd15
 from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
@@ -62,11 +57,7 @@ def main() -> None:
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), settings.repeats)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if settings.out:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(text + "\n")
+    write_result(command_line(repeats=settings.repeats), result, settings.out)
 
 
 def measure(folder: Path, repeats: int) -> dict[str, object]:
@@ -96,13 +87,11 @@ def measure(folder: Path, repeats: int) -> dict[str, object]:
     converts = [name for name in medians if name.startswith("convert")]
     return {
         "file_mb": round(size, 1),
-        "repeats": repeats,
         "median_seconds": medians,
         "ratio_to_plain_copy": {name: round(medians[name] / plain, 2) for name in converts},
         "ratio_to_flushed_copy": {name: round(medians[name] / flushed, 2) for name in converts},
         "convert_peak_mb": round(max(memory), 1) if memory else None,
         "convert_limit_mb": round(size + 100, 1),
-        "environment": environment(),
     }
 
 
@@ -120,9 +109,7 @@ def big_adapter() -> Adapter:
 
 def command(*arguments: str) -> float:
     """Seconds of one command in a fresh process; a refusal counts as well."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "spf_lora", *arguments], check=False, capture_output=True)
-    return time.perf_counter() - began
+    return cost_of([sys.executable, "-m", "spf_lora", *arguments], check=False).seconds
 
 
 def inside(script: str, *arguments: object) -> list[float]:
@@ -134,22 +121,6 @@ def inside(script: str, *arguments: object) -> list[float]:
         text=True,
     )
     return [float(line) for line in done.stdout.split()]
-
-
-def environment() -> dict[str, object]:
-    cpu = "unknown"
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
-        cpu = found[1] if found else cpu
-    return {
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "safetensors": version("safetensors"),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 1),
-    }
 
 
 if __name__ == "__main__":

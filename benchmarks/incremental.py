@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from files import environment
+from common import environment
 from methods import METHODS as RIVALS
 
 from spf_lora.registry.onto import Below

@@ -7,16 +7,15 @@ run at 256 and 512 px on the CPU, checkpointed (minutes, 6 GB), for what the all
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from common import command_line, write_result
 from diffusers import UNet2DConditionModel
 
-import spf_lora
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.training.fit import base_configs
 from spf_lora.training.memory import Needs, estimate
@@ -31,12 +30,16 @@ STEPS = {
     "plain, bf16": {"dual": False, "precision": "bf16"},
     "dual path, all terms, bf16": {"watched": True, "precision": "bf16"},
     "plain, bf16, checkpointing": {
-        "dual": False, "precision": "bf16", "gradient_checkpointing": True,
+        "dual": False,
+        "precision": "bf16",
+        "gradient_checkpointing": True,
     },
     "dual path, all terms, bf16, checkpointing": {
-        "watched": True, "precision": "bf16", "gradient_checkpointing": True,
+        "watched": True,
+        "precision": "bf16",
+        "gradient_checkpointing": True,
     },
-}  # fmt: skip
+}
 
 
 def shapes(preset, rank):
@@ -72,8 +75,12 @@ def measure(px):
     begun = time.perf_counter()
     found = measured(full_unet(torch.device("cpu")), needs, 768)
     guess = step_of(estimate(*base_configs("owner/sd15"), needs))
-    return {"measured": found, "estimated": guess, "off": round(guess / found - 1, 4),
-            "seconds": round(time.perf_counter() - begun)}  # fmt: skip
+    return {
+        "measured": found,
+        "estimated": guess,
+        "off": round(guess / found - 1, 4),
+        "seconds": round(time.perf_counter() - begun),
+    }
 
 
 def main():
@@ -91,16 +98,12 @@ def main():
             }
     unet, vae = base_configs("owner/sd15")
     steps = {name: vars(estimate(unet, vae, replace(SD15, **how))) for name, how in STEPS.items()}
-    result = {"spf-lora": spf_lora.__version__, "torch": torch.__version__,
-              "optimizer_state_bytes": states, "step_bytes_512_px_batch_1": steps}  # fmt: skip
+    result = {"optimizer_state_bytes": states, "step_bytes_512_px_batch_1": steps}
     if asked.measure:
         result["step_above_weights_bytes_dual_path_all_terms_fp32_checkpointing"] = {
             f"{px} px": measure(px) for px in (256, 512)
         }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
+    write_result(command_line(), result, asked.out)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,14 @@ Their start alone, without a merge, is timed too, so that it can be taken off.
 """
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from files import environment
+from common import Cost, command_line, cost_of, write_result
 
 from spf_lora.adapters import sd15
 from spf_lora.adapters.factors import decompose
@@ -65,16 +59,16 @@ class Run:
     """One merge.
 
     Attributes:
-        seconds: median wall clock of whole processes, start of Python included.
-        cpu_seconds: median processor time of the same; does not grow with what else is running.
-        peak_mb: largest resident set of any of them.
+        cost: of whole processes.
         relative_error: of the file written against the exact sum, or None if not measured.
     """
 
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
+    cost: Cost
     relative_error: float | None = None
+
+    def as_row(self) -> dict[str, float | None]:
+        """Return it as a result states it."""
+        return {**asdict(self.cost), "relative_error": self.relative_error}
 
 
 def main() -> None:
@@ -87,11 +81,7 @@ def main() -> None:
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), settings)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if settings.out:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(text + "\n")
+    write_result(command_line(repeats=settings.repeats), result, settings.out)
 
 
 def measure(folder: Path, settings: argparse.Namespace) -> dict[str, object]:
@@ -101,8 +91,9 @@ def measure(folder: Path, settings: argparse.Namespace) -> dict[str, object]:
     weights = ",".join(map(str, WEIGHTS))
 
     def ours(*words: str) -> Run:
-        run = whole(spf_lora(*map(str, pair), "--weights", weights, "-o", str(target), *words),
-                    repeats)  # fmt: skip
+        run = whole(
+            spf_lora(*map(str, pair), "--weights", weights, "-o", str(target), *words), repeats
+        )
         return replace(run, relative_error=relative_error(pair, WEIGHTS, target))
 
     two = {
@@ -120,26 +111,27 @@ def measure(folder: Path, settings: argparse.Namespace) -> dict[str, object]:
     if settings.sd_scripts:
         two |= sd_scripts(settings.sd_scripts.resolve(), pair, folder)
     found: dict[str, object] = {
-        "two adapters, rank 16, 192 + 72 modules": {key: asdict(one) for key, one in two.items()},
-        "environment": {
-            **environment(),
-            "torch": version("torch"),
-            "cores_used": len(os.sched_getaffinity(0)),
-        },
+        "two adapters, rank 16, 192 + 72 modules": {key: one.as_row() for key, one in two.items()},
     }
     if not settings.skip_fifty:
         many = [write(folder / f"many{seed}.safetensors", seed, 32) for seed in range(50)]
         words = ("--method", "svd", "--rank", "64", "--force", "-o", str(target))
-        found["fifty adapters, rank 32 to 64"] = asdict(whole(spf_lora(*map(str, many), *words), 1))
+        found["fifty adapters, rank 32 to 64"] = whole(
+            spf_lora(*map(str, many), *words), 1
+        ).as_row()
     found["times faster, svd to rank 16"] = {
-        f"than {name}": {
-            "wall clock": round(two[name].seconds / two["svd --rank 16"].seconds, 1),
-            "processor time": round(two[name].cpu_seconds / two["svd --rank 16"].cpu_seconds, 1),
-        }
+        f"than {name}": _times(two[name].cost, two["svd --rank 16"].cost)
         for name in (DENSE_NAME, THEIR_SVD)
         if name in two
     }
     return found
+
+
+def _times(theirs: Cost, ours: Cost) -> dict[str, float]:
+    return {
+        "wall clock": round(theirs.seconds / ours.seconds, 1),
+        "processor time": round(theirs.processor_seconds / ours.processor_seconds, 1),
+    }
 
 
 def sd_scripts(checkout: Path, pair: list[Path], folder: Path) -> dict[str, Run]:
@@ -189,8 +181,10 @@ def relative_error(paths: Sequence[Path], weights: Sequence[float], merged: Path
     with open_adapter(paths[0]) as a, open_adapter(paths[1]) as b, open_adapter(merged) as c:
         for name in a.specs:
             terms = [(a.load(name), weights[0]), (b.load(name), weights[1]), (c.load(name), -1.0)]
-            ups = [one.up.reshape(-1, one.rank).astype(np.float64) * one.scale * weight
-                   for one, weight in terms]  # fmt: skip
+            ups = [
+                one.up.reshape(-1, one.rank).astype(np.float64) * one.scale * weight
+                for one, weight in terms
+            ]
             downs = [one.down.reshape(one.rank, -1).astype(np.float64) for one, _ in terms]
             norm += np.sum(decompose(np.hstack(ups[:2]), np.vstack(downs[:2])).values ** 2)
             error += np.sum(decompose(np.hstack(ups), np.vstack(downs)).values ** 2)
@@ -202,18 +196,7 @@ def spf_lora(*words: str) -> list[str]:
 
 
 def whole(command: list[str], repeats: int) -> Run:
-    seconds, cpu, peak = [], [], 0.0
-    for _ in range(repeats):
-        began = time.perf_counter()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds.append(time.perf_counter() - began)
-        cpu.append(usage.ru_utime + usage.ru_stime)
-        if status:
-            raise SystemExit(f"this failed: {command[:6]}")
-        peak = max(peak, usage.ru_maxrss / 1000)
-    medians = (round(statistics.median(one), 3) for one in (seconds, cpu))
-    return Run(*medians, round(peak, 1))
+    return Run(cost_of(command, repeats=repeats))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import tempfile
 import time
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from common import peak_mib
 from methods_table import write_pages
 
 RESULTS = Path(__file__).parent / "results" / "methods"
@@ -178,7 +178,7 @@ def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
         trainer = build_trainer(recipe, base, examples, checkpoint=checkpoint, cache=cache)
         began = time.process_time()
         areas = [step.map_area for step in trainer.run() if step.map_area is not None]
-        seconds, peak = time.process_time() - began, _peak_mib()
+        seconds, peak = time.process_time() - began, peak_mib()
     adapter = finished_adapter(recipe, base, examples)
     write_adapter(adapter, kept, dtype="fp32")
     return {
@@ -189,13 +189,6 @@ def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
         "peak_mib": peak,
         "map_area": round(sum(areas[-50:]) / len(areas[-50:]), 4) if areas else None,
     }
-
-
-def _peak_mib() -> int | None:
-    """Return the most memory that this process has had; Linux alone says so."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) // 1024 if found else None
 
 
 def _per_prompt(result: Any) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from common import mean_interval
 
 from spf_lora.evaluate.report.curve import MATCHED as LEVEL
 from spf_lora.evaluate.report.curve import draw_curve
@@ -32,8 +33,16 @@ BY_ATTRIBUTE = {
 BESIDE = ("ours", "ours-local")
 # in the curve, where more lines would hide each other
 DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "spf-portrait")
+# of README's table
+SUMMARY = {
+    "plain": "plain LoRA",
+    "plain-completed": "plain LoRA, captions completed",
+    "masked-prior": "masked prior, told where the attribute is",
+    "ours": "**ours**, in any app",
+    "plain-local": "plain LoRA, drawn with `--local`",
+}
+COST = {"plain-local": "4.5 times the work of a picture", "ours": "about 2.5 trainings"}
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
-DRAWS = 2000
 
 Cell = Mapping[str, Any]
 
@@ -41,14 +50,14 @@ Cell = Mapping[str, Any]
 def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
     """Print the tables of every cell in `folder`, and replace what is between a page's markers.
 
-    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes or
-    rivals. The curve is an SVG of its own.
+    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes,
+    rivals or summary. The curve is an SVG of its own.
     """
     cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     compared = _compared(cells)
     tables = {
         "means": _means(cells, compared), "attributes": _by_attribute(cells),
-        "rivals": _rivals(),
+        "rivals": _rivals(), "summary": _summary(compared),
     }  # fmt: skip
     print("\n\n".join(tables.values()))
     for page in pages:
@@ -176,6 +185,17 @@ def _cell(cells: Sequence[Cell], figure: str) -> str:
     return f"{mean(known):.2f}" + (f" ({each})" if len(values) > 1 else "")
 
 
+def _summary(compared: Mapping[str, Sequence[Cell]]) -> str:
+    """Return README's table: a few methods, four figures."""
+    lines = _head(["", "response", "pollution", "leakage", "shown unasked", "cost"])
+    for name, title in SUMMARY.items():
+        own = compared.get(name)
+        if own:
+            figures = (_text(_mean(own, f"{one}@1")) for one in ("rho", "P", "BL", "unasked"))
+            lines.append(_row(title, [*figures, COST.get(name, "a training")]))
+    return "\n".join(lines)
+
+
 def _rivals() -> str:
     lines = _head(["method", "source", "what we chose", "forwards"])
     lines += [_row(n, [r.source, r.chosen, str(r.forwards)]) for n, r in RIVALS.items()]
@@ -223,15 +243,7 @@ def _interval(cells: Sequence[Cell], figure: str) -> tuple[float, float]:
     by_attribute: dict[str, list[list[float]]] = {}
     for cell in cells:
         by_attribute.setdefault(cell["attribute"], []).append(cell["per_prompt"][figure])
-    return _bounds([np.array(seeds).mean(axis=0) for seeds in by_attribute.values()])
-
-
-def _bounds(rows: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over rows; each row's values are drawn again."""
-    rng = np.random.default_rng(0)
-    draws = np.mean([r[rng.integers(len(r), size=(DRAWS, len(r)))].mean(axis=1) for r in rows], 0)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+    return mean_interval([np.array(seeds).mean(axis=0) for seeds in by_attribute.values()])
 
 
 def _figure(cell: Cell, name: str) -> float | None:

@@ -7,21 +7,18 @@ for no command here reads them but `verify NAME`.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from files import environment
+from common import command_line, cost_of, write_result
 
 from spf_lora.adapters import sd15
 from spf_lora.adapters.format.adapter_file import Adapter, Module, write_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 
+START = [sys.executable, "-m", "spf_lora", "adapters"]
 COMMANDS = {
     "list": ["list"],
     "list --json": ["list", "--json"],
@@ -40,21 +37,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder), settings.count)
         medians = {
-            name: statistics.median(seconds(words, folder) for _ in range(settings.repeats))
+            name: cost_of([*START, *words, "--registry", folder], repeats=settings.repeats).seconds
             for name, words in COMMANDS.items()
         }
-    text = json.dumps(
-        {
-            "adapters": settings.count,
-            "median_seconds": {name: round(one, 3) for name, one in medians.items()},
-            "environment": environment(),
-        },
-        indent=2,
-    )
-    print(text)
-    if settings.out:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(text + "\n")
+    measured = {"median_seconds": {name: round(one, 3) for name, one in medians.items()}}
+    run = command_line(adapters=settings.count, repeats=settings.repeats)
+    write_result(run, measured, settings.out)
 
 
 def fill(folder: Path, count: int) -> None:
@@ -69,16 +57,6 @@ def fill(folder: Path, count: int) -> None:
     data = (folder / "a0.safetensors").read_bytes()
     for at in range(1, count):
         (folder / f"a{at}.safetensors").write_bytes(data)
-
-
-def seconds(words: list[str], folder: str) -> float:
-    began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "spf_lora", "adapters", *words, "--registry", folder],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ allocator's own count, of torch's CPU allocator or of CUDA's.
 
 import argparse
 import gc
-import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from common import command_line, write_result
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch.nn.functional import avg_pool2d, interpolate
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-import spf_lora
 from spf_lora.adapters.attach import attach_trainable
 from spf_lora.training.batch import Batch
 from spf_lora.training.distil import Distil, Lesson
@@ -48,11 +46,13 @@ def full_unet(device):
     """Return a random U-Net of SD1.5's size."""
     return random_model(
         lambda: UNet2DConditionModel(
-            sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768,
+            sample_size=64,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=768,
             attention_head_dim=8,
         ),
         device,
-    )  # fmt: skip
+    )
 
 
 def models(device):
@@ -61,8 +61,11 @@ def models(device):
         random_model(
             lambda: AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2, latent_channels=4, sample_size=512,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                latent_channels=4,
+                sample_size=512,
             ),
             device,
         ),
@@ -75,13 +78,16 @@ def models(device):
         random_model(
             lambda: CLIPVisionModel(
                 CLIPVisionConfig(
-                    hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                    num_attention_heads=12, patch_size=32,
+                    hidden_size=768,
+                    intermediate_size=3072,
+                    num_hidden_layers=12,
+                    num_attention_heads=12,
+                    patch_size=32,
                 )
             ),
             device,
         ),
-    )  # fmt: skip
+    )
 
 
 def one_batch(side, device):
@@ -92,15 +98,27 @@ def one_batch(side, device):
     latents, states = noise(1, 4, side, side), noise(1, 77, 768)
     zero = torch.zeros(1, dtype=torch.long, device=device)
     batch = Batch(
-        noise=latents.flip(3), noisy=latents, t=zero + 200, rows=zero, base_states=states,
-        full_states=states.flip(1), base_groups=eye, full_groups=eye, real=one,
-    )  # fmt: skip
+        noise=latents.flip(3),
+        noisy=latents,
+        t=zero + 200,
+        rows=zero,
+        base_states=states,
+        full_states=states.flip(1),
+        base_groups=eye,
+        full_groups=eye,
+        real=one,
+    )
     data = Prepared(
-        latents=latents, sizes=((side, side),) * len(latents), base_states=states,
+        latents=latents,
+        sizes=((side, side),) * len(latents),
+        base_states=states,
         full_states=states,
-        base_groups=eye, full_groups=eye, phrases=torch.rand(1, 77).to(device),
-        target=noise(768), embeddings=noise(1, 768),
-    )  # fmt: skip
+        base_groups=eye,
+        full_groups=eye,
+        phrases=torch.rand(1, 77).to(device),
+        target=noise(768),
+        embeddings=noise(1, 768),
+    )
     return batch, data
 
 
@@ -192,25 +210,23 @@ def main():
     for _ in range(asked.repeats):
         for name, step in steps.items():
             times[name].append(seconds_of(step, device))
-    result = {
-        "spf-lora": spf_lora.__version__, "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "px": asked.px, "batch": 1, "precision": asked.precision,
-        "gradient_checkpointing": asked.checkpointing, "repeats": asked.repeats,
-        "rows": {
-            name: {
-                "seconds": round(statistics.median(times[name]), 3),
-                "all_seconds": [round(one, 3) for one in times[name]],
-                "peak_mb_above_weights": round(peaks[name] / 1e6, 1),
-            }
-            for name in steps
-        },
-    }  # fmt: skip
-    text = json.dumps(result, indent=2)
-    print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
+    run = command_line(
+        px=asked.px,
+        batch=1,
+        precision=asked.precision,
+        gradient_checkpointing=asked.checkpointing,
+        repeats=asked.repeats,
+    )
+    measured = {
+        name: {
+            "seconds": round(statistics.median(times[name]), 3),
+            "all_seconds": [round(one, 3) for one in times[name]],
+            "peak_mb_above_weights": round(peaks[name] / 1e6, 1),
+        }
+        for name in steps
+    }
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    write_result(run, measured, asked.out, device=device.type, gpu=gpu)
 
 
 if __name__ == "__main__":

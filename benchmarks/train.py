@@ -10,21 +10,16 @@ on the same prompt and noise (hidden ones left out). Seconds and peak memory are
 """
 
 import argparse
-import json
-import os
-import platform
 import random
-import resource
-import subprocess
 import sys
 import tempfile
-import time
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import Cost, command_line, cost_of, write_result
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
@@ -36,19 +31,12 @@ from spf_lora.draw.sample import GUIDANCE, STEPS
 from spf_lora.draw.weights import attached
 from spf_lora.training.encoders import picture_tensor
 
-TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes", "numpy")
 
-
-def train(attribute: str, changes: list[str], out: Path) -> dict[str, float]:
-    """Run `spf-lora train`; return its seconds and peak memory."""
+def train(attribute: str, changes: list[str], out: Path) -> Cost:
+    """Run `spf-lora train` and return what it cost."""
     options = [word for change in changes for word in ("--set", change)]
-    begun = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "spf_lora", "train", "-a", attribute, "-o", str(out), *options],
-        check=True,
-    )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"seconds": round(time.perf_counter() - begun, 1), "peak_mib": round(peak)}
+    words = ["train", "-a", attribute, "-o", str(out), *options]
+    return cost_of([sys.executable, "-m", "spf_lora", *words])
 
 
 def measure(attribute: str, file: Path, count: int) -> dict[str, Any]:
@@ -80,9 +68,14 @@ def measure(attribute: str, file: Path, count: int) -> dict[str, Any]:
         for name, rows in found.items()
     }
     return {
-        "n": count, "shown": shares, "moved": moved, "judged": judged, "base_id": base.id,
-        "ddim_steps": STEPS, "guidance": GUIDANCE,
-    }  # fmt: skip
+        "n": count,
+        "shown": shares,
+        "moved": moved,
+        "judged": judged,
+        "base_id": base.id,
+        "ddim_steps": STEPS,
+        "guidance": GUIDANCE,
+    }
 
 
 def main() -> None:
@@ -98,18 +91,11 @@ def main() -> None:
         cost = train(arguments.attribute, arguments.changes, file)
         card = from_metadata(read_adapter(file).metadata)
         assert card is not None
-        result = {
-            "what": f"spf-lora train --attribute {arguments.attribute}",
-            "recipe": card.recipe,
-            **cost,
-            **measure(arguments.attribute, file, arguments.count),
-            "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
-            "versions": {name: version(name) for name in TOOLS},
-        }
-    text = json.dumps(result, indent=2, sort_keys=True)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        run = command_line(
+            what=f"spf-lora train --attribute {arguments.attribute}", recipe=card.recipe
+        )
+        measured = asdict(cost) | measure(arguments.attribute, file, arguments.count)
+    write_result(run, measured, arguments.out)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,12 @@ class Builder:
     def clip(self) -> clip.Clip:
         """Train CLIP, or read it back."""
         return clip.build(
-            self.world("world"), self.read_tokenizer(), self.work,
-            seed=self.seed, steps=STEPS["clip"],
-        ).eval()  # fmt: skip
+            self.world("world"),
+            self.read_tokenizer(),
+            self.work,
+            seed=self.seed,
+            steps=STEPS["clip"],
+        ).eval()
 
     def text_encoder(self) -> Any:
         """Return the text encoder of CLIP, or of the base to go on from."""
@@ -71,9 +74,13 @@ class Builder:
 
             return AutoencoderKL.from_pretrained(self.start / "vae").eval().to(device())
         return vae.build(
-            self.world("world"), self.work, seed=self.seed, steps=STEPS["vae"],
-            decoder_steps=STEPS["decoder"], only=only,
-        ).eval()  # fmt: skip
+            self.world("world"),
+            self.work,
+            seed=self.seed,
+            steps=STEPS["vae"],
+            decoder_steps=STEPS["decoder"],
+            only=only,
+        ).eval()
 
     def decoder(self) -> Any:
         """Go on with the decoder alone."""
@@ -82,9 +89,15 @@ class Builder:
     def unet(self) -> tuple[Any, float]:
         """Train the U-Net on the VAE's latents and the text encoder's states."""
         return unet.build(
-            self.world("unet"), self.vae(), self.text_encoder(), self.read_tokenizer(),
-            self.work, seed=self.seed, steps=STEPS["unet"], start=self.start,
-        )  # fmt: skip
+            self.world("unet"),
+            self.vae(),
+            self.text_encoder(),
+            self.read_tokenizer(),
+            self.work,
+            seed=self.seed,
+            steps=STEPS["unet"],
+            start=self.start,
+        )
 
     def probe(self) -> torch.nn.Module:
         """Train the probe on renders and reconstructions."""
@@ -101,9 +114,13 @@ class Builder:
         coder = self.decoder()
         coder.register_to_config(scaling_factor=factor)
         pack.write_folder(
-            self.out, clip=self.clip(), vae=coder, unet=trained, tokenizer=self.read_tokenizer(),
+            self.out,
+            clip=self.clip(),
+            vae=coder,
+            unet=trained,
+            tokenizer=self.read_tokenizer(),
             scheduler=unet.scheduler(),
-        )  # fmt: skip
+        )
         pack.write_probe(self.out, self.probe(), probe.HEADS)
         spent = {}
         for stage in STEPS:
@@ -112,11 +129,14 @@ class Builder:
         pack.write_card(
             self.out,
             {
-                "seed": self.seed, "stages": spent, "pictures": COUNTS,
-                "word_truth_from_step": unet.TRUTH, "torch": torch.__version__,
+                "seed": self.seed,
+                "stages": spent,
+                "pictures": COUNTS,
+                "word_truth_from_step": unet.TRUTH,
+                "torch": torch.__version__,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             },
-        )  # fmt: skip
+        )
 
 
 def main() -> None:

@@ -109,9 +109,13 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
         asked[name] = round(float((shown[name].argmax(1) == 1).float().mean()), 4)
     unasked = {a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in ATTRIBUTES}
     figures = {
-        "agreement": agreement, "shown_when_asked": asked, "shown_unasked": unasked, "n": count,
-        "ddim_steps": STEPS, "guidance": GUIDANCE,
-    }  # fmt: skip
+        "agreement": agreement,
+        "shown_when_asked": asked,
+        "shown_unasked": unasked,
+        "n": count,
+        "ddim_steps": STEPS,
+        "guidance": GUIDANCE,
+    }
     return figures, pictures
 
 

@@ -62,6 +62,15 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def numbered(path: Path) -> Path:
+    """Return the path, or with the first number that is free: grid.png, grid-2.png, grid-3.png."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
 def make_folder(path: Path, *, parents: bool = True) -> None:
     """Make a folder that may be there already.
 

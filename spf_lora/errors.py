@@ -65,6 +65,10 @@ class PromptError(SpfError):
     """A prompt cannot be used as asked."""
 
 
+class PictureError(SpfError):
+    """A drawn picture cannot be read back."""
+
+
 class CheckpointError(SpfError):
     """A checkpoint is missing, damaged or belongs to another run."""
 

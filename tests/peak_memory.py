@@ -38,8 +38,11 @@ for word in sys.argv[1:]:
 """
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
         cwd=ROOT,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return [float(line) for line in done.stdout.splitlines()]

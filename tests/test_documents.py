@@ -99,9 +99,13 @@ def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
 # what is no document: a container's header with bounds of its own, what came with a package or
 # was written a moment before
 OTHERS = {
-    "adapters/format/container.py", "adapters/format/glance.py", "cli/stack_report.py",
-    "data/worlds/portraits.py", "documents.py", "recipe/load.py",
-}  # fmt: skip
+    "adapters/format/container.py",
+    "adapters/format/glance.py",
+    "cli/stack_report.py",
+    "data/worlds/portraits.py",
+    "documents.py",
+    "recipe/load.py",
+}
 
 
 def test_nothing_else_reads_json_or_toml() -> None:

@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "sd15.md"
 FEWER = {
     "train": ["--steps", "2", "--set", "data.batch_size=2", "--resolution", "64"],
     "generate": ["--steps", "2", "--count", "1"],
-}  # fmt: skip
+}
 
 
 def commands() -> list[list[str]]:
@@ -45,8 +45,15 @@ def test_every_command_of_the_page_runs(cli, photos, tiny_folder: Path) -> None:
     Path("models/sd15").symlink_to(tiny_folder)
     every = commands()
     assert [words[0] for words in every] == [
-        "base", "recipe", "data", "train", "generate", "inspect", "verify", "generate",
-    ]  # fmt: skip
+        "base",
+        "recipe",
+        "data",
+        "train",
+        "generate",
+        "inspect",
+        "verify",
+        "generate",
+    ]
     for words in every:
         code, said, talk = cli(*words, *FEWER.get(words[0], []))
         # no SD1.5 app can use an adapter of the tiny model, and `verify` says so
@@ -90,8 +97,12 @@ def test_what_the_page_has_for_diffusers_begins_when_ours_does(tmp_path, monkeyp
         "latents": start_noise(embedded, [7]),
     }
     known = {
-        "pipe": pipe, "prompt": prompt, "prompt_before": before, "options": options, "torch": torch,
-    }  # fmt: skip
+        "pipe": pipe,
+        "prompt": prompt,
+        "prompt_before": before,
+        "options": options,
+        "torch": torch,
+    }
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     exec(code, known)
     ours = {}

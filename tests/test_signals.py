@@ -44,9 +44,13 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 def started(code: str, *words: object, **how: object) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how,
-    )  # type: ignore[call-overload]  # fmt: skip
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **how,
+    )  # type: ignore[call-overload]
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -83,9 +87,10 @@ def test_the_second_one_stops_at_once(tmp_path: Path, number: int) -> None:
 
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     process = started(
-        BETWEEN_STEPS, tmp_path / "state",
+        BETWEEN_STEPS,
+        tmp_path / "state",
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )  # fmt: skip
+    )
     process.send_signal(signal.SIGHUP)
     time.sleep(0.2)
     assert process.poll() is None

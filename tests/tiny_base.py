@@ -15,29 +15,47 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 16, 32, 32), layers_per_block=2,
-        cross_attention_dim=24, attention_head_dim=2, norm_num_groups=4,
-    ).save_pretrained(folder / "unet")  # fmt: skip
+        sample_size=8,
+        block_out_channels=(16, 16, 32, 32),
+        layers_per_block=2,
+        cross_attention_dim=24,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    ).save_pretrained(folder / "unet")
     AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4,
-        sample_size=32, mid_block_add_attention=False,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        mid_block_add_attention=False,
+    ).save_pretrained(folder / "vae")
     shutil.copytree(EMBEDDED / "tokenizer", folder / "tokenizer")
     from transformers import CLIPTokenizer
 
     vocabulary = len(CLIPTokenizer.from_pretrained(folder / "tokenizer"))
     CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=24, intermediate_size=48, num_hidden_layers=2,
-            num_attention_heads=2, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+            vocab_size=vocabulary,
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
             pad_token_id=vocabulary - 1,
         )
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
+    ).save_pretrained(folder / "text_encoder")
     DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1,
-    ).save_pretrained(folder / "scheduler")  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     return folder
 

@@ -26,11 +26,17 @@ def text_config(vocabulary: int) -> Any:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, projection_dim=DIM,
-        max_position_embeddings=77, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        projection_dim=DIM,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
         pad_token_id=vocabulary - 1,
-    )  # fmt: skip
+    )
 
 
 def phrase_table() -> list[tuple[str, str, int]]:
@@ -113,8 +119,15 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
 
     model.load_state_dict(
         train(
-            "clip", {"clip": model}, loss, count=len(world.people), steps=steps, batch_size=48,
-            learning_rate=1e-3, work=work, seed=seed,
+            "clip",
+            {"clip": model},
+            loss,
+            count=len(world.people),
+            steps=steps,
+            batch_size=48,
+            learning_rate=1e-3,
+            work=work,
+            seed=seed,
         )["clip"]
-    )  # fmt: skip
+    )
     return model

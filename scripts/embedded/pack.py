@@ -23,10 +23,15 @@ def write_folder(
     text_encoder = CLIPTextModel(clip.text.config)
     text_encoder.load_state_dict(clip.text.text_model.state_dict())
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=unet.half(),
-        scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        unet=unet.half(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
     shutil.rmtree(out, ignore_errors=True)
     pipeline.save_pretrained(out)
     # transformers loads the dtype that config.json names; diffusers loads float32 by default.

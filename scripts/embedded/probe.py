@@ -68,8 +68,16 @@ def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe
 
     probe.load_state_dict(
         train(
-            "probe", {"probe": probe}, loss, count=len(world.people), steps=steps, batch_size=64,
-            learning_rate=2e-3, work=work, seed=seed + 7, ema=0.99,
+            "probe",
+            {"probe": probe},
+            loss,
+            count=len(world.people),
+            steps=steps,
+            batch_size=64,
+            learning_rate=2e-3,
+            work=work,
+            seed=seed + 7,
+            ema=0.99,
         )["probe"]
-    )  # fmt: skip
+    )
     return probe

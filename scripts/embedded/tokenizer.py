@@ -45,19 +45,27 @@ def build(out: Path, *, seed: int) -> int:
     model.train_from_iterator(
         _corpus(seed),
         trainers.BpeTrainer(
-            vocab_size=room, initial_alphabet=alphabet, end_of_word_suffix="</w>", min_frequency=2,
+            vocab_size=room,
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+            min_frequency=2,
             show_progress=False,
         ),
-    )  # fmt: skip
+    )
     merges = [tuple(pair) for pair in json.loads(model.to_str())["model"]["merges"]]
     tokens = alphabet + [f"{letter}</w>" for letter in alphabet]
     tokens += [left + right for left, right in merges]
     tokens = [*dict.fromkeys(tokens), START, END]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = CLIPTokenizer(
-        vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, pad_token=END,
-        unk_token=END, model_max_length=77,
-    )  # fmt: skip
+        vocab=vocabulary,
+        merges=merges,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        unk_token=END,
+        model_max_length=77,
+    )
     tokenizer.save_pretrained(out)
     # The two files of CLIP's own format, which every SD1.5 app reads.
     (out / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")

@@ -28,9 +28,13 @@ def new(text_width: int) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16, block_out_channels=(32, 64, 96, 96), layers_per_block=2,
-        cross_attention_dim=text_width, attention_head_dim=4, norm_num_groups=8,
-    )  # fmt: skip
+        sample_size=16,
+        block_out_channels=(32, 64, 96, 96),
+        layers_per_block=2,
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
 
 
 def scheduler() -> Any:
@@ -38,9 +42,13 @@ def scheduler() -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 @torch.no_grad()
@@ -59,9 +67,12 @@ def encode_texts(text_encoder: Any, tokenizer: Any, texts: list[str]) -> torch.T
     parts = []
     for i in range(0, len(texts), 128):
         ids = tokenizer(
-            texts[i : i + 128], padding="max_length", max_length=77, truncation=True,
+            texts[i : i + 128],
+            padding="max_length",
+            max_length=77,
+            truncation=True,
             return_tensors="pt",
-        ).input_ids  # fmt: skip
+        ).input_ids
         parts.append(text_encoder(input_ids=ids.to(device())).last_hidden_state.half().cpu())
     return torch.cat(parts)
 
@@ -132,8 +143,17 @@ def build(
         return (error * weights.to(device())[t]).mean()
 
     averaged = train(
-        "unet", {"unet": unet}, loss, count=len(world.people), steps=steps, batch_size=32,
-        learning_rate=1e-3, work=work, seed=seed, ema=0.9985, decay=0.25,
-    )  # fmt: skip
+        "unet",
+        {"unet": unet},
+        loss,
+        count=len(world.people),
+        steps=steps,
+        batch_size=32,
+        learning_rate=1e-3,
+        work=work,
+        seed=seed,
+        ema=0.9985,
+        decay=0.25,
+    )
     unet.load_state_dict(averaged["unet"])
     return unet, factor

@@ -20,10 +20,15 @@ def new() -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64), layers_per_block=1, latent_channels=4, norm_num_groups=8,
-        sample_size=64, mid_block_add_attention=False,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
 
 
 def _distance(made: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -47,10 +52,18 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
 
     vae.load_state_dict(
         train(
-            "vae", {"vae": vae}, whole, count=len(world.people), steps=steps, batch_size=16,
-            learning_rate=2e-3, work=work, seed=seed, ema=0.99,
+            "vae",
+            {"vae": vae},
+            whole,
+            count=len(world.people),
+            steps=steps,
+            batch_size=16,
+            learning_rate=2e-3,
+            work=work,
+            seed=seed,
+            ema=0.99,
         )["vae"]
-    )  # fmt: skip
+    )
     if only == "vae":
         return vae
     vae.to(device()).encoder.requires_grad_(False)
@@ -66,10 +79,17 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
         return _distance(made, pixels)
 
     trained = train(
-        "decoder", {"decoder": vae.decoder, "post": vae.post_quant_conv}, decoder,
-        count=len(world.people), steps=decoder_steps, batch_size=16, learning_rate=1e-3,
-        work=work, seed=seed + 1, ema=0.99,
-    )  # fmt: skip
+        "decoder",
+        {"decoder": vae.decoder, "post": vae.post_quant_conv},
+        decoder,
+        count=len(world.people),
+        steps=decoder_steps,
+        batch_size=16,
+        learning_rate=1e-3,
+        work=work,
+        seed=seed + 1,
+        ema=0.99,
+    )
     vae.decoder.load_state_dict(trained["decoder"])
     vae.post_quant_conv.load_state_dict(trained["post"])
     return vae

@@ -17,7 +17,7 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class BaseFacts:
     """Facts of one base.
 
     Attributes:
@@ -47,14 +47,14 @@ class Facts:
     prediction: str
 
 
-def base_facts(spec: str, *, tokenizer: str | None = None) -> Facts:
+def base_facts(spec: str, *, tokenizer: str | None = None) -> BaseFacts:
     """Load a base on the CPU and tell what it is.
 
     Raises:
         BaseModelError: it cannot be trained on.
     """
     base = load_base(spec, tokenizer=tokenizer, device=torch.device("cpu"))
-    return Facts(
+    return BaseFacts(
         base=spec,
         id=base.id,
         origin=base.origin,

@@ -103,8 +103,7 @@ def _show(report: "Report", target: str) -> None:
         "pictures": f"{report.pictures}, {report.usable} to train on",
         "shapes": shapes or "none",
         "masks": str(report.masks),
-        "captions": f"{report.phrases_mean:.1f} phrases beside {target!r} on average, "
-        f"{report.phrases_fewest} at least",
+        "captions": _captions(report, target),
         "speak of": ", ".join(f"{topic} {share:.0%}" for topic, share in report.topics.items()),
         "too long": str(len(report.cut_off)),
         "copies": f"{_copies(report.equal)} exact, {_copies(report.near)} near",
@@ -112,6 +111,7 @@ def _show(report: "Report", target: str) -> None:
     out.show(printable(report.folder))
     for label, text in lines.items():
         out.show(f"  {label:<10} {printable(text)}")
+    _show_pairs(report)
     if report.companions:
         out.show("")
         out.show(_table(report))
@@ -119,6 +119,31 @@ def _show(report: "Report", target: str) -> None:
         out.show(printable(f"fault: {fault}"))
     for note in report.notes:
         out.warn(printable(note))
+
+
+def _captions(report: "Report", target: str) -> str:
+    if 2 * report.sentences > report.usable:
+        return f"{report.sentences} of {report.usable} in sentences"
+    return (
+        f"{report.phrases_mean:.1f} phrases beside {target!r} on average, "
+        f"{report.phrases_fewest} at least"
+    )
+
+
+def _show_pairs(report: "Report") -> None:
+    """Show what training makes of a few captions."""
+    if report.pairs:
+        out.show("")
+        out.show("training asks for it with the full prompt, and holds still on the base prompt:")
+    for source, base, full in report.pairs:
+        out.show(f"  {printable(source)}")
+        out.show(f"    full  {_whole(full)}")
+        out.show(f"    base  {_whole(base) or '(nothing: the caption says only the target)'}")
+
+
+def _whole(text: str) -> str:
+    """Return a prompt that cannot steer the terminal, however long."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _copies(groups: list[list[str]]) -> int:

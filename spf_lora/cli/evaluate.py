@@ -14,7 +14,7 @@ from spf_lora.cli.options import ActingOptions, Json, MeasureOptions, with_group
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
-    from spf_lora.evaluate.gate import Outcome
+    from spf_lora.evaluate.gate import GateOutcome
     from spf_lora.evaluate.result import Result
 
 _JSON = "report.json"
@@ -32,13 +32,13 @@ def evaluate(
         str | None, typer.Option(help='Exit 3 unless it holds: "sps<0.2,response>0.8".')
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; reports/ADAPTER by default.")
+        Path | None, typer.Option("--out", "-o", help="Folder [default: out/reports/ADAPTER].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
-    folder = output or Path("reports") / Path(adapter).stem
+    folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
     from spf_lora.evaluate.gate import check_gate, parse_gate
 
@@ -102,9 +102,10 @@ def _write(results: "list[Result]", folder: Path) -> None:
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 
-def _show(results: "list[Result]", outcomes: "list[Outcome]") -> None:
+def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.report.summary import rows, told, verdict
+    from spf_lora.evaluate.headline import headline
+    from spf_lora.evaluate.report.summary import pick, rows, told, verdict
 
     heads, lines = rows(results)
     table = Table(*heads, box=None)
@@ -112,7 +113,11 @@ def _show(results: "list[Result]", outcomes: "list[Outcome]") -> None:
         table.add_row(*line)
     out.show(table)
     for result in results:
-        out.show(verdict(result))
+        top = headline(result)
+        out.show(f"{result.name}: {top.text}. {top.detail}")
+        out.show(f"  {verdict(result)}")
+    if len(results) > 1:
+        out.show(pick(results))
     for difference in all_differences(results):
         out.show(told(difference))
     for outcome in outcomes:
@@ -128,15 +133,18 @@ def _number(value: float | None) -> str:
     return "no value" if value is None else f"{value:.3f}"
 
 
-def _for_programs(results: "list[Result]", outcomes: "list[Outcome]") -> dict[str, Any]:
+def _for_programs(results: "list[Result]", outcomes: "list[GateOutcome]") -> dict[str, Any]:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.report.summary import verdict
+    from spf_lora.evaluate.headline import headline
+    from spf_lora.evaluate.report.summary import best_at_response, verdict
 
+    best = best_at_response(results)
     return {
         "adapters": [
             {
                 "name": result.name,
                 "adapter_id": result.adapter_id,
+                "headline": asdict(headline(result)),
                 "verdict": verdict(result),
                 "figures": {name: asdict(figure) for name, figure in result.numbers.items()},
                 "selftests": [asdict(test) for test in result.selftests],
@@ -144,6 +152,7 @@ def _for_programs(results: "list[Result]", outcomes: "list[Outcome]") -> dict[st
             }
             for result in results
         ],
+        "pick": None if best is None else best.name,
         "differences": [asdict(d) for d in all_differences(results)],
         "gate": [asdict(outcome) for outcome in outcomes],
     }

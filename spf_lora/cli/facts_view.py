@@ -9,12 +9,12 @@ from spf_lora.cli.out import printable
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from spf_lora.adapters.check.facts import Facts
+    from spf_lora.adapters.check.facts import AdapterFacts
 
 _BAR_CELLS = 24
 
 
-def show_facts(files: "Sequence[Facts]", *, as_json: bool) -> None:
+def show_facts(files: "Sequence[AdapterFacts]", *, as_json: bool) -> None:
     """Print what is known of adapters."""
     if as_json:
         out.show_json([one.as_json() for one in files])
@@ -22,26 +22,43 @@ def show_facts(files: "Sequence[Facts]", *, as_json: bool) -> None:
     for at, one in enumerate(files):
         if at:
             out.show("")
-        _show(one)
+        show_one(one)
 
 
-def _show(facts: "Facts") -> None:
+def show_one(facts: "AdapterFacts") -> None:
+    """Print what is known of an adapter."""
     out.show(f"{facts.path}  {facts.size / 1e6:.1f} MB")
     for label, text in _lines(facts):
         out.show(f"  {label:<12} {printable(text)}")
     if facts.card is not None:
         out.show(_provenance(facts))
     _show_norms(facts)
-    for one in facts.apps:
-        verdict = f"refuses it: {one.refused}" if one.refused else f"reads all {one.total} keys"
-        if one.dropped and not one.refused:
-            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
-        out.show(f"  {one.app:<22}{verdict}")
+    for line in _readers(facts):
+        out.show(f"  {line}")
     for note in facts.notes:
         out.warn(printable(note))
 
 
-def _lines(facts: "Facts") -> list[tuple[str, str]]:
+def _readers(facts: "AdapterFacts") -> list[str]:
+    """Say which apps read the file; those that read all of it are only named."""
+    if not facts.apps:
+        return [f"{'read by':<13}spf-lora alone: other apps have no such base"]
+    whole = [one for one in facts.apps if one.whole]
+    lines = []
+    if whole:
+        names = ", ".join(one.app for one in whole)
+        lines.append(f"{'read by':<13}{names}: all {whole[0].total} keys")
+    for one in facts.apps:
+        if one.whole:
+            continue
+        verdict = f"refuses it: {one.refused}"
+        if not one.refused:
+            verdict = f"drops {len(one.dropped)} of {one.total} keys and {one.on_mismatch}"
+        lines.append(f"{one.app:<22}{verdict}")
+    return lines
+
+
+def _lines(facts: "AdapterFacts") -> list[tuple[str, str]]:
     lines = [
         ("base", facts.family),
         ("layout", f"{facts.layout}, {_counted(facts.dtypes)}"),
@@ -61,7 +78,7 @@ def _counted(counts: dict[str, int] | dict[int, int]) -> str:
     return ", ".join(f"{key} x{count}" for key, count in counts.items())
 
 
-def _provenance(facts: "Facts") -> "Tree":
+def _provenance(facts: "AdapterFacts") -> "Tree":
     from rich.text import Text
     from rich.tree import Tree
 
@@ -78,7 +95,7 @@ def _provenance(facts: "Facts") -> "Tree":
     return tree
 
 
-def _show_norms(facts: "Facts") -> None:
+def _show_norms(facts: "AdapterFacts") -> None:
     if facts.norms is None:
         return
     largest = max(facts.norms.values()) or 1.0

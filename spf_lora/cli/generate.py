@@ -1,28 +1,33 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
-from dataclasses import dataclass
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spf_lora.atomic import check_writable, write_bytes
+from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import check_local, start_of
+from spf_lora.cli.acting import start_of
 from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
 from spf_lora.errors import PromptError
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.module import Adapter
-    from spf_lora.draw.act import Acting
-    from spf_lora.draw.prompts import Prompt
+    from PIL.Image import Image
+
+_LARGEST = 4096  # pixels of a side
 
 
 @with_groups
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Or many: a text file, one prompt a line.")
+    ] = None,
+    negative: Annotated[str, typer.Option(help="What to lead away from.")] = "",
     adapter: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|NAME[:STRENGTH]", help="An adapter, as beard:1.0; repeatable."),
@@ -30,46 +35,101 @@ def generate(
     stack: Annotated[
         str | None, typer.Option(metavar="STACK", help="All adapters of a stack, before others.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Draw the base's pictures above, from the same noise.")
+    ] = False,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=A,B,...",
+            help="Columns, and the second time rows: strength, adapter, seed, steps, guidance, "
+            "sampler or start.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63, help="Of the first picture; the next has one more.")
     ] = 1,
-    count: Annotated[int, typer.Option(min=1, max=256, help="How many pictures.")] = 8,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Pictures of each prompt [default: 8].")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpm++2m.")] = "ddim",
     steps: Steps = 25,
     guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",
     tokenizer: Tokenizer = None,
-    output: Annotated[Path, typer.Option("--out", "-o", help="The grid, a PNG.")] = Path(
-        "grid.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="A PNG [default: out/grid.png]; one that is there is numbered."
+        ),
+    ] = None,
     act: ActingOptions = AS_USUAL,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
-    """Draw a grid of pictures."""
-    if not prompt.strip():
-        raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
-    if not is_unicode(prompt):
-        raise PromptError(f"the prompt {prompt!r} is no text in UTF-8", hint="write it anew")
+    """Draw pictures on one sheet; `spf-lora inspect` and A1111 read from it how they were drawn."""
+    texts = _prompts(prompt, prompts, negative)
     start_of(act.start_percent)
-    check_writable(output, overwrite=force)
-    adapters = [*_of_stack(stack), *(parse_adapter(text) for text in adapter or [])]
-    request = _Request(prompt, adapters, range(seed, seed + count), steps, guidance, act)
-    picture = _draw(request, base, tokenizer)
-    write_bytes(output, picture, overwrite=force)
-    out.show(str(output))
+    pixels = _size(size) if size else None
+    from spf_lora.draw.grid import Cell, lines_of, parse_axes
+    from spf_lora.draw.samplers import check_sampler
+
+    check_sampler(sampler)
+    adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))
+    axes = parse_axes(grid or [])
+    names = {axis.name for axis in axes}
+    if "strength" in names and not adapters and "adapter" not in names:
+        raise PromptError("a strength needs something to be strong", hint="name an --adapter")
+    if axes and count not in (None, 1):
+        raise PromptError(
+            "a grid shows one picture of each kind", hint="leave --count out, or --grid seed=1,2,3"
+        )
+    target = out.place(output, "grid.png")
+    check_writable(target, overwrite=True)
+    cell = Cell("", seed, adapters, steps, guidance, sampler, act.start_percent)
+    lines = lines_of(texts, cell, count or 8, axes, compare=compare)
+    columns = axes[0].titles() if axes else ()
+    hush()
+    from spf_lora.cli.generate_sheet import Request, draw_sheet
+
+    asked = Request(lines, columns, (base, tokenizer), negative, pixels, act.exact, act.local)
+    picture, text = draw_sheet(asked)
+    path = target if force else numbered(target)
+    write_bytes(path, _png(picture, text), overwrite=force)
+    out.show(str(path))
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Pictures to draw of one prompt, one for each seed."""
+def _prompts(prompt: str | None, file: Path | None, negative: str) -> list[str]:
+    if (prompt is None) == (file is None):
+        raise PromptError(
+            "there is no prompt" if prompt is None else "there are a prompt and a file of prompts",
+            hint='write one: "a portrait of a person", or name a file: --prompts FILE',
+        )
+    for text in (prompt, negative):
+        if text and not is_unicode(text):
+            raise PromptError(f"the prompt {text!r} is no text in UTF-8", hint="write it anew")
+    if file is not None:
+        from spf_lora.data.prompt_file import read_prompt_lines
 
-    prompt: str
-    adapters: list[tuple[Path, float]]
-    seeds: range
-    steps: int
-    guidance: float
-    act: ActingOptions
+        return [line for _, line in read_prompt_lines(file)]
+    if not prompt or not prompt.strip():
+        raise PromptError("the prompt is empty", hint='write one: "a portrait of a person"')
+    return [prompt]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return width and height in pixels."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 8 <= min(width, height) <= max(width, height) <= _LARGEST:
+        raise PromptError(
+            f"the size {text!r} is none", hint="write it like --size 512 or --size 512x768"
+        )
+    return width, height
 
 
 def _of_stack(name: str | None) -> list[tuple[Path, float]]:
@@ -94,64 +154,13 @@ def parse_adapter(text: str) -> tuple[Path, float]:
     return resolve(name), strength
 
 
-def _draw(request: _Request, base: str, tokenizer: str | None) -> bytes:
-    hush()
-    import io
+def _png(picture: "Image", text: str) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
 
-    from spf_lora.adapters.format.adapter_file import read_adapter
-    from spf_lora.adapters.format.base_match import refuse_other_base
-    from spf_lora.adapters.format.card import from_metadata
-    from spf_lora.base.load import load_base
-    from spf_lora.base.texts import cut_off
-    from spf_lora.draw.act import draw
-    from spf_lora.draw.sample import contact_sheet
+    from spf_lora.draw.infotext import ENTRY
 
-    adapters = [(path, read_adapter(path), strength) for path, strength in request.adapters]
-    model = load_base(base, tokenizer=tokenizer)
-    for path, adapter, _ in adapters:
-        refuse_other_base(from_metadata(adapter.metadata), path, model.id, of=model.name)
-    if lost := cut_off(model.tokenizer, request.prompt):
-        out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
-    prompt, acts = _prompt_and_acting(request, adapters)
-    pictures = draw(
-        model,
-        [prompt] * len(request.seeds),
-        list(request.seeds),
-        acts,
-        steps=request.steps,
-        guidance=request.guidance,
-    )
-    columns = min(len(pictures), 8)
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    info = PngInfo()
+    info.add_itxt(ENTRY, text) if not text.isascii() else info.add_text(ENTRY, text)
     buffer = io.BytesIO()
-    contact_sheet(rows).save(buffer, "PNG")
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
-
-
-def _prompt_and_acting(
-    request: _Request, adapters: "list[tuple[Path, Adapter, float]]"
-) -> "tuple[Prompt, Acting]":
-    """Return which words ask for each adapter, as the cards say, and how they act."""
-    from spf_lora.draw.act import acting
-    from spf_lora.draw.prompts import asking, taught, words_of
-
-    act, start = request.act, start_of(request.act.start_percent)
-    attributes = [taught(adapter) for _, adapter, _ in adapters]
-    for (path, _, _), attribute in zip(adapters, attributes, strict=True):
-        if start and attribute is None:
-            out.warn(f"{path} does not say which words ask for it: they act from the first step")
-    needs_words = act.exact or act.local
-    words = [words_of(one, str(path)) for path, one, _ in adapters] if needs_words else []
-    acts = acting(
-        [(adapter, strength) for _, adapter, strength in adapters],
-        start_percent=start,
-        words=words if act.exact else (),
-        local=act.local,
-    )
-    prompt = asking(request.prompt, attributes, len(attributes) * [start], local=act.local)
-    if act.local:
-        for attribute in filter(None, attributes):
-            check_local(attribute)
-        if prompt.within == request.prompt:
-            out.warn("the prompt asks for no adapter: this is the base's picture")
-    return prompt, acts

@@ -1,24 +1,71 @@
-"""`spf-lora inspect`: what an adapter file is, and what each app makes of it."""
+"""`spf-lora inspect`: what an adapter file is, or how a picture was drawn."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from spf_lora.cli.facts_view import show_facts
+from spf_lora.cli import out
+from spf_lora.cli.facts_view import show_one
 from spf_lora.cli.options import Json
+from spf_lora.errors import PictureError
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapter files.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Adapters, or pictures that apps drew.")
+    ],
     full: Annotated[
         bool,
         typer.Option("--full", help="Read every number of files over 32 MiB too: norms, hashes."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show modules, ranks, norms, provenance, hashes and which apps will read a file."""
+    """Show what an adapter is and which apps read it; of a PNG, how it was drawn."""
     from spf_lora.adapters.check import facts
+    from spf_lora.adapters.check.facts import AdapterFacts
 
-    files_facts = [facts.inspect(file, whole=True if full else None) for file in files]
-    show_facts(files_facts, as_json=as_json)
+    found = [
+        _picture(file)
+        if file.suffix.lower() == ".png"
+        else facts.inspect(file, whole=True if full else None)
+        for file in files
+    ]
+    if as_json:
+        out.show_json([one.as_json() if isinstance(one, AdapterFacts) else one for one in found])
+        return
+    for at, one in enumerate(found):
+        if at:
+            out.show("")
+        if isinstance(one, AdapterFacts):
+            show_one(one)
+        else:
+            _show_picture(one)
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """Return what a PNG says about how it was drawn."""
+    from spf_lora.draw.infotext import read_infotext
+
+    said = read_infotext(path)
+    if said is None:
+        raise PictureError(
+            f"{path} does not say how it was drawn",
+            hint="it has no text `parameters`; apps that edit or upload pictures drop it",
+        )
+    return {
+        "file": str(path),
+        "prompt": said.prompt,
+        "negative": said.negative,
+        "adapters": [{"name": name, "strength": strength} for name, strength in said.adapters],
+        "settings": dict(said.settings),
+    }
+
+
+def _show_picture(said: dict[str, Any]) -> None:
+    out.show(str(said["file"]))
+    adapters = ", ".join(f"{one['name']} {one['strength']:g}" for one in said["adapters"])
+    lines = {"prompt": said["prompt"], "negative": said["negative"], "adapters": adapters}
+    for label, text in {**lines, **said["settings"]}.items():
+        if text:
+            out.show(f"  {out.printable(label):<14} {out.printable(text)}")

@@ -11,17 +11,18 @@ from spf_lora.cli.threads import one_thread_each
 from spf_lora.errors import RecipeError
 
 if TYPE_CHECKING:
-    from spf_lora.merge.execute import Outcome
-    from spf_lora.merge.plan import Plan
+    from spf_lora.merge.execute import MergeOutcome
+    from spf_lora.merge.plan import MergePlan
 
 
 def merge(
     adapters: Annotated[
         list[str], typer.Argument(metavar="NAME|FILE...", help="From the registry, or files.")
     ],
-    output: Annotated[Path, typer.Option("--out", "-o", help="The merged file.")] = Path(
-        "merged.safetensors"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The merged file [default: out/merged.safetensors]."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="One for each adapter, as 1,0.8; may be negative.")
     ] = None,
@@ -91,14 +92,14 @@ def merge(
         made = make_plan(sources, settings)
         for note in made.notes:
             out.warn(note)
-        if not plan:
-            check_target(made, output, overwrite=force)
+        target = None if plan else out.place(output, "merged.safetensors")
+        if target is not None:
+            check_target(made, target, overwrite=force)
         model = merge_check.load(base) if check or gate else None
-        done = predict(made) if plan else execute(made, output, overwrite=force)
+        done = predict(made) if target is None else execute(made, target, overwrite=force)
         compared = None
-        if model is not None:
-            compared = merge_check.compare(merge_check.parts_of(adapters, sources), output, model)
-        target = None if plan else output
+        if model is not None and target is not None:
+            compared = merge_check.compare(merge_check.parts_of(adapters, sources), target, model)
         if as_json:
             told = _as_json(made, adapters, done, target)
             out.show_json(told | ({"check": merge_check.as_json(compared)} if compared else {}))
@@ -121,7 +122,9 @@ def _numbers(text: str | None) -> list[float] | None:
         ) from error
 
 
-def _lines(plan: "Plan", names: list[str], done: "Outcome", target: Path | None) -> list[str]:
+def _lines(
+    plan: "MergePlan", names: list[str], done: "MergeOutcome", target: Path | None
+) -> list[str]:
     row = plan.settings.row
     lines = [
         f"method     {plan.settings.method}: {row.gist}",
@@ -145,7 +148,7 @@ def _lines(plan: "Plan", names: list[str], done: "Outcome", target: Path | None)
     return lines
 
 
-def _exactness(plan: "Plan", done: "Outcome") -> str:
+def _exactness(plan: "MergePlan", done: "MergeOutcome") -> str:
     if done.blocks:
         return f"no, relative error {done.relative_error:.4%}"
     if plan.settings.row.dense:
@@ -155,7 +158,7 @@ def _exactness(plan: "Plan", done: "Outcome") -> str:
     return "yes, but for rounding to " + plan.dtype
 
 
-def _taken(done: "Outcome", at: int) -> str:
+def _taken(done: "MergeOutcome", at: int) -> str:
     if at not in done.taken:
         return ""
     norm, lost = done.taken[at]
@@ -169,7 +172,7 @@ def _counted(counts: dict[int, int]) -> str:
 
 
 def _as_json(
-    plan: "Plan", names: list[str], done: "Outcome", target: Path | None
+    plan: "MergePlan", names: list[str], done: "MergeOutcome", target: Path | None
 ) -> dict[str, Any]:
     return {
         "method": plan.settings.method,

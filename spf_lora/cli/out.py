@@ -6,9 +6,14 @@ rich honours NO_COLOR and drops colour and movement when the stream is no termin
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from spf_lora.atomic import make_folder
+
+OUT = Path("out")  # where what a command makes lands by default; git ignores it in a clone
 
 _data = Console(soft_wrap=True, highlight=False, emoji=False)
 _talk = Console(stderr=True, highlight=False, emoji=False)
@@ -54,3 +59,11 @@ def show_json(value: Any) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     ascii_only = not encoding.lower().startswith("utf")
     print(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))
+
+
+def place(given: Path | None, name: str) -> Path:
+    """Return where to write: what the user gave, or a name in `OUT`, which is made."""
+    if given is not None:
+        return given
+    make_folder(OUT)
+    return OUT / name

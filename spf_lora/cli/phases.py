@@ -96,9 +96,15 @@ class _Bars(_Rows):
             return TextColumn("{task." + field + "}", markup=False)
 
         self._bar = Progress(
-            SpinnerColumn(finished_text="✓"), text("description"), BarColumn(bar_width=24),
-            text("fields[count]"), Spent(), Left(), text("fields[note]"), console=out.talk(),
-        )  # fmt: skip
+            SpinnerColumn(finished_text="✓"),
+            text("description"),
+            BarColumn(bar_width=24),
+            text("fields[count]"),
+            Spent(),
+            Left(),
+            text("fields[note]"),
+            console=out.talk(),
+        )
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "_Rows":

@@ -20,8 +20,13 @@ def _root() -> None:
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     attribute: Annotated[str, typer.Option("--attribute", "-a", help="What to draw on them.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="A new or empty folder [default: out/portraits-ATTRIBUTE]."
+        ),
+    ] = None,
     count: Annotated[int | None, typer.Option(help="Portraits; else the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which ones; else the recipe's.")] = None,
     coverage: Annotated[
@@ -46,6 +51,7 @@ def export(
         coverage=recipe.data.coverage,
         bias=recipe.data.bias,
     )
+    folder = out.place(folder, f"portraits-{recipe.attribute.name}")
     export_folder([Example(image, text, "") for image, text, _ in drawn], folder, overwrite=force)
     out.say(f"{len(drawn)} portraits with captions; train on them:")
     out.say(f"  spf-lora train --attribute {attribute} --data {folder}")

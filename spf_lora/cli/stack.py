@@ -141,7 +141,7 @@ def export(
     name: Name,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="One merged file [default: STACK.safetensors]."),
+        typer.Option("--out", "-o", help="One merged file [default: out/STACK.safetensors]."),
     ] = None,
     each: Annotated[
         Path | None,
@@ -176,7 +176,7 @@ def export(
         else:
             out.show(lines.rstrip())
         return
-    target = output or Path(f"{name}.safetensors")
+    target = out.place(output, f"{name}.safetensors")
     plan, done = export_file(
         members, target, rank=rank, energy=energy, dtype=dtype, overwrite=force
     )

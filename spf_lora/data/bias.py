@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spf_lora.data.captions import base_prompt, split_phrases
+from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.recipe.schema import Attribute
 
 Against = Literal["other captions", "even spread"]
@@ -90,7 +91,8 @@ def companions(
         One row for each word or phrase that is there twice or more, and what it was compared with.
     """
     without = [base_prompt(caption, attribute) for caption in captions]
-    by_word = _mean_phrases([*without, *others]) < _FEW_PHRASES
+    prose = 2 * sum(map(is_sentence, captions)) > len(captions)
+    by_word = prose or _mean_phrases([*without, *others]) < _FEW_PHRASES
     counts, total = _counts(without, by_word), len(captions)
     expected = (
         _even(counts, total) if not others else _seen(counts, _counts(others, by_word), len(others))

@@ -6,7 +6,7 @@ Faults stop a training; notes are advice. Both name files, and no picture is lef
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from spf_lora.data.bias import Against, Companion, companions
 from spf_lora.data.buckets import Bucket, cropped_share, enlargement, nearest_bucket
@@ -14,13 +14,24 @@ from spf_lora.data.captions import base_prompt, full_prompt, split_phrases
 from spf_lora.data.faults import Fault
 from spf_lora.data.folder import Example, Scan, picture_digest
 from spf_lora.data.likeness import groups_of_equals, groups_of_near
+from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.data.topics import topic_shares
 from spf_lora.recipe.schema import Attribute
 
+FEWEST = 15  # pictures; with less an adapter learns those and not what they share
+PAIRS = 3  # shown as training will use them
 MOST_ENLARGED = 3.0  # more is a blur, and the adapter would learn the blur
 _MOST_CROPPED = 0.25
 _FEW_PHRASES = 4
 _BIAS_SHARE, _BIAS_LIFT = 0.5, 2.0
+
+
+class Pair(NamedTuple):
+    """The two prompts that training makes of a caption."""
+
+    source: str
+    base_prompt: str
+    full_prompt: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,11 @@ class Report:
         enlarged: source -> factor, where a picture is smaller than its bucket.
         cropped: source -> share cut off, where it is over a quarter.
         animated: sources of which only the first frame is used.
+        sentences: captions in sentences.
+        pairs: of the first few pictures, the prompts that training makes of the caption.
+        spared: sources that have the name of kohya's folder for a caption.
+        unread: folders inside that hold pictures and were not read.
+        repeats: folder -> how often its pictures are seen, where that differs.
         phrases_mean: phrases of a caption beside the target, on average.
         phrases_fewest: of the shortest caption.
         topics: topic -> share of captions that speak of it.
@@ -56,6 +72,11 @@ class Report:
     enlarged: dict[str, float]
     cropped: dict[str, float]
     animated: list[str]
+    sentences: int
+    pairs: list[Pair]
+    spared: list[str]
+    unread: list[str]
+    repeats: dict[str, int]
     phrases_mean: float
     phrases_fewest: int
     topics: dict[str, float]
@@ -80,8 +101,8 @@ class Report:
             }
             for r in self.companions
         ]
-        faults = [fault._asdict() for fault in self.faults]
-        return {**asdict(self), "companions": rows, "faults": faults}
+        faults, pairs = ([one._asdict() for one in many] for many in (self.faults, self.pairs))
+        return {**asdict(self), "companions": rows, "faults": faults, "pairs": pairs}
 
 
 def check(
@@ -105,7 +126,7 @@ def check(
     captions = [example.caption for example in examples]
     prompts = [base_prompt(caption, attribute) for caption in captions]
     phrases = [len(split_phrases(prompt)) for prompt in prompts]
-    full = {e.source: full_prompt(p, attribute) for e, p in zip(examples, prompts, strict=True)}
+    full = {e.source: full_prompt(e.caption, attribute) for e in examples}
     chosen = {e.source: nearest_bucket(scan.sizes[e.source], buckets) for e in examples}
     lost = {source: end for source, text in full.items() if (end := cut_off(text))}
     rows, against = companions(captions, attribute, others)
@@ -121,6 +142,14 @@ def check(
         enlarged={s: round(x, 2) for s, x in scale.items() if 1 < x <= MOST_ENLARGED},
         cropped={s: round(x, 2) for s, x in crop.items() if x > _MOST_CROPPED},
         animated=scan.animated,
+        sentences=sum(map(is_sentence, captions)),
+        pairs=[
+            Pair(e.source, prompt, full[e.source])
+            for e, prompt in list(zip(examples, prompts, strict=True))[:PAIRS]
+        ],
+        spared=scan.spared,
+        unread=scan.unread,
+        repeats=_repeats(examples),
         phrases_mean=sum(phrases) / max(1, len(phrases)),
         phrases_fewest=min(phrases, default=0),
         topics=topic_shares(prompts),
@@ -134,6 +163,12 @@ def check(
     )
     report.notes.extend(_notes(report))
     return report
+
+
+def _repeats(examples: Sequence[Example]) -> dict[str, int]:
+    """Return how often the pictures of each folder are seen, where that differs."""
+    found = {e.source.partition("/")[0]: e.repeats for e in examples}
+    return found if len(set(found.values())) > 1 else {}
 
 
 def tiny(scan: Scan, buckets: Sequence[Bucket]) -> list[Fault]:
@@ -167,6 +202,21 @@ def _alike(examples: Sequence[Example]) -> tuple[list[list[str]], list[list[str]
 
 def _notes(report: Report) -> list[str]:
     notes = []
+    if 0 < report.usable < FEWEST:
+        notes.append(
+            f"ONLY {report.usable} PICTURES: with fewer than {FEWEST} an adapter learns these "
+            "pictures and not what they share; add others, of other people and places"
+        )
+    if report.spared:
+        notes.append(
+            f"{_some(report.spared)} without a caption, so the folder's name is used, as kohya "
+            "does: say in a .txt what else is seen, or it is learned along"
+        )
+    if report.unread:
+        notes.append(f"pictures in {', '.join(report.unread[:4])} are not read")
+    if report.repeats:
+        told = ", ".join(f"{name} x{times}" for name, times in report.repeats.items())
+        notes.append(f"pictures are seen in proportion to their folder's repeats: {told}")
     if report.enlarged:
         notes.append(f"{_some(report.enlarged)} smaller than the shape it is trained in: blurred")
     if report.cropped:
@@ -180,7 +230,8 @@ def _notes(report: Report) -> list[str]:
             shown = "; ".join(", ".join(group[:4]) for group in groups[:3])
             more = f"; and {len(groups) - 3} groups more" if len(groups) > 3 else ""
             notes.append(f"{what}, so it counts more than once: {shown}{more}")
-    if report.usable and report.phrases_mean < _FEW_PHRASES:
+    listed = 2 * report.sentences <= report.usable
+    if report.usable and listed and report.phrases_mean < _FEW_PHRASES:
         notes.append(
             f"captions name {report.phrases_mean:.1f} things beside the attribute: name all that "
             "is seen, or it is learned along with the attribute"

@@ -18,6 +18,7 @@ from spf_lora.data.captions import (
     names_any,
     split_phrases,
 )
+from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.documents import read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Attribute
@@ -97,6 +98,8 @@ def complete(
 ) -> str:
     """Return the caption with what it leaves out; what it says stays, in its order.
 
+    Behind sentences the new phrases come last.
+
     A phrase is added where its certainty is at least `CERTAIN`, the caption names no phrase of its
     group, and neither the target nor what the target replaces is in the group.
 
@@ -107,6 +110,7 @@ def complete(
         seen: of each group, the likeliest phrase and its certainty in [0, 1].
     """
     phrases = split_phrases(caption)
+    in_sentences = is_sentence(caption)  # nothing is put into the middle of one
     group_of = {p: i for i, group in enumerate(vocabulary.groups) for p in group}
     for number, (phrase, certainty) in enumerate(seen):
         group = vocabulary.groups[number]
@@ -120,7 +124,7 @@ def complete(
             for place, said in enumerate(phrases)
             if group_of.get(said, -1) > number or not base_prompt(said, attribute)
         )
-        phrases.insert(next(later, len(phrases)), phrase)
+        phrases.insert(len(phrases) if in_sentences else next(later, len(phrases)), phrase)
     return join_phrases(phrases)
 
 

@@ -6,14 +6,20 @@ and then nothing is trained, unless the user asks to go on with the rest.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from spf_lora.data.captions import has_target, join_phrases, split_phrases
+from spf_lora.data.captions import (
+    has_target,
+    join_phrases,
+    split_phrases,
+    unsafe_sentence,
+)
 from spf_lora.data.faults import Fault, as_list
-from spf_lora.data.listing import LEAVES, Caption, leaves, list_folder
+from spf_lora.data.kohya import list_training_folder
+from spf_lora.data.listing import LEAVES, Caption, leaves
 from spf_lora.data.pictures import LARGEST_PX as LARGEST_PX
 from spf_lora.data.pictures import Picture, open_picture
 from spf_lora.errors import DataError
@@ -28,15 +34,17 @@ class Example:
 
     Attributes:
         image: RGB, upright, on white where it was transparent.
-        caption: comma-separated phrases, the target among them.
+        caption: phrases or sentences, tidy, the target among them.
         source: where it came from, for messages.
         mask: grey, of the image's size, white where the attribute is; None if nobody drew one.
+        repeats: how often it is seen while another is seen once.
     """
 
     image: Image.Image
     caption: str
     source: str
     mask: Image.Image | None = None
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Scan:
         sizes: source -> width and height of the file's picture, upright, before shrinking.
         animated: sources of which only the first frame is used.
         faults: everything that cannot be used, and why.
+        spared: sources that have the name of kohya's folder for a caption.
+        unread: folders inside that hold pictures and were not read.
     """
 
     folder: Path
@@ -58,20 +68,22 @@ class Scan:
     sizes: dict[str, tuple[int, int]]
     animated: list[str]
     faults: list[Fault]
+    spared: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LARGEST_PX) -> Scan:
     """Read every picture of a folder with its caption and mask; collect what is wrong.
 
     Args:
-        folder: holds pictures and captions; see `listing`.
+        folder: holds pictures and captions; see `listing` and `kohya`.
         attribute: every caption must name its target or an alias.
         shorter_side_px: larger pictures are shrunk to it while reading, which saves memory.
 
     Raises:
         DataError: the folder cannot be read or holds no pictures.
     """
-    listing = list_folder(folder)
+    listing = list_training_folder(folder)
     faults, sizes, animated = list(listing.faults), {}, []
     examples = []
     for name, path in listing.pictures.items():
@@ -85,8 +97,12 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LA
         before = len(faults)
         mask = _read_mask(listing.masks.get(name), picture, folder, faults)
         if caption is not None and len(faults) == before:
-            examples.append(Example(picture.image, caption, name, mask))
-    return Scan(folder, len(listing.pictures), examples, sizes, animated, faults)
+            repeats = listing.repeats.get(name, 1)
+            examples.append(Example(picture.image, caption, name, mask, repeats))
+    return Scan(
+        folder, len(listing.pictures), examples, sizes, animated, faults, listing.spared,
+        listing.unread,
+    )  # fmt: skip
 
 
 def read_folder(
@@ -142,6 +158,8 @@ def _example_digest(example: Example) -> bytes:
     parts = [f"{width}x{height}".encode(), example.image.tobytes(), example.caption.encode()]
     if example.mask is not None:
         parts.append(example.mask.tobytes())
+    if example.repeats > 1:
+        parts.append(f"x{example.repeats}".encode())
     return _digest_of(*parts)
 
 
@@ -173,6 +191,9 @@ def _checked_caption(
         faults.append(Fault(caption.place, "is empty"))
     elif not has_target(text, attribute):
         faults.append(Fault(caption.place, f"does not say {attribute.target_text!r}"))
+    elif sentence := unsafe_sentence(text, attribute):
+        text = f"cannot lose {attribute.target_text!r} and stay a sentence: {sentence!r}"
+        faults.append(Fault(caption.place, f"{text}; write it anew"))
     else:
         return text
     return None

@@ -8,7 +8,7 @@ PNG of the picture's stem in the folder `masks` beside it, white where the attri
 import csv
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -47,16 +47,26 @@ class Listing:
         captions: picture name -> caption; pictures without one are missing.
         masks: picture name -> mask.
         faults: what belongs to nothing or to two things.
+        repeats: picture name -> how often it counts; pictures that count once may be missing.
+        spared: names of pictures that have the folder's words for a caption.
+        unread: folders inside that hold pictures and are not read.
     """
 
     pictures: dict[str, Path]
     captions: dict[str, Caption]
     masks: dict[str, Path]
     faults: list[Fault]
+    repeats: dict[str, int] = field(default_factory=dict)
+    spared: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, *, spare: str = "") -> Listing:
     """Look at a folder; hidden files, and files of other kinds, are not looked at.
+
+    Args:
+        folder: holds pictures and captions.
+        spare: the caption of pictures that have none.
 
     Raises:
         DataError: it cannot be read, or holds no pictures.
@@ -80,9 +90,29 @@ def list_folder(folder: Path) -> Listing:
             hint="give the folder that holds the pictures and their .txt captions",
         )
     pictures = {n: path for n, path in sorted(pictures.items()) if n not in unreadable}
-    captions = _captions(files, pictures, told, faults)
+    captions, without = _captions(files, pictures, told, faults)
+    if spare:
+        captions |= {name: Caption(spare, f"{name} (its folder's name)") for name in without}
+    else:
+        faults += [Fault(name, "has no caption") for name in without]
     masks = _masks(folder, pictures, faults)
-    return Listing(pictures, captions, masks, faults)
+    inner = {Path(name).parts[0] for name in pictures if "/" in name} | {MASK_FOLDER}
+    unread = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name not in inner and holds_pictures(path)
+    ]
+    return Listing(
+        pictures, captions, masks, faults, spared=without if spare else [], unread=unread
+    )
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Tell whether there are pictures in a folder; one that cannot be read holds none."""
+    try:
+        return any(p.suffix.lower() in SUFFIXES and p.name[0] != "." for p in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _files(folder: Path) -> list[Path]:
@@ -100,8 +130,11 @@ def _captions(
     pictures: Mapping[str, Path],
     told: list[tuple[str, Caption]],
     faults: list[Fault],
-) -> dict[str, Caption]:
-    """Give each picture its caption; a second one, or one without picture, is a fault."""
+) -> tuple[dict[str, Caption], list[str]]:
+    """Give each picture its caption, and name those that have none.
+
+    A second caption, or one without a picture, is a fault.
+    """
     captions: dict[str, Caption] = {}
     for name, caption in told:
         if name in captions:
@@ -121,10 +154,12 @@ def _captions(
         elif stem not in unreadable:  # which is told already
             text = "has no picture of a kind that can be read"
             faults += [Fault(other.name, text) for other in (path, *more)]
-    for name in pictures:
-        if name not in captions and ("/" in name or Path(name).stem not in caption_files):
-            faults.append(Fault(name, "has no caption"))
-    return captions
+    without = [
+        name
+        for name in pictures
+        if name not in captions and ("/" in name or Path(name).stem not in caption_files)
+    ]
+    return captions, without
 
 
 def _caption_of(
@@ -241,8 +276,6 @@ def _known_suffixes() -> str:
 
 
 def _deeper(folder: Path) -> str:
-    """Name a folder inside that does hold pictures, as kohya's `10_name` folders do."""
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if any(path.suffix.lower() in SUFFIXES for path in inner.iterdir()):
-            return f"; but {inner} does"
-    return ""
+    """Name a folder inside that does hold pictures."""
+    inner = next((p for p in sorted(folder.iterdir()) if p.is_dir() and holds_pictures(p)), None)
+    return f"; but {inner} does" if inner else ""

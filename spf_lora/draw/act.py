@@ -15,7 +15,7 @@ from spf_lora.draw.exact import asking_tokens, exactly
 from spf_lora.draw.late import starts_of_each
 from spf_lora.draw.local import Asking, sample_locally
 from spf_lora.draw.prompts import Prompt, late_of
-from spf_lora.draw.sample import BATCH, GUIDANCE, STEPS, decode, sample_latents
+from spf_lora.draw.sample import BATCH, GUIDANCE, PLAIN, STEPS, Style, decode, sample_latents
 from spf_lora.draw.weights import attached
 from spf_lora.errors import PromptError
 
@@ -111,6 +111,8 @@ def draw_latents(
     *,
     steps: int,
     guidance: float,
+    style: Style = PLAIN,
+    size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) of one batch; see `draw`."""
     texts = [prompt.text for prompt in prompts]
@@ -131,9 +133,13 @@ def draw_latents(
             acting=partial(acting.on, base, texts),
             each=each,
             late=late,
+            style=style,
+            size=size,
         )
     with acting.on(base, texts):
-        return sample_latents(base, states, seeds, steps=steps, guidance=guidance, late=late)
+        return sample_latents(
+            base, states, seeds, steps=steps, guidance=guidance, late=late, style=style, size=size
+        )
 
 
 def draw(
@@ -144,6 +150,8 @@ def draw(
     *,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    style: Style = PLAIN,
+    size: tuple[int, int] | None = None,
     batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
@@ -156,6 +164,8 @@ def draw(
         acting: the adapters that act.
         steps: DDIM steps.
         guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
+        style: sampler and negative prompt.
+        size: height and width of the latents; by default the base's own square.
         batch_size: pictures drawn at once.
         on_batch: called with how many pictures are done.
     """
@@ -164,8 +174,9 @@ def draw(
     for i in range(0, len(rows), batch_size):
         batch = slice(i, i + batch_size)
         latents = draw_latents(
-            base, rows[batch], seeds[batch], acting, steps=steps, guidance=guidance
-        )
+            base, rows[batch], seeds[batch], acting, steps=steps, guidance=guidance,
+            style=style, size=size,
+        )  # fmt: skip
         pictures += decode(base, latents)
         if on_batch:
             on_batch(len(pictures))

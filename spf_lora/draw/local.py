@@ -56,10 +56,16 @@ class LocalPicture:
 
 @torch.no_grad()
 def draw_locally(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
-    acting: Callable[[], AbstractContextManager[None]], each: Sequence[Asking] = (),
-    late: Sequence[Late] = (), **how: Any,
-) -> LocalPicture:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]],
+    each: Sequence[Asking] = (),
+    late: Sequence[Late] = (),
+    **how: Any,
+) -> LocalPicture:
     """Draw locally.
 
     Args:
@@ -71,7 +77,7 @@ def draw_locally(
         each: of several attributes each by itself; their maps are joined. The loudest would
             hide the others in one map of all.
         late: see `sample_latents`.
-        how: `steps`, `guidance` and `size` of `sample_latents`.
+        how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
     reference = followed(base, within, seeds, **how)
@@ -90,6 +96,20 @@ def draw_locally(
     return LocalPicture(control, reference, response)
 
 
+@torch.no_grad()
+def local_maps(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]], **how: Any,
+) -> torch.Tensor:  # fmt: skip
+    """Return where a local picture would differ from the base's, (batch, 1, h, w) in [0, 1].
+
+    The arguments are those of `draw_locally`.
+    """
+    within = within.expand_as(states)
+    reference = followed(base, within, seeds, **how)
+    return _region(base, reference, within, Asking(states, acting), seeds, **how)
+
+
 def sample_locally(
     base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any
 ) -> torch.Tensor:
@@ -98,9 +118,13 @@ def sample_locally(
 
 
 def _region(
-    base: Base, reference: Sequence[SamplerStep], within: torch.Tensor, asking: Asking,
-    seeds: Sequence[int], **how: Any,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    reference: Sequence[SamplerStep],
+    within: torch.Tensor,
+    asking: Asking,
+    seeds: Sequence[int],
+    **how: Any,
+) -> torch.Tensor:
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
     states, acting, late = asking
     both = torch.cat([encode(base, [""]).expand_as(states), states])

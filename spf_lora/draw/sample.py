@@ -11,6 +11,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
 from spf_lora.draw.pixels import pictures_of
+from spf_lora.draw.samplers import DDIM, SAMPLERS, scheduler_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
@@ -34,14 +35,30 @@ class Sampling:
 SAMPLING = Sampling()
 
 
+@dataclass(frozen=True)
+class Style:
+    """What is seldom changed.
+
+    Attributes:
+        sampler: a name of `SAMPLERS`.
+        negative: the prompt that guidance leads away from.
+    """
+
+    sampler: str = DDIM
+    negative: str = ""
+
+
+PLAIN = Style()
+
+
 class SamplerStep(NamedTuple):
     """One step of a sampler.
 
     Attributes:
         t: the time step.
-        noisy: latents before it, (batch, channels, h, w).
+        noisy: what the U-Net reads, (batch, channels, h, w).
         eps: predicted noise with the text, without guidance, same shape.
-        empty: predicted noise without text, same shape.
+        empty: predicted noise under the negative prompt, same shape.
         latents: after it.
     """
 
@@ -60,8 +77,18 @@ def start_noise(
     base: Base, seeds: Sequence[int], size: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """Return (batch, channels, h, w) noise; a seed gives the same noise on every machine."""
+    return _noise(base, _generators(seeds), size)
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _noise(
+    base: Base, generators: Sequence[torch.Generator], size: tuple[int, int] | None
+) -> torch.Tensor:
     shape = (base.unet.config.in_channels, *(size or 2 * (base.unet.config.sample_size,)))
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    rows = [torch.randn(shape, generator=generator) for generator in generators]
     return torch.stack(rows).to(base.device)
 
 
@@ -74,6 +101,7 @@ def sample_latents(
     steps: int,
     guidance: float,
     size: tuple[int, int] | None = None,
+    style: Style = PLAIN,
     late: Sequence[Late] = (),
     after: Callable[[SamplerStep], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -91,18 +119,22 @@ def sample_latents(
             f"{base.name} has {known} time steps, so it draws in less, not in {steps}",
             hint="25 are enough: --steps 25",
         )
-    base.scheduler.set_timesteps(steps)
-    latents = start_noise(base, seeds, size)
-    empty = encode(base, [""]).expand_as(states)
+    scheduler = scheduler_of(base.scheduler, style.sampler)
+    scheduler.set_timesteps(steps)
+    generators = _generators(seeds)
+    latents: torch.Tensor = _noise(base, generators, size) * scheduler.init_noise_sigma
+    noise = {"generator": generators} if SAMPLERS[style.sampler].noisy else {}
+    empty = encode(base, [style.negative]).expand_as(states)
     first = sorted(late, key=lambda one: one.start_percent)
     earlier = [(one.start_percent, encode(base, one.prompts)) for one in first]
-    for t in base.scheduler.timesteps:
+    for t in scheduler.timesteps:
         asked = next((rows for start, rows in earlier if not begun(t, start)), states)
         both = torch.cat([empty, asked])  # (2 * batch, 77, width)
-        eps = base.unet(torch.cat([latents, latents]), t, both, return_dict=False)[0]
+        noisy = scheduler.scale_model_input(latents, t)
+        eps = base.unet(torch.cat([noisy, noisy]), t, both, return_dict=False)[0]
         without, with_text = eps.chunk(2)
         guided = without + guidance * (with_text - without)
-        noisy, latents = latents, base.scheduler.step(guided, t, latents, return_dict=False)[0]
+        latents = scheduler.step(guided, t, latents, return_dict=False, **noise)[0]
         if after:
             latents = after(SamplerStep(t, noisy, with_text, without, latents))
     return latents

@@ -148,9 +148,15 @@ def check_room(cache: TensorCache, pairs: int, how: Drawing) -> None:
 
 
 def draw_trajectories(
-    base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing, *, cache: TensorCache,
-    below: str = "", on_progress: Tell = lambda done, total: None,
-) -> Trajectories:  # fmt: skip
+    base: Base,
+    adapter: Adapter,
+    pairs: Sequence[Pair],
+    how: Drawing,
+    *,
+    cache: TensorCache,
+    below: str = "",
+    on_progress: Tell = lambda done, total: None,
+) -> Trajectories:
     """Draw pairs, or find them in the cache.
 
     Args:
@@ -202,9 +208,13 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
     settings: dict[str, Any] = {"steps": how.steps, "guidance": how.guidance, "size": how.size}
     if how.late is None:
         return draw_locally(
-            base, states, seeds, within=within,
-            acting=lambda: attached(base.unet, [(adapter, 1.0)]), **settings,
-        )  # fmt: skip
+            base,
+            states,
+            seeds,
+            within=within,
+            acting=lambda: attached(base.unet, [(adapter, 1.0)]),
+            **settings,
+        )
     reference = followed(base, within, seeds, **settings)
     with attached(base.unet, [(adapter, 1.0)], start_percent=how.late):
         late = [Late(texts, how.late)]

@@ -55,7 +55,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """Whether a condition holds.
 
     Attributes:
@@ -116,7 +116,7 @@ def _number(text: str) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def check_gate(result: Result, conditions: Sequence[Condition]) -> list[Outcome]:
+def check_gate(result: Result, conditions: Sequence[Condition]) -> list[GateOutcome]:
     """Return whether each condition holds; the figure's value counts, not its interval."""
     outcomes = []
     for condition in conditions:
@@ -127,5 +127,5 @@ def check_gate(result: Result, conditions: Sequence[Condition]) -> list[Outcome]
         figure = result.numbers.get(name)
         value = figure.value if figure else None
         passed = value is not None and _COMPARE[condition.compare](value, condition.limit)
-        outcomes.append(Outcome(condition.text, value, passed))
+        outcomes.append(GateOutcome(condition.text, value, passed))
     return outcomes

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.data.captions import base_prompt, full_prompt, join_phrases, split_phrases
+from spf_lora.data.prompt_file import read_prompt_lines
 from spf_lora.data.worlds.portraits import (
     ATTRIBUTES,
     caption_targets,
@@ -19,7 +20,6 @@ from spf_lora.data.worlds.portraits import (
     phrases,
     unbiased,
 )
-from spf_lora.documents import read_text
 from spf_lora.errors import DataError, PromptError
 from spf_lora.recipe.schema import Attribute
 
@@ -29,7 +29,6 @@ PROMPTS, SEEDS = 40, 4
 COVERAGE = 0.75  # share of a held-out person's phrases that a prompt names
 QUICK_PROMPTS, QUICK_SEEDS = 16, 2
 _FIRST_SEED, _SEEDS_A_PROMPT = 10_000, 1000
-_MAX_PROMPTS, _MAX_LETTERS, _MOST_BYTES = 10_000, 1000, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -115,26 +114,7 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, is empty, or has a line too long, or one twice.
     """
-    try:
-        text = read_text(path, most_bytes=_MOST_BYTES)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"the prompts in {path} cannot be read: {error}",
-            hint="it must be a text file in UTF-8, one prompt a line",
-        ) from error
-    rows = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
-    if not rows:
-        raise DataError(f"{path} holds no prompt", hint="write one a line, without the attribute")
-    for number, line in rows:
-        if len(line) > _MAX_LETTERS:
-            raise DataError(
-                f"line {number} of {path} has {len(line)} letters, more than {_MAX_LETTERS}",
-                hint="a text encoder reads 77 tokens, about 300 letters: shorten it",
-            )
-    lines = [line for _, line in rows]
-    if len(rows) > _MAX_PROMPTS:
-        raise DataError(f"{path} holds {len(rows)} prompts", hint=f"use at most {_MAX_PROMPTS}")
+    rows = read_prompt_lines(path)
     seen: dict[str, int] = {}
     for number, line in rows:
         if line in seen:
@@ -143,7 +123,7 @@ def read_prompts(path: Path) -> list[str]:
                 hint="prompts are what is counted: leave each in once, ask for more --seeds",
             )
         seen[line] = number
-    return lines
+    return [line for _, line in rows]
 
 
 def check_lengths(tokenizer: Any, cases: Sequence[Case]) -> None:

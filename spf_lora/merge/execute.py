@@ -21,7 +21,7 @@ from spf_lora.errors import OutputError
 from spf_lora.merge.lowrank import nearest, nearest_dense
 from spf_lora.merge.methods import Term
 from spf_lora.merge.origin import metadata
-from spf_lora.merge.plan import Plan
+from spf_lora.merge.plan import MergePlan
 from spf_lora.merge.sources import Source
 
 _MOST_WORKERS = 4
@@ -33,7 +33,7 @@ _Modules = tuple[dict[str, Spec], Callable[[str], Module], float]
 
 
 @dataclass
-class Outcome:
+class MergeOutcome:
     """What a merge does, or would do, to the numbers.
 
     Attributes:
@@ -82,18 +82,18 @@ class Outcome:
                     float(np.hypot(lost, term.lost)),
                 )
 
-    def sorted(self) -> "Outcome":
+    def sorted(self) -> "MergeOutcome":
         """Return the same with blocks in the order that people count."""
         blocks = {at: self.blocks[at] for at in sorted(self.blocks, key=natural)}
-        return Outcome(self.ranks, blocks, dict(sorted(self.taken.items())), self.digest)
+        return MergeOutcome(self.ranks, blocks, dict(sorted(self.taken.items())), self.digest)
 
 
-def predict(plan: Plan) -> Outcome:
+def predict(plan: MergePlan) -> MergeOutcome:
     """Return what a merge would cost, from its factors; nothing is written.
 
     The methods on dense modules are not predicted: that would be the merge itself.
     """
-    done = Outcome(ranks={name: one.rank or 0 for name, one in plan.modules.items()})
+    done = MergeOutcome(ranks={name: one.rank or 0 for name, one in plan.modules.items()})
     if plan.exact or plan.settings.row.dense:
         return done
     if plan.settings.truncates:
@@ -104,7 +104,7 @@ def predict(plan: Plan) -> Outcome:
     return done.sorted()
 
 
-def execute(plan: Plan, target: Path, *, overwrite: bool = False) -> Outcome:
+def execute(plan: MergePlan, target: Path, *, overwrite: bool = False) -> MergeOutcome:
     """Merge and write one kohya file, whole or not at all.
 
     Raises:
@@ -114,7 +114,7 @@ def execute(plan: Plan, target: Path, *, overwrite: bool = False) -> Outcome:
     check_target(plan, target, overwrite=overwrite)
     with ThreadPoolExecutor(_workers()) as pool:
         ids = list(pool.map(_content_id, plan.sources))
-    done = Outcome()
+    done = MergeOutcome()
     specs, load, alpha = (_cut_modules if plan.settings.truncates else _exact_modules)(
         plan, ids, done
     )
@@ -126,7 +126,7 @@ def execute(plan: Plan, target: Path, *, overwrite: bool = False) -> Outcome:
     return done.sorted()
 
 
-def check_target(plan: Plan, target: Path, *, overwrite: bool) -> None:
+def check_target(plan: MergePlan, target: Path, *, overwrite: bool) -> None:
     """Refuse an output that is also an input, even with --force, or that cannot be written.
 
     Raises:
@@ -140,7 +140,7 @@ def check_target(plan: Plan, target: Path, *, overwrite: bool) -> None:
     check_writable(target, overwrite=overwrite)
 
 
-def _exact_modules(plan: Plan, ids: list[str], done: Outcome) -> _Modules:
+def _exact_modules(plan: MergePlan, ids: list[str], done: MergeOutcome) -> _Modules:
     """Stack factors, one module at a time while the file is written."""
     if plan.unchanged is not None:
         opened = plan.unchanged.opened
@@ -164,7 +164,7 @@ def _exact_modules(plan: Plan, ids: list[str], done: Outcome) -> _Modules:
     return specs, load, plan.alpha
 
 
-def _cut_modules(plan: Plan, ids: list[str], done: Outcome) -> _Modules:
+def _cut_modules(plan: MergePlan, ids: list[str], done: MergeOutcome) -> _Modules:
     """Truncate all modules, then let them be written; the smaller rank makes room for that."""
     built = _cut_all(plan, ids, done)
     alpha = float(max(done.ranks.values()))
@@ -172,7 +172,7 @@ def _cut_modules(plan: Plan, ids: list[str], done: Outcome) -> _Modules:
     return {name: one.spec() for name, one in modules.items()}, modules.__getitem__, alpha
 
 
-def _cut_all(plan: Plan, ids: list[str], done: Outcome) -> dict[str, Near]:
+def _cut_all(plan: MergePlan, ids: list[str], done: MergeOutcome) -> dict[str, Near]:
     """Truncate modules side by side: numpy lets go of Python's lock in all that takes long."""
     built: dict[str, Near] = {}
     with ThreadPoolExecutor(1 if plan.settings.row.dense else _workers()) as pool:
@@ -184,7 +184,7 @@ def _cut_all(plan: Plan, ids: list[str], done: Outcome) -> dict[str, Near]:
     return built
 
 
-def _cut(plan: Plan, ids: list[str], name: str) -> tuple[Near, list[Term]]:
+def _cut(plan: MergePlan, ids: list[str], name: str) -> tuple[Near, list[Term]]:
     settings = plan.settings
     if settings.row.dense:
         dense = settings.row.dense(_terms(plan, name, ids), settings.chance)
@@ -207,7 +207,7 @@ def _content_id(source: Source) -> str:
     return hashes.content_id_of(source.opened.specs, source.opened.load)
 
 
-def _terms(plan: Plan, name: str, ids: list[str] | None = None) -> list[Term]:
+def _terms(plan: MergePlan, name: str, ids: list[str] | None = None) -> list[Term]:
     """Load what each adapter adds to one module, in the order of the adapters."""
     used = plan.modules[name].weights
     with _READING:
@@ -221,13 +221,13 @@ def _terms(plan: Plan, name: str, ids: list[str] | None = None) -> list[Term]:
     return found
 
 
-def _method_terms(plan: Plan, name: str) -> list[Term]:
+def _method_terms(plan: MergePlan, name: str) -> list[Term]:
     method = plan.settings.row.terms
     assert method is not None
     return method(_terms(plan, name))
 
 
-def _stacked(plan: Plan, name: str, terms: list[Term]) -> Module:
+def _stacked(plan: MergePlan, name: str, terms: list[Term]) -> Module:
     """Stack factors so that `alpha / rank * up @ down` is the sum of the terms."""
     rank = sum(one.up.shape[1] for one in terms)
     written = float(np.float32(plan.alpha)) / rank
@@ -238,12 +238,12 @@ def _stacked(plan: Plan, name: str, terms: list[Term]) -> Module:
     return _shaped(plan, name, up.astype(np.float32), down, plan.alpha)
 
 
-def _balanced(plan: Plan, name: str, near: Near, alpha: float) -> Module:
+def _balanced(plan: MergePlan, name: str, near: Near, alpha: float) -> Module:
     up = near.up * (near.up.shape[1] / alpha)
     return _shaped(plan, name, up.astype(np.float32), near.down.astype(np.float32), alpha)
 
 
-def _shaped(plan: Plan, name: str, up: Array, down: Array, alpha: float) -> Module:
+def _shaped(plan: MergePlan, name: str, up: Array, down: Array, alpha: float) -> Module:
     one, rank = plan.modules[name], up.shape[1]
     return Module(
         name, down.reshape(rank, *one.down), up.reshape(one.up[0], rank, *one.up[1:]), alpha

@@ -6,12 +6,14 @@ from typing import Any
 from spf_lora import __version__
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.format.privacy import without_leaks
-from spf_lora.merge.plan import Plan
+from spf_lora.merge.plan import MergePlan
 
 _LONGEST = 200
 
 
-def metadata(plan: Plan, ids: list[str], *, title: str, rank: int, alpha: float) -> dict[str, str]:
+def metadata(
+    plan: MergePlan, ids: list[str], *, title: str, rank: int, alpha: float
+) -> dict[str, str]:
     """Return all text entries of the merged file but its hashes."""
     return file_metadata(
         merged_card(plan, ids),
@@ -25,7 +27,7 @@ def metadata(plan: Plan, ids: list[str], *, title: str, rank: int, alpha: float)
     )
 
 
-def merged_card(plan: Plan, ids: list[str]) -> Card:
+def merged_card(plan: MergePlan, ids: list[str]) -> Card:
     """Return the card of a merge; what all parents share stays, what they measured does not."""
     cards = [one.card for one in plan.sources if one.card is not None]
     bases = {one.base_id for one in cards}
@@ -41,7 +43,7 @@ def merged_card(plan: Plan, ids: list[str]) -> Card:
     )
 
 
-def _recipe(plan: Plan) -> dict[str, Any]:
+def _recipe(plan: MergePlan) -> dict[str, Any]:
     """Return what makes the merge repeatable; weights are in the order of the parents."""
     settings = plan.settings
     tables = [dict(one.block_weights) for one in plan.sources]

@@ -75,7 +75,7 @@ class ModulePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """A merge that can be executed.
 
     Attributes:
@@ -121,7 +121,7 @@ class Plan:
         return sum(len(one.weights) > 1 for one in self.modules.values())
 
 
-def make_plan(sources: Sequence[Source], settings: Settings) -> Plan:
+def make_plan(sources: Sequence[Source], settings: Settings) -> MergePlan:
     """Decide everything that can be decided from the headers.
 
     Raises:
@@ -141,7 +141,7 @@ def make_plan(sources: Sequence[Source], settings: Settings) -> Plan:
             f"rank {settings.rank} is above what is there: {most} is the useful maximum",
             hint=f"--rank {most} keeps everything",
         )
-    return Plan(
+    return MergePlan(
         settings,
         sources,
         weights,

@@ -9,8 +9,8 @@ from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.adapters.format.rewrite import convert
 from spf_lora.atomic import check_writable, unwritable, write_text
 from spf_lora.errors import OutputError
-from spf_lora.merge.execute import Outcome, check_target, execute
-from spf_lora.merge.plan import Plan, Settings, make_plan
+from spf_lora.merge.execute import MergeOutcome, check_target, execute
+from spf_lora.merge.plan import MergePlan, Settings, make_plan
 from spf_lora.merge.sources import open_sources
 from spf_lora.registry.names import SUFFIX
 from spf_lora.registry.stack import Known
@@ -26,7 +26,7 @@ def export_file(
     energy: float | None = None,
     dtype: str | None = None,
     overwrite: bool = False,
-) -> tuple[Plan, Outcome]:
+) -> tuple[MergePlan, MergeOutcome]:
     """Merge a stack into one file: the exact sum, or the best of a smaller rank.
 
     Raises:

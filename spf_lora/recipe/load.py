@@ -23,9 +23,12 @@ _FORMER_SECTIONS = {
     "distil.vocabulary, ...), and align.clip is data.clip"
 }
 _FORMER_KEYS = (
-    "adapter.subspace", "adapter.door", "learn.text_only", "training.calibrate",
+    "adapter.subspace",
+    "adapter.door",
+    "learn.text_only",
+    "training.calibrate",
     "training.x0_weight_cap",
-)  # fmt: skip
+)
 
 _Tables = dict[str, dict[str, Any]]
 _MOST_BYTES = 256 << 10  # of a file

@@ -58,11 +58,10 @@ def of_batch(values: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 @lru_cache
-def _members(sizes: tuple[Size, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the rows of each size."""
-    return tuple(
-        tuple(row for row, of in enumerate(sizes) if of == size) for size in dict.fromkeys(sizes)
-    )
+def _members(sizes: tuple[Size, ...], repeats: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the rows of each size, each as often as it counts."""
+    rows = [row for row in range(len(sizes)) for _ in range(repeats[row] if repeats else 1)]
+    return tuple(tuple(r for r in rows if sizes[r] == size) for size in dict.fromkeys(sizes))
 
 
 @lru_cache
@@ -70,8 +69,8 @@ def _turns(counts: tuple[int, ...], steps: int) -> tuple[np.ndarray, ...]:
     return schedule(counts, steps)
 
 
-def _rows(sizes: tuple[Size, ...], *, index: int, size: int, seed: int) -> list[int]:
-    members = _members(sizes)
+def _rows(data: Prepared, *, index: int, size: int, seed: int) -> list[int]:
+    members = _members(data.sizes, data.repeats)
     if len(members) == 1:
         return draw(members[0], turn=index, batch_size=size, seed=seed)
     # A schedule begins as every longer one does, so its length may grow with the run.
@@ -82,13 +81,13 @@ def _rows(sizes: tuple[Size, ...], *, index: int, size: int, seed: int) -> list[
 def draw_batch(
     data: Prepared, scheduler: Any, *, index: int, size: int, seed: int, own_share: float = 0.0
 ) -> Batch:
-    """Draw what step `index` sees: pictures of one size, each as often as any other.
+    """Draw what step `index` sees: pictures of one size, each as often as it counts.
 
     A share `own_share` of the samples are the base's own pictures under their base prompts.
     """
     first = index * size
     device = data.latents.device
-    rows = _rows(data.sizes, index=index, size=size, seed=seed)
+    rows = _rows(data, index=index, size=size, seed=seed)
     height, width = data.sizes[rows[0]]
     chosen = torch.tensor(rows, device=device)
     own = torch.from_numpy(even_spread(first, size, seed + 1, SILVER) < own_share).to(device)

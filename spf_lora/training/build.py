@@ -75,6 +75,7 @@ def build_trainer(
         masks=_masks(rival, examples),
         clip=clip,
         buckets=shapes_of(recipe, base),
+        repeats=[e.repeats for e in examples],
         cache=cache,
         tell=tell,
     )

@@ -45,6 +45,7 @@ class Prepared:
         masks: where the pictures may be learned, (n, 1, h, w) in [0, 1], or None.
         target: the target text's CLIP embedding, (dim,), or None where no loss needs it.
         embeddings: the pictures' CLIP embeddings, (n, dim), or None.
+        repeats: how often each picture is seen while one of 1 is seen once; empty: all alike.
     """
 
     latents: torch.Tensor
@@ -58,6 +59,7 @@ class Prepared:
     masks: torch.Tensor | None = None
     target: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
+    repeats: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -140,6 +142,7 @@ def prepare(
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
     buckets: Sequence[Bucket] = (),
+    repeats: Sequence[int] = (),
     cache: TensorCache | None = None,
     tell: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Prepared:
@@ -156,6 +159,7 @@ def prepare(
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
+        repeats: see `Prepared`.
         cache: keeps latents and text states for other runs.
         tell: called with how many pictures are encoded.
     """
@@ -189,6 +193,7 @@ def prepare(
         masks=None if drawn is None else _masks(drawn, sizes).to(base.device),
         target=None if clip is None else clip.embed_text([target_text])[0],
         embeddings=embeddings,
+        repeats=tuple(repeats),
     )
 
 

@@ -10,8 +10,11 @@ from spf_lora.base.load import EMBEDDED
 
 SMALL = {"widths": (32, 32, 64, 64), "text": 24, "text_layers": 2, "vae": (32, 32, 32, 32)}
 FULL = {
-    "widths": (320, 640, 1280, 1280), "text": 768, "text_layers": 12, "vae": (128, 256, 512, 512),
-}  # fmt: skip
+    "widths": (320, 640, 1280, 1280),
+    "text": 768,
+    "text_layers": 12,
+    "vae": (128, 256, 512, 512),
+}
 
 
 def make_models(folder, *, widths, text, text_layers, vae, vocabulary=None, channels=4, **unet):
@@ -23,23 +26,34 @@ def make_models(folder, *, widths, text, text_layers, vae, vocabulary=None, chan
     with torch.device("meta"):
         models = {
             "unet": UNet2DConditionModel(
-                sample_size=64, block_out_channels=widths, cross_attention_dim=text,
-                attention_head_dim=8, in_channels=channels, **unet,
+                sample_size=64,
+                block_out_channels=widths,
+                cross_attention_dim=text,
+                attention_head_dim=8,
+                in_channels=channels,
+                **unet,
             ),
             "vae": AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,
                 up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=vae, layers_per_block=2, latent_channels=4,
+                block_out_channels=vae,
+                layers_per_block=2,
+                latent_channels=4,
                 sample_size=512,
             ),
             "text_encoder": CLIPTextModel(
                 CLIPTextConfig(
-                    vocab_size=vocabulary, hidden_size=text, intermediate_size=4 * text,
-                    num_hidden_layers=text_layers, num_attention_heads=12, projection_dim=text,
-                    bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+                    vocab_size=vocabulary,
+                    hidden_size=text,
+                    intermediate_size=4 * text,
+                    num_hidden_layers=text_layers,
+                    num_attention_heads=12,
+                    projection_dim=text,
+                    bos_token_id=vocabulary - 2,
+                    eos_token_id=vocabulary - 1,
                 )
             ),
-        }  # fmt: skip
+        }
     for part, model in models.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
         model.config.save_pretrained(folder / part) if part == "text_encoder" else (
@@ -98,13 +112,20 @@ def _swap(text, pairs):
 
 
 _RESNET = [
-    ("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
-    ("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection"),
-]  # fmt: skip
+    ("norm1", "in_layers.0"),
+    ("conv1", "in_layers.2"),
+    ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+]
 _ENDS = [
-    ("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"),
-    ("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
-]  # fmt: skip
+    ("time_embedding.linear_1", "time_embed.0"),
+    ("time_embedding.linear_2", "time_embed.2"),
+    ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
+    ("conv_out", "out.2"),
+]
 
 
 def ldm_unet(name):
@@ -137,9 +158,13 @@ def ldm_vae(name):
             middle = f"{words[3].removesuffix('rs')}.conv.{words[-1]}"
         return f"{words[0]}.{side}.{level}.{middle}".replace("conv_shortcut", "nin_shortcut")
     attention = [
-        ("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"), ("to_q", "q"),
-        ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"),
-    ]  # fmt: skip
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+    ]
     middle = [("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2")]
     ends = [("conv_norm_out", "norm_out")]
     return _swap(name, [*(attention if "attentions" in name else []), *middle, *ends])

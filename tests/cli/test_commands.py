@@ -84,8 +84,10 @@ def test_attributes_lists_what_the_registry_has(
     assert [row["name"] for row in trained] == ["adapters", "mine", "shipped"]
     assert run(monkeypatch, "attributes", "--registry", "shipped", "--json") == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)["trained"]] == [
-        "mine", "shipped", "adapters",
-    ]  # fmt: skip
+        "mine",
+        "shipped",
+        "adapters",
+    ]
 
 
 def one_module() -> Adapter:

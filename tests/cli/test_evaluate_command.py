@@ -12,9 +12,15 @@ from spf_lora.evaluate.result import from_json
 
 def card_of(base_id: str) -> dict[str, str]:
     card = Card(
-        attribute="beard", target_text="a beard", trigger="a beard", base_id=base_id, recipe={},
-        dataset_digest="", versions={}, seed=0,
-    )  # fmt: skip
+        attribute="beard",
+        target_text="a beard",
+        trigger="a beard",
+        base_id=base_id,
+        recipe={},
+        dataset_digest="",
+        versions={},
+        seed=0,
+    )
     return file_metadata(
         card, rank=4, alpha=4.0, title="beard", description="noise", usage_hint="none"
     )
@@ -42,8 +48,20 @@ def desk(tmp_path_factory, tiny_folder):
 def run(cli, desk, tiny_folder, monkeypatch):
     monkeypatch.chdir(desk)
     monkeypatch.setenv("SPF_LORA_CACHE", str(desk / "cache"))
-    how = ("--base", tiny_folder, "--judge", "world", "--prompts", "prompts.txt", "--seeds", "1",
-           "--strengths", "0,1", "--steps", "1")  # fmt: skip
+    how = (
+        "--base",
+        tiny_folder,
+        "--judge",
+        "world",
+        "--prompts",
+        "prompts.txt",
+        "--seeds",
+        "1",
+        "--strengths",
+        "0,1",
+        "--steps",
+        "1",
+    )
 
     def call(command, *words, without=()):
         pairs = [pair for pair in zip(how[::2], how[1::2], strict=True) if pair[0] not in without]
@@ -82,9 +100,16 @@ def test_an_adapter_is_measured_late_on_its_words_alone_or_where_it_answers(run,
     found = {}
     for start in ("0", "0.6"):
         code, _, talk = run(
-            "evaluate", "one.safetensors", "-o", f"from-{start}", "--steps", "2",
-            "--start-percent", start, without=("--steps",),
-        )  # fmt: skip
+            "evaluate",
+            "one.safetensors",
+            "-o",
+            f"from-{start}",
+            "--steps",
+            "2",
+            "--start-percent",
+            start,
+            without=("--steps",),
+        )
         assert code == 0, talk
         found[start] = from_json((desk / f"from-{start}" / "report.json").read_text("utf-8"))
     assert found["0.6"].sampler["start_percent"] == 0.6

@@ -22,9 +22,15 @@ from spf_lora.training.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 TINY = (
-    "--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2",
-    "--set", "training.checkpoint_every_steps=1",
-)  # fmt: skip
+    "--steps",
+    "4",
+    "--set",
+    "data.count=4",
+    "--set",
+    "data.batch_size=2",
+    "--set",
+    "training.checkpoint_every_steps=1",
+)
 HAT, CHECKPOINT = Path("adapters/hat.safetensors"), Path("adapters/.hat.checkpoint.safetensors")
 
 
@@ -97,8 +103,11 @@ def test_one_command_killed_around_every_write_ends_in_the_undisturbed_file(trai
         seen.add((HAT.exists(), HAT.with_suffix(".png").exists(), CHECKPOINT.exists()))
         event += 1
     assert seen == {
-        (False, False, False), (False, False, True), (False, True, True), (True, True, True),
-    }  # fmt: skip
+        (False, False, False),
+        (False, False, True),
+        (False, True, True),
+        (True, True, True),
+    }
     assert HAT.read_bytes() == Path("whole.safetensors").read_bytes()
     assert HAT.with_suffix(".png").read_bytes() == Path("whole.png").read_bytes()
     left = sorted(path.name for path in Path("adapters").iterdir())
@@ -147,10 +156,22 @@ SHARES = {"start": 10, "train": 16, "write": 14}  # of the forty kills
 # what a run says when a part of it begins: starting, training with saving, drawing with writing
 PARTS = {"start": "", "train": "training beard", "write": r"draw the preview"}
 EMBEDDED = (
-    "--attribute", "beard", "--steps", "6", "--set", "data.count=8", "--set", "data.batch_size=2",
-    "--set", "distil.pairs=16", "--set", "distil.sampler_steps=4",
-    "--set", "training.checkpoint_every_steps=1", "--resume",
-)  # fmt: skip
+    "--attribute",
+    "beard",
+    "--steps",
+    "6",
+    "--set",
+    "data.count=8",
+    "--set",
+    "data.batch_size=2",
+    "--set",
+    "distil.pairs=16",
+    "--set",
+    "distil.sampler_steps=4",
+    "--set",
+    "training.checkpoint_every_steps=1",
+    "--resume",
+)
 
 
 def start(folder):
@@ -161,8 +182,11 @@ def start(folder):
     with (folder / "talk").open("w") as talk:
         return subprocess.Popen(
             [sys.executable, "-m", "spf_lora", "train", *EMBEDDED],
-            cwd=folder, env=told, stdout=subprocess.DEVNULL, stderr=talk,
-        )  # fmt: skip
+            cwd=folder,
+            env=told,
+            stdout=subprocess.DEVNULL,
+            stderr=talk,
+        )
 
 
 def finish(run, folder):
@@ -223,9 +247,10 @@ def test_forty_kills_of_a_run_on_the_embedded_base_change_nothing(tmp_path):
     whole, seconds = undisturbed(tmp_path / "whole")
     chance = random.Random(7)
     moments = [
-        (part, seconds[part] * chance.random()) for part, share in SHARES.items()
+        (part, seconds[part] * chance.random())
+        for part, share in SHARES.items()
         for _ in range(share)
-    ]  # fmt: skip
+    ]
     chance.shuffle(moments)
     with ThreadPoolExecutor(LANES) as pool:
         lanes = [

@@ -38,13 +38,19 @@ def written(name):
     [
         (),
         pytest.param(
-            ("--set", "training.precision=bf16", "--set", "training.channels_last=true",
-             "--set", "training.gradient_checkpointing=true"),
+            (
+                "--set",
+                "training.precision=bf16",
+                "--set",
+                "training.channels_last=true",
+                "--set",
+                "training.gradient_checkpointing=true",
+            ),
             marks=pytest.mark.slow,
         ),
     ],
     ids=["plain", "bf16"],
-)  # fmt: skip
+)
 def test_several_attributes_give_the_files_of_separate_runs(train, monkeypatch, words):
     names = ("beard", "blonde-hair", "hat")
     for name in names:

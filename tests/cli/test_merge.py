@@ -49,14 +49,15 @@ def test_names_and_files_are_merged_into_the_exact_sum(pair, tmp_path):
         name: -change(one) + 0.8 * change(flipped().modules[name])
         for name, one in adapter().modules.items()
     }
-    result = read_adapter(tmp_path / "merged.safetensors")
+    result = read_adapter(tmp_path / "out/merged.safetensors")
     assert distance(result, whole) < 2**-10
-    assert spf_lora("verify", "merged.safetensors").returncode == 0
+    assert spf_lora("verify", "out/merged.safetensors").returncode == 0
 
 
 def test_the_card_names_parents_weights_and_method_and_no_path(pair, tmp_path):
-    spf_lora("merge", *pair, "-o", "m.safetensors", "--weights", "1,0.8", "--method", "svd",
-             "--rank", 4)  # fmt: skip
+    spf_lora(
+        "merge", *pair, "-o", "m.safetensors", "--weights", "1,0.8", "--method", "svd", "--rank", 4
+    )
     metadata = read_adapter(tmp_path / "m.safetensors").metadata
     card = from_metadata(metadata)
     parents = [content_id(read_adapter(path)) for path in ("adapters/beard.safetensors", pair[1])]
@@ -75,21 +76,21 @@ def test_the_card_names_parents_weights_and_method_and_no_path(pair, tmp_path):
 def test_the_same_merge_gives_the_same_bytes(pair, tmp_path):
     for method in (("concat",), ("svd", "--rank", "4")):
         spf_lora("merge", *pair, "--method", *method, "--force")
-        first = (tmp_path / "merged.safetensors").read_bytes()
+        first = (tmp_path / "out/merged.safetensors").read_bytes()
         spf_lora("merge", *pair, "--method", *method, "--force")
-        assert (tmp_path / "merged.safetensors").read_bytes() == first
+        assert (tmp_path / "out/merged.safetensors").read_bytes() == first
 
 
 def test_the_plan_predicts_what_the_merge_does_and_writes_nothing(pair, tmp_path):
     words = ("merge", *pair, "--method", "svd", "--rank", 3, "--json")
     plan = spf_lora(*words, "--plan").json
-    assert not (tmp_path / "merged.safetensors").exists()
+    assert not (tmp_path / "out/merged.safetensors").exists()
     done = spf_lora(*words).json
     same = ("modules", "shared_modules", "ranks", "blocks", "relative_error", "dtype", "exact")
     assert {key: plan[key] for key in same} == {key: done[key] for key in same}
     assert plan["ranks"] == {"3": len(adapter().modules)}
     assert 0 < plan["relative_error"] < 1
-    assert (tmp_path / "merged.safetensors").stat().st_size > done["bytes_at_most"]
+    assert (tmp_path / "out/merged.safetensors").stat().st_size > done["bytes_at_most"]
 
 
 def test_the_plan_says_how_much_orthogonal_takes(pair):
@@ -108,7 +109,7 @@ def test_ties_cannot_be_predicted_and_says_so(pair):
 
 def test_blocks_have_weights_of_their_own(pair, tmp_path):
     spf_lora("merge", *pair, "--block-weights", "ALL", "--block-weights", "NONE")
-    merged = read_adapter(tmp_path / "merged.safetensors")
+    merged = read_adapter(tmp_path / "out/merged.safetensors")
     assert content_id(merged) == content_id(read_adapter(tmp_path / "adapters/beard.safetensors"))
 
 
@@ -129,7 +130,7 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(pair, tmp_path, words, reas
     done = spf_lora("merge", *pair, *words, code=1)
     assert reason in done.stderr
     assert "hint: " in done.stderr
-    assert not (tmp_path / "merged.safetensors").exists()
+    assert not (tmp_path / "out/merged.safetensors").exists()
 
 
 def test_two_adapters_for_the_same_text_deserve_a_warning(pair):

@@ -43,7 +43,7 @@ def test_the_check_is_a_table_beside_the_merge_and_the_gate_exits_3(pair, shelf,
     done = spf_lora(*pair, "--force", "--gate", code=3)
     assert "merging cost too much for hat" in done.stderr
     assert "0.80 [0.80, 0.80]" in done.stdout
-    assert (shelf.parent / "merged.safetensors").exists()
+    assert (shelf.parent / "out/merged.safetensors").exists()
 
 
 def delta(adapter):
@@ -60,7 +60,7 @@ def test_a_real_check_is_a_table_beside_the_merge_and_the_gate_exits_3(pair, she
     done = spf_lora(*words, "--gate", code=3)
     assert "merging cost too much for beard" in done.stderr
     assert "response" in done.stdout
-    assert (shelf.parent / "merged.safetensors").exists()
+    assert (shelf.parent / "out/merged.safetensors").exists()
 
 
 def test_what_cannot_be_checked_is_refused_before_anything_is_written(pair, shelf):
@@ -70,4 +70,4 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_written(pair, shel
     assert "cannot judge 'tattoo'" in spf_lora(*pair, "tattoo", "--gate", code=1).stderr
     assert "leave --plan or --check out" in spf_lora(*pair, "--plan", "--check", code=1).stderr
     assert "nowhere does not exist" in spf_lora(*pair, "--gate", "--base", "nowhere", code=1).stderr
-    assert not (shelf.parent / "merged.safetensors").exists()
+    assert not (shelf.parent / "out/merged.safetensors").exists()

@@ -83,7 +83,7 @@ def test_show_tells_what_is_gone_and_what_cannot_be_used_is_refused(portrait, sh
     done = run("show", "portrait", shelf=shelf)
     assert "hat is missing, so the stack cannot be used" in done.stderr
     assert "the stack portrait needs hat" in run("export", "portrait", shelf=shelf, code=1).stderr
-    assert not (shelf.parent / "portrait.safetensors").exists()
+    assert not (shelf.parent / "out/portrait.safetensors").exists()
 
 
 def test_list_names_a_stack_that_cannot_be_read_and_goes_on(portrait, shelf):
@@ -108,14 +108,24 @@ def test_one_file_is_the_exact_sum(portrait, shelf):
     assert done.json["exact"]
     assert done.json["ranks"] == {"6": len(NAMES)}
     # float64 arithmetic, factors rounded once to float32
-    assert distance(change(shelf.parent / "portrait.safetensors"), wanted(shelf)) < 1e-6
+    assert distance(change(shelf.parent / "out/portrait.safetensors"), wanted(shelf)) < 1e-6
     assert "exists" in run("export", "portrait", shelf=shelf, code=1).stderr
     run("export", "portrait", "--force", shelf=shelf)
 
 
 def test_a_smaller_rank_is_the_best_there_is_and_its_error_is_told(portrait, shelf):
-    told = run("export", "portrait", "-o", "small.safetensors", "--rank", 3, "--dtype", "fp32",
-               "--json", shelf=shelf).json  # fmt: skip
+    told = run(
+        "export",
+        "portrait",
+        "-o",
+        "small.safetensors",
+        "--rank",
+        3,
+        "--dtype",
+        "fp32",
+        "--json",
+        shelf=shelf,
+    ).json
     whole, cut = wanted(shelf), {}
     for name, matrix in whole.items():
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
@@ -123,8 +133,10 @@ def test_a_smaller_rank_is_the_best_there_is_and_its_error_is_told(portrait, she
     assert distance(change("small.safetensors"), cut) < 1e-5
     # both adapters have the same spectrum in every module, so a few stand for all, nearly
     assert told["relative_error"] == pytest.approx(distance(cut, whole), rel=0.05)
-    assert "useful maximum" in run("export", "portrait", "-o", "x.safetensors", "--rank", 7,
-                                   shelf=shelf, code=1).stderr  # fmt: skip
+    assert (
+        "useful maximum"
+        in run("export", "portrait", "-o", "x.safetensors", "--rank", 7, shelf=shelf, code=1).stderr
+    )
 
 
 def test_each_writes_a_folder_with_the_lines_that_load_it(portrait, shelf):

@@ -97,9 +97,11 @@ def test_every_picture_of_a_bucket_comes_once_before_any_comes_twice(
     count: int, size: int, seed: int
 ) -> None:
     members = list(range(100, 100 + count))
-    seen = [row for turn in range(2 * count) for row in draw(
-        members, turn=turn, batch_size=size, seed=seed
-    )]  # fmt: skip
+    seen = [
+        row
+        for turn in range(2 * count)
+        for row in draw(members, turn=turn, batch_size=size, seed=seed)
+    ]
     assert set(Counter(seen).values()) == {2 * size}
     assert all(set(seen[at : at + count]) == set(members) for at in range(0, len(seen), count))
 

@@ -43,9 +43,13 @@ def test_a_chain_of_copies_is_one_group() -> None:
 
 def test_the_same_shapes_in_other_colours_are_no_copy() -> None:
     grey = photo(0).convert("L")
-    warm, cold = (Image.merge("RGB", bands) for bands in (
-        (grey, grey, Image.new("L", grey.size)), (Image.new("L", grey.size), grey, grey),
-    ))  # fmt: skip
+    warm, cold = (
+        Image.merge("RGB", bands)
+        for bands in (
+            (grey, grey, Image.new("L", grey.size)),
+            (Image.new("L", grey.size), grey, grey),
+        )
+    )
     assert groups_of_near([warm, cold]) == []
 
 

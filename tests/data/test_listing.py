@@ -38,8 +38,9 @@ def test_captions_may_stand_in_one_file(tmp_path: Path, kind: str, column: str) 
     write_rows(tmp_path, kind, {"train/a.jpg": "a man, a beard", "b.png": "x, a beard"}, column)
     read = read_folder(tmp_path, BEARD)
     assert [(e.source, e.caption) for e in read] == [
-        ("b.png", "x, a beard"), ("train/a.jpg", "a man, a beard"),
-    ]  # fmt: skip
+        ("b.png", "x, a beard"),
+        ("train/a.jpg", "a man, a beard"),
+    ]
 
 
 def test_a_csv_whose_quote_is_never_closed_is_a_fault(tmp_path: Path) -> None:
@@ -87,35 +88,43 @@ def test_everything_wrong_with_metadata_is_told_with_its_line(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("a beard")
     lines = [
         '{"file_name": "a.png", "text": "a beard"}',
-        "no json", "[1]", "",
-        '{"text": "a beard"}', '{"file_name": "b.png"}', '{"file_name": "b.png", "text": 3}',
-        '{"file_name": "../x.png", "text": "a beard"}', '{"file_name": "/x.png", "text": "x"}',
+        "no json",
+        "[1]",
+        "",
+        '{"text": "a beard"}',
+        '{"file_name": "b.png"}',
+        '{"file_name": "b.png", "text": 3}',
+        '{"file_name": "../x.png", "text": "a beard"}',
+        '{"file_name": "/x.png", "text": "x"}',
         '{"file_name": "gone.png", "text": "a beard"}',
-        '{"file_name": "c.png", "text": "a man"}', '{"file_name": "c.png", "text": "a beard"}',
+        '{"file_name": "c.png", "text": "a man"}',
+        '{"file_name": "c.png", "text": "a beard"}',
         '{"file_name": "d.png", "text": " , "}',
         '{"file_name": "\\u0000", "text": "a beard"}',
         json.dumps({"file_name": "x" * 300, "text": "a beard"}),
-    ]  # fmt: skip
+    ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     no_object = 'is no JSON object such as {"file_name": ..., "text": ...}'
-    assert faults(tmp_path) == sorted([
-        "a.txt: metadata.jsonl line 1 holds a second caption of a.png",
-        f"metadata.jsonl line 2: {no_object} (it is no valid JSON: Expecting value: "
-        "line 1 column 1 (char 0))",
-        f"metadata.jsonl line 3: {no_object}",
-        "metadata.jsonl line 5: has no file_name",
-        "metadata.jsonl line 6: has no text",
-        "metadata.jsonl line 7: has no text",
-        "metadata.jsonl line 8: file_name ../x.png is not inside the folder",
-        "metadata.jsonl line 9: file_name /x.png is not inside the folder",
-        "metadata.jsonl line 10: there is no picture gone.png",
-        "metadata.jsonl line 11: does not say 'a beard'",
-        "metadata.jsonl line 12: c.png has a second caption here",
-        "metadata.jsonl line 13: is empty",
-        "metadata.jsonl line 14: file_name is no name of a file",
-        "metadata.jsonl line 15: file_name is no name of a file",
-        "b.png: has no caption",
-    ])  # fmt: skip
+    assert faults(tmp_path) == sorted(
+        [
+            "a.txt: metadata.jsonl line 1 holds a second caption of a.png",
+            f"metadata.jsonl line 2: {no_object} (it is no valid JSON: Expecting value: "
+            "line 1 column 1 (char 0))",
+            f"metadata.jsonl line 3: {no_object}",
+            "metadata.jsonl line 5: has no file_name",
+            "metadata.jsonl line 6: has no text",
+            "metadata.jsonl line 7: has no text",
+            "metadata.jsonl line 8: file_name ../x.png is not inside the folder",
+            "metadata.jsonl line 9: file_name /x.png is not inside the folder",
+            "metadata.jsonl line 10: there is no picture gone.png",
+            "metadata.jsonl line 11: does not say 'a beard'",
+            "metadata.jsonl line 12: c.png has a second caption here",
+            "metadata.jsonl line 13: is empty",
+            "metadata.jsonl line 14: file_name is no name of a file",
+            "metadata.jsonl line 15: file_name is no name of a file",
+            "b.png: has no caption",
+        ]
+    )
 
 
 def test_a_picture_named_by_metadata_of_a_kind_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from spf_lora.data.pictures import open_picture
 from spf_lora.recipe.schema import Attribute
 
 BEARD = Attribute(name="beard", target_text="a beard")
-MEASURE = ("from spf_lora.data.pictures import open_picture; import PIL.ImageCms, pathlib",
-           "open_picture(pathlib.Path(word))")  # fmt: skip
+MEASURE = (
+    "from spf_lora.data.pictures import open_picture; import PIL.ImageCms, pathlib",
+    "open_picture(pathlib.Path(word))",
+)
 
 
 def png_that_claims(path: Path, wide: int, high: int) -> Path:

@@ -253,7 +253,7 @@ def test_an_adapter_must_say_its_words(cli, tiny_folder, worn):
     )
     assert code == 1
     assert "does not say which words ask for it" in " ".join(talk.split())
-    assert not Path("grid.png").exists()
+    assert not Path("out/grid.png").exists()
 
 
 def test_what_changes_the_whole_picture_has_no_place(cli, tiny, tiny_folder, hat, in_a_clone):
@@ -275,5 +275,5 @@ def test_what_changes_the_whole_picture_has_no_place(cli, tiny, tiny_folder, hat
     code, _, talk = cli(*words, "--local")
     assert code == 1
     assert "old changes the whole picture" in " ".join(talk.split())
-    assert not Path("grid.png").exists()
+    assert not Path("out/grid.png").exists()
     assert cli(*words)[0] == 0

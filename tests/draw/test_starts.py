@@ -174,14 +174,25 @@ def shelf(tiny, tmp_path, monkeypatch):
 
 
 def test_generate_begins_when_it_is_told_whatever_a_card_says(cli, tiny_folder, shelf):
-    words = ("generate", "a person, a beard, a hat", "--base", tiny_folder, "--count", "1",
-             "--steps", "2", "--out")  # fmt: skip
+    words = (
+        "generate",
+        "a person, a beard, a hat",
+        "--base",
+        tiny_folder,
+        "--count",
+        "1",
+        "--steps",
+        "2",
+        "--out",
+    )
     each, late = ("--adapter", "beard", "--adapter", "hat"), ("--start-percent", "0.6")
     found = {}
     for name, more in (
-        ("now", each), ("stack", ("--stack", "portrait")), ("late", (*each, *late)),
+        ("now", each),
+        ("stack", ("--stack", "portrait")),
+        ("late", (*each, *late)),
         ("stack late", ("--stack", "portrait", *late)),
-    ):  # fmt: skip
+    ):
         assert cli(*words, f"{name}.png", *more)[0] == 0
         found[name] = Image.open(f"{name}.png").tobytes()
     assert found["now"] == found["stack"] != found["late"] == found["stack late"]
@@ -191,8 +202,10 @@ def test_generate_begins_when_it_is_told_whatever_a_card_says(cli, tiny_folder, 
 def test_what_is_no_share_of_the_steps_is_refused_before_a_base_is_loaded(cli, shelf, wrong):
     late = ("--start-percent", wrong, "--base", "nowhere")
     for command in (
-        ("generate", "x", "--adapter", "hat"), ("evaluate", "hat"), ("stack", "report", "portrait"),
-    ):  # fmt: skip
+        ("generate", "x", "--adapter", "hat"),
+        ("evaluate", "hat"),
+        ("stack", "report", "portrait"),
+    ):
         code, _, talk = cli(*command, *late)
         assert code == 1
         assert f"--start-percent {wrong} is no share of the steps" in " ".join(talk.split())

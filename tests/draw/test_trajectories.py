@@ -183,10 +183,18 @@ def weaker(adapter):
         lambda tiny, hat: {"below": "an adapter that is on"},
     ],
     ids=[
-        "base", "adapter", "full prompt", "base prompt", "seed", "steps", "guidance", "size",
-        "whole picture", "below",
+        "base",
+        "adapter",
+        "full prompt",
+        "base prompt",
+        "seed",
+        "steps",
+        "guidance",
+        "size",
+        "whole picture",
+        "below",
     ],
-)  # fmt: skip
+)
 def test_other_pairs_are_drawn_anew(draw, tiny, hat, other):
     draw(how=ONE)
     assert draw(**{"how": ONE} | other(tiny, hat))[1] > 0

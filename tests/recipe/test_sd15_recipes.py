@@ -19,14 +19,26 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 TEN = sorted(
     f"sd15/{name}"
     for name in (
-        "beard", "moustache", "glasses", "sunglasses", "hat", "blonde-hair", "curly-hair",
-        "freckles", "smile", "old",
+        "beard",
+        "moustache",
+        "glasses",
+        "sunglasses",
+        "hat",
+        "blonde-hair",
+        "curly-hair",
+        "freckles",
+        "smile",
+        "old",
     )
-)  # fmt: skip
+)
 SMALL = (
-    "training.precision=fp32", "data.batch_size=1", "data.passes=1", "learn.steps=1",
-    "distil.steps=1", "training.base=small",
-)  # fmt: skip
+    "training.precision=fp32",
+    "data.batch_size=1",
+    "data.passes=1",
+    "learn.steps=1",
+    "distil.steps=1",
+    "training.base=small",
+)
 SENTENCE = "a young woman with brown hair and a frown, in a blue shirt, a grey background"
 
 

@@ -42,33 +42,40 @@ def gone(path):
 RACES = {
     "create a stack with": (
         lambda shelf: stack_edit.create("new", [("beard", 1.0)], shelf),
-        "beard.safetensors", "no adapter is called beard",
+        "beard.safetensors",
+        "no adapter is called beard",
     ),
     "add to a stack": (
         lambda shelf: stack_edit.add("portrait", "hat", 1.0, shelf),
-        "hat.safetensors", "no adapter is called hat",
+        "hat.safetensors",
+        "no adapter is called hat",
     ),
     "add to a stack that goes": (
         lambda shelf: stack_edit.add("portrait", "hat", 1.0, shelf),
-        "portrait.stack.toml", "the stack portrait was removed meanwhile",
+        "portrait.stack.toml",
+        "the stack portrait was removed meanwhile",
     ),
     "drop from a stack that goes": (
         lambda shelf: stack_edit.drop("portrait", "beard", shelf),
-        "portrait.stack.toml", "the stack portrait was removed meanwhile",
+        "portrait.stack.toml",
+        "the stack portrait was removed meanwhile",
     ),
     "remove a stack that goes": (
         lambda shelf: stack_edit.remove("portrait", shelf),
-        "portrait.stack.toml", "the stack portrait was removed meanwhile",
+        "portrait.stack.toml",
+        "the stack portrait was removed meanwhile",
     ),
     "remove an adapter that goes": (
         lambda shelf: edit.remove("hat", shelf),
-        "hat.safetensors", "adapter hat was removed meanwhile",
+        "hat.safetensors",
+        "adapter hat was removed meanwhile",
     ),
     "rename an adapter that goes": (
         lambda shelf: edit.rename("hat", "cap", shelf),
-        "hat.safetensors", "adapter hat was removed meanwhile",
+        "hat.safetensors",
+        "adapter hat was removed meanwhile",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("race", RACES)
@@ -90,8 +97,9 @@ def test_an_adapter_that_a_stack_came_to_need_is_not_removed(shelf, portrait):
     error = outcome_of_a_race(shelf, lambda: edit.remove("beard", shelf), create)
     assert "beard is part of the stack another" in str(error)
     assert [known.name for known, _ in adapters_of(find_stack("another", shelf), shelf)] == [
-        "beard", "glasses",
-    ]  # fmt: skip
+        "beard",
+        "glasses",
+    ]
 
 
 def test_a_stack_and_an_adapter_in_two_folders_wait_for_each_other(shelf, portrait, ids):
@@ -100,9 +108,10 @@ def test_a_stack_and_an_adapter_in_two_folders_wait_for_each_other(shelf, portra
     near.mkdir()
     (shelf / "hat.safetensors").replace(near / "hat.safetensors")
     error = outcome_of_a_race(
-        near, lambda: stack_edit.create("new", [("hat", 1.0)], shelf),
+        near,
+        lambda: stack_edit.create("new", [("hat", 1.0)], shelf),
         gone(near / "hat.safetensors"),
-    )  # fmt: skip
+    )
     assert "no adapter is called hat" in str(error)
 
 

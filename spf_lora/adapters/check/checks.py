@@ -27,7 +27,7 @@ class Finding:
     detail: str
 
 
-def verify(path: Path, app_names: Sequence[str] = tuple(apps.APPS)) -> list[Finding]:
+def verify(path: str | Path, app_names: Sequence[str] = tuple(apps.APPS)) -> list[Finding]:
     """Check one file; a file that cannot be read whole gives one failed finding.
 
     Args:
@@ -38,6 +38,7 @@ def verify(path: Path, app_names: Sequence[str] = tuple(apps.APPS)) -> list[Find
         AdapterFileError: there is nothing at that path.
         RecipeError: an app is unknown.
     """
+    path = Path(path)
     chosen = [_app(name) for name in app_names]
     if not path.exists():
         raise AdapterFileError(f"{path} does not exist", hint="check the path")

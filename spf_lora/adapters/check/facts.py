@@ -17,7 +17,7 @@ WHOLE_READ_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Facts:
+class AdapterFacts:
     """What is known of one adapter.
 
     Attributes:
@@ -91,12 +91,12 @@ _DECLARED = {
     "description": ("modelspec.description",),
     "usage": ("modelspec.usage_hint",),
     "date": ("modelspec.date",),
-    "base": ("ss_base_model_version", "modelspec.architecture"),
+    "base named": ("ss_base_model_version", "modelspec.architecture"),
     "made with": ("modelspec.implementation", "ss_network_module"),
 }
 
 
-def inspect(path: Path, *, whole: bool | None = None) -> Facts:
+def inspect(path: Path, *, whole: bool | None = None) -> AdapterFacts:
     """Gather the facts of one adapter.
 
     Args:
@@ -112,12 +112,9 @@ def inspect(path: Path, *, whole: bool | None = None) -> Facts:
         notes: list[str] = []
         found_card = _card(opened, notes)
         family = sd15.family(specs)
-        if family == sd15.EMBEDDED.name:
-            notes.append(
-                "the apps know its keys, but their SD1.5 is wider: it is for this tool only"
-            )
+        ours_alone = family == sd15.EMBEDDED.name  # other apps know its keys, not its widths
         read = size <= WHOLE_READ_BYTES if whole is None else whole
-        return Facts(
+        return AdapterFacts(
             path=path,
             size=size,
             layout=opened.layout,
@@ -129,7 +126,10 @@ def inspect(path: Path, *, whole: bool | None = None) -> Facts:
             family=family,
             card=found_card,
             declared=_declared(opened),
-            apps=[apps.reading(app, opened.tensors, opened.metadata) for app in apps.APPS.values()],
+            apps=[
+                apps.reading(app, opened.tensors, opened.metadata)
+                for app in (() if ours_alone else apps.APPS.values())
+            ],
             norms=_norms(opened, specs) if read else None,
             hashes=_hashes(opened) if read else None,
             notes=notes,

@@ -56,7 +56,8 @@ def cut_clause(words: Sequence[str], start: int, end: int, noun: bool) -> list[s
 
 def _thing(spot: Spot) -> Edits:
     """Take out a thing: as a subject, from a list, with what ties it, or as a phrase alone."""
-    if spot.next.kind == "other" and not goes_on_while(spot):
+    lost = spot.next.kind == "other" and spot.next.separator != ","
+    if lost and not goes_on_while(spot):
         return None
     tie, holder = tie_before(spot.words, spot.first), holder_before(spot.words, spot.first)
     if tie is not None or holder is not None:

@@ -229,7 +229,7 @@ def behind_noun(spot: Spot, tie: int) -> Edits:
     busy = any(word in FINITE or is_participle(word) for word in said)
     if goes_on_while(spot):
         return [(tie, spot.last if busy else after.start + 1, ())]
-    if after.kind == "other":
+    if after.kind == "other" and after.separator != ",":
         return None
     if "and" in after.separator and after.kind in ("participle", "verb", "preposition", "relative"):
         if not busy:

@@ -36,9 +36,16 @@ PARTITIVES = _KINDS["partitives"]
 PLURALS = _KINDS["plurals"]
 MASSES = _KINDS["masses"]
 _NOT_PLAIN = (
-    BOUNDARIES | DETERMINERS | NEGATIONS | CONJUNCTIONS | RELATIVES | PRONOUNS | PREPOSITIONS
-    | FINITE | _OTHERS
-)  # fmt: skip
+    BOUNDARIES
+    | DETERMINERS
+    | NEGATIONS
+    | CONJUNCTIONS
+    | RELATIVES
+    | PRONOUNS
+    | PREPOSITIONS
+    | FINITE
+    | _OTHERS
+)
 
 
 class Next(NamedTuple):

@@ -25,13 +25,24 @@ def has_brother(spot: Spot, after: Next | None = None) -> bool:
     """Tell whether another thing follows in the same list, behind this one or at a place."""
     after = after or spot.next
     if after.kind == "thing":
-        return bool(after.separator)
+        # "a crown, red hair, smiling" goes on with phrases of their own; a list ends in "and"
+        return "and" in after.separator or (bool(after.separator) and _closes(spot.words, after))
     if after.kind != "clause" or not after.separator:
         return False
     # "with a beard and a hat is standing": the verb is the bearer's, if that has none yet.
     pronoun = thing_end(spot.words, after.start) is None
     definite = after.separator != "and" and spot.words[after.start] in ("the", "his", "her", "its")
     return not (pronoun or definite or FINITE & set(spot.words[: spot.first]))
+
+
+def _closes(words: Sequence[str], item: Next) -> bool:
+    """Tell whether a list that goes on with a comma has an "and" before its last thing."""
+    while item.kind == "thing" and item.separator == ",":
+        end = thing_end(words, item.start)
+        if end is None:
+            return False
+        item = next_of(words, end)
+    return "and" in item.separator and item.kind in ("thing", "clause")
 
 
 def first_of_list(spot: Spot) -> Edits:

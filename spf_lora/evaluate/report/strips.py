@@ -14,6 +14,7 @@ import numpy
 from PIL import Image
 
 from spf_lora.errors import MeasureError
+from spf_lora.evaluate.faults import ceilings_of, faults
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.result import Draw, Result
 
@@ -53,26 +54,15 @@ class Case:
 def cases(result: Result) -> list[Case]:
     """Return the prompts of the main strength, those where something went wrong first."""
     strips: dict[int, list[Strip]] = {}
+    ceilings = ceilings_of(result.draws)
     for draw in result.at(result.main):
-        strips.setdefault(draw.case, []).append(Strip(draw, faults(draw)))
+        wrong = faults(draw, result.target_text, ceilings)
+        strips.setdefault(draw.case, []).append(Strip(draw, wrong))
     found = [
         Case(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
         for number, of in strips.items()
     ]
     return sorted(found, key=lambda case: case.worst, reverse=True)
-
-
-def faults(draw: Draw) -> tuple[str, ...]:
-    """Say what went wrong in one draw, in words for a reader."""
-    found = []
-    numbers = draw.numbers
-    if numbers.get("shown") == 0:
-        found.append("the attribute is not seen")
-    if numbers.get("unasked") == 1 and numbers.get("score:I0", 0.0) <= 0.5:
-        found.append("the attribute is seen where nobody asked for it")
-    if numbers.get("P", 0.0) >= 1:
-        found.append("as far from the base's picture as another seed")
-    return tuple(found)
 
 
 def draw_strips(result: Result) -> tuple[str, list[str]]:
