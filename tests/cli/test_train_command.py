@@ -1,7 +1,6 @@
 """`spf-lora train` as a user meets it, on a tiny random base."""
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from PIL import Image
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
-from spf_lora.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
@@ -91,31 +89,6 @@ def test_tensorboard_logs_hold_every_term(train):
     events.Reload()
     for name, steps in (("total", 4), ("denoise", 2), ("local", 2), ("hold", 2)):
         assert len(events.Scalars(f"loss/{name}")) == steps
-
-
-def at_step(number, do, patched):
-    """Do something in the midst of a training's step."""
-    check = Trainer._check_norm
-
-    def disturbed(self, norm, index):
-        if index == number - 1:
-            do()
-        check(self, norm, index)
-
-    patched.setattr(Trainer, "_check_norm", disturbed)
-
-
-def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(train, hat, monkeypatch):
-    with monkeypatch.context() as patched:
-        at_step(3, lambda: signal.raise_signal(signal.SIGINT), patched)
-        code, _, talk = train()
-    assert code == 130
-    assert "stopped after step 3" in talk, "the step it was in is finished"
-    assert left_behind() == ["adapters/.hat.checkpoint.safetensors"]
-    code, _, talk = train("--resume")
-    assert code == 0
-    assert "resuming after step 3" in talk
-    assert Path("adapters/hat.safetensors").read_bytes() == hat.read_bytes()
 
 
 @pytest.mark.parametrize(
