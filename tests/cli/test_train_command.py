@@ -60,7 +60,7 @@ def test_training_writes_a_kohya_file_with_a_card_and_a_picture(train, tiny_fold
     assert card.seed == 0
     assert str(tiny_folder) not in str(adapter.metadata), "no local path in any file"
     picture = Image.open("adapters/hat.png")
-    assert picture.size == (3 * 34 + 2, 4 * 34 + 2)
+    assert picture.width >= 800
     assert left_behind() == ["adapters/hat.png", "adapters/hat.safetensors"]
 
 
