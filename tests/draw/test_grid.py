@@ -37,13 +37,13 @@ def test_the_first_axis_is_columns_and_the_second_rows(named):
 
 def test_every_axis_changes_its_own_thing():
     axes = parse_axes(["seed=1,2"]), parse_axes(["guidance=2"]), parse_axes(["sampler=euler"])
-    axes += parse_axes(["steps=3"]), parse_axes(["start=card"])
+    axes += parse_axes(["steps=3"]), parse_axes(["start=0.4"])
     changed = [lines_of(["x"], Cell("", 0), 1, axis)[0].cells[-1] for axis in axes]
     assert [c.seed for c in changed] == [2, 0, 0, 0, 0]
     assert [c.guidance for c in changed] == [3, 2, 3, 3, 3]
     assert [c.sampler for c in changed] == ["ddim", "ddim", "euler", "ddim", "ddim"]
     assert [c.steps for c in changed] == [25, 25, 25, 3, 25]
-    assert [c.start for c in changed] == ["0", "0", "0", "0", "card"]
+    assert [c.start for c in changed] == ["0", "0", "0", "0", "0.4"]
 
 
 def test_without_axes_eight_stand_side_by_side():
