@@ -28,8 +28,8 @@ def preview(settings: Recipe, base: "Base", examples: "Sequence[Example]") -> An
     seeds = list(range(len(prompts)))
     with adapter_off(base.unet):
         before = draw(base, prompts, seeds, steps=_PREVIEW_STEPS)
-    asked = [full_prompt(p, settings.attribute) for p in prompts]
-    after = draw(base, asked, seeds, steps=_PREVIEW_STEPS)
+    full_prompts = [full_prompt(p, settings.attribute) for p in prompts]
+    after = draw(base, full_prompts, seeds, steps=_PREVIEW_STEPS)
     return contact_sheet(
         [(a, b, ImageChops.difference(a, b)) for a, b in zip(before, after, strict=True)]
     )

@@ -12,7 +12,7 @@ from spf_lora.errors import MeasureError
 from spf_lora.evaluate.comparison import Difference
 from spf_lora.evaluate.report.curve import draw_curve, draw_key
 from spf_lora.evaluate.report.strips import draw_strips, faults
-from spf_lora.evaluate.report.summary import told
+from spf_lora.evaluate.report.summary import difference_sentence
 from spf_lora.evaluate.result import CHANNELS, Figure, Result, figure_name
 
 NAME = "report.html"
@@ -148,12 +148,12 @@ def _table(results: Sequence[Result], rows: Sequence[tuple[str, str, str]], corn
     columns = _columns(results)
     lines = []
     for measure, label, note in rows:
-        found = [(name, _at(result, measure, strength)) for name, result, strength in columns]
-        if not any(figure for _, figure in found):
+        figures = [(name, _at(result, measure, strength)) for name, result, strength in columns]
+        if not any(figure for _, figure in figures):
             continue
         cells = "".join(
             f'<td role="cell" data-of="{_text(name)}">{_cell(figure)}</td>'
-            for name, figure in found
+            for name, figure in figures
         )
         lines.append(
             f'<tr role="row"><th role="rowheader" scope="row">{_text(label)}'
@@ -183,10 +183,8 @@ def _cell(figure: Figure | None) -> str:
 
 
 def _differences(differences: Sequence[Difference]) -> str:
-    lines = "".join(
-        f"<li>{'<b>' if d.real else ''}{_text(told(d))}{'</b>' if d.real else ''}</li>"
-        for d in differences
-    )
+    sentences = ((_text(difference_sentence(d)), d.real) for d in differences)
+    lines = "".join(f"<li>{f'<b>{text}</b>' if real else text}</li>" for text, real in sentences)
     note = "The same prompts are drawn again for both: real is what excludes zero in 95 %."
     return f'<p class="note">{note}</p><ul class="plain">{lines}</ul>' if lines else ""
 
