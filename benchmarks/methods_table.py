@@ -33,6 +33,15 @@ BY_ATTRIBUTE = {
 BESIDE = ("ours", "ours-local")
 # in the curve, where more lines would hide each other
 DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "spf-portrait")
+# of README's table
+SUMMARY = {
+    "plain": "plain LoRA",
+    "plain-completed": "plain LoRA, captions completed",
+    "masked-prior": "masked prior, told where the attribute is",
+    "ours": "**ours**, in any app",
+    "plain-local": "plain LoRA, drawn with `--local`",
+}
+COST = {"plain-local": "4.5 times the work of a picture", "ours": "about 2.5 trainings"}
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 
 Cell = Mapping[str, Any]
@@ -41,14 +50,14 @@ Cell = Mapping[str, Any]
 def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
     """Print the tables of every cell in `folder`, and replace what is between a page's markers.
 
-    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes or
-    rivals. The curve is an SVG of its own.
+    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes,
+    rivals or summary. The curve is an SVG of its own.
     """
     cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     compared = _compared(cells)
     tables = {
         "means": _means(cells, compared), "attributes": _by_attribute(cells),
-        "rivals": _rivals(),
+        "rivals": _rivals(), "summary": _summary(compared),
     }  # fmt: skip
     print("\n\n".join(tables.values()))
     for page in pages:
@@ -174,6 +183,17 @@ def _cell(cells: Sequence[Cell], figure: str) -> str:
     known = [value for value in values if value is not None]
     each = ", ".join(_text(value) or "-" for value in values)
     return f"{mean(known):.2f}" + (f" ({each})" if len(values) > 1 else "")
+
+
+def _summary(compared: Mapping[str, Sequence[Cell]]) -> str:
+    """Return README's table: a few methods, four figures."""
+    lines = _head(["", "response", "pollution", "leakage", "shown unasked", "cost"])
+    for name, title in SUMMARY.items():
+        own = compared.get(name)
+        if own:
+            figures = (_text(_mean(own, f"{one}@1")) for one in ("rho", "P", "BL", "unasked"))
+            lines.append(_row(title, [*figures, COST.get(name, "a training")]))
+    return "\n".join(lines)
 
 
 def _rivals() -> str:

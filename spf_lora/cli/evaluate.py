@@ -104,7 +104,8 @@ def _write(results: "list[Result]", folder: Path) -> None:
 
 def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.report.summary import difference_sentence, rows, verdict
+    from spf_lora.evaluate.headline import headline
+    from spf_lora.evaluate.report.summary import difference_sentence, pick, rows, verdict
 
     heads, lines = rows(results)
     table = Table(*heads, box=None)
@@ -112,7 +113,11 @@ def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
         table.add_row(*line)
     out.show(table)
     for result in results:
-        out.show(verdict(result))
+        top = headline(result)
+        out.show(f"{result.name}: {top.text}. {top.detail}")
+        out.show(f"  {verdict(result)}")
+    if len(results) > 1:
+        out.show(pick(results))
     for difference in all_differences(results):
         out.show(difference_sentence(difference))
     for outcome in outcomes:
@@ -130,13 +135,16 @@ def _number(value: float | None) -> str:
 
 def _for_programs(results: "list[Result]", outcomes: "list[GateOutcome]") -> dict[str, Any]:
     from spf_lora.evaluate.comparison import all_differences
-    from spf_lora.evaluate.report.summary import verdict
+    from spf_lora.evaluate.headline import headline
+    from spf_lora.evaluate.report.summary import best_at_response, verdict
 
+    best = best_at_response(results)
     return {
         "adapters": [
             {
                 "name": result.name,
                 "adapter_id": result.adapter_id,
+                "headline": asdict(headline(result)),
                 "verdict": verdict(result),
                 "figures": {name: asdict(figure) for name, figure in result.numbers.items()},
                 "selftests": [asdict(test) for test in result.selftests],
@@ -144,6 +152,7 @@ def _for_programs(results: "list[Result]", outcomes: "list[GateOutcome]") -> dic
             }
             for result in results
         ],
+        "pick": None if best is None else best.name,
         "differences": [asdict(d) for d in all_differences(results)],
         "gate": [asdict(outcome) for outcome in outcomes],
     }

@@ -1,10 +1,12 @@
 """What `evaluate` and `compare` share: from names and options to results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spf_lora.cli.acting import check_local, start_of
+from spf_lora.cli.judge_from import judge_from, read_judge_from, sources_of
 from spf_lora.cli.options import ActingOptions, MeasureOptions
 from spf_lora.cli.progress import drawing
 from spf_lora.cli.quiet import hush
@@ -77,18 +79,27 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     attribute = _attribute(options.attribute, paths[0], cards[0])
     if act.local:
         check_local(attribute)
-    cases = _cases(options, attribute)
+    own = read_judge_from(options, attribute)
+    cases = () if own and options.prompts is None else _cases(options, attribute)
     base = load_base(options.base)
     for path, card in zip(paths, cards, strict=True):
         refuse_other_base(card, path, base.id, of=base.name)
-    measurement = Measurement(
-        attribute, cases, strengths=strengths, judge=_judge(options, attribute, base)
-    )
     words_alone = [attribute.target_text] if act.exact else []
+    every = [
+        acting(adapter, start_percent=start, words=words_alone, local=act.local)
+        for adapter in adapters
+    ]
+    sampling, remarks = Sampling(steps=options.steps), list[str]()
+    if own is None:
+        judge = _judge(options, attribute, base)
+    else:
+        judge, cases, remarks = judge_from(
+            own, attribute, cases, base, every[0], options=options, sampling=sampling
+        )
+    measurement = Measurement(attribute, cases, strengths=strengths, judge=judge)
     results = []
-    for path, adapter in zip(paths, adapters, strict=True):
+    for path, acts in zip(paths, every, strict=True):
         name = _name(path, paths)
-        acts = acting(adapter, start_percent=start, words=words_alone, local=act.local)
         with drawing(name) as progress:
             results.append(
                 evaluate(
@@ -97,11 +108,11 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
                     measurement,
                     gallery=cache_folder(),
                     name=name,
-                    sampling=Sampling(steps=options.steps),
+                    sampling=sampling,
                     on_progress=progress,
                 )
             )
-    return results
+    return [replace(one, remarks=(*remarks, *one.remarks)) for one in results]
 
 
 def _name(path: Path, paths: Sequence[Path]) -> str:
@@ -110,6 +121,7 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 
 
 def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute":
+    from spf_lora.adapters.format.card import attribute_of
     from spf_lora.recipe.files import find_recipe, list_recipes
     from spf_lora.recipe.load import load_recipe
 
@@ -121,6 +133,9 @@ def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute
             f"{path} does not say which attribute it adds",
             hint="name it with --attribute; spf-lora attributes lists them",
         )
+    elsewhere = card is not None and name == card.attribute and name not in list_recipes()
+    if card is not None and elsewhere and card.target_text:
+        return attribute_of(card)  # its recipe is in another folder
     return load_recipe(find_recipe(name)).attribute
 
 
@@ -133,7 +148,8 @@ def _cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]
     if not protocol.in_world(attribute.name):
         raise MeasureError(
             f"there are no prompts for {attribute.name}: the portrait world does not have it",
-            hint="give a file of prompts, one a line: --prompts FILE",
+            hint="give a file of prompts, one a line: --prompts FILE; or pictures of it with "
+            "captions: --judge-from DIR",
         )
     prompts = protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS
     return protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds)
@@ -160,16 +176,7 @@ def _judge(options: MeasureOptions, attribute: "Attribute", base: "Base") -> "Ju
         attribute.name,
         attribute.target_text,
         text_encoder=base.text_encoder,
-        sources=dict(map(_scorer, options.scorer or ())),
+        sources=sources_of(options.scorer or ()),
         device=base.device,
         mask=options.mask,
     )
-
-
-def _scorer(text: str) -> tuple[str, str]:
-    model, _, folder = text.partition("=")
-    if not model or not folder:
-        raise MeasureError(
-            f"the scorer {text!r} cannot be read", hint="write it like --scorer clip=FOLDER"
-        )
-    return model, folder

@@ -85,6 +85,13 @@ class MeasureOptions:
     judge: Annotated[
         str | None, typer.Option(help="`world` or `photographs`; by default as the base needs.")
     ] = None
+    judge_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Or pictures with captions: a judge learns from them what it looks like.",
+        ),
+    ] = None
     scorer: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL=FOLDER", help="Where a photographs' model lies."),

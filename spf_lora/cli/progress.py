@@ -8,32 +8,59 @@ from spf_lora.cli import out
 
 _LINE_EVERY = 15.0  # seconds
 
+Tell = Callable[[int, int], None]
+
 
 @contextmanager
-def drawing(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that is told (pictures done, pictures to draw)."""
+def drawing(title: str) -> Iterator[Tell]:
+    """Yield a function that is told (pictures done, pictures to draw), first when none is."""
     if not out.talk().is_terminal:
         yield _lines(title)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.progress import TimeElapsedColumn as Spent
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeLeft(), console=out.talk(), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Spent(),
+        TextColumn("{task.fields[left]}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=out.talk(), transient=True) as bar:
+        task = bar.add_task(title, total=None, left="")
+        left = _clock()
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, left=left(done, total)
+        )
 
 
-def _lines(title: str) -> Callable[[int, int], None]:
-    began = last = time.monotonic()
+def _clock() -> Callable[[int, int], str]:
+    """Return what says how long it will take, from the first pictures that are done on."""
+    began = time.monotonic()
+
+    def left(done: int, total: int) -> str:
+        nonlocal began
+        if done <= 0:
+            began = time.monotonic()
+        if done <= 0 or done >= total:
+            return ""
+        minutes, seconds = divmod(round((time.monotonic() - began) / done * (total - done)), 60)
+        return f"{minutes} min {seconds} s left" if minutes else f"{seconds} s left"
+
+    return left
+
+
+def _lines(title: str) -> Tell:
+    """Return what prints a line at the start, one after the first pictures, then now and then."""
+    last, told = 0.0, -1
+    clock = _clock()
 
     def tell(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, told
+        left = clock(done, total)
         now = time.monotonic()
-        if done < total and now - last < _LINE_EVERY:
+        first = told <= 0  # the start, and the first pictures, with the time they tell
+        if not first and done < total and now - last < _LINE_EVERY:
             return
-        last = now
-        left = (now - began) / max(done, 1) * (total - done)
-        out.say(f"{title}: {done}/{total} pictures, {left:.0f} s left")
+        last, told = now, done
+        out.say(f"{title}: {done}/{total} pictures{f', {left}' if left else ''}")
 
     return tell

@@ -190,7 +190,7 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
     from spf_lora.training.finish import finished_adapter
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
-    write_png(preview(job.settings, base, examples), job.picture)
+    write_png(preview(job.settings, base, examples).picture, job.picture)
     write_adapter(adapter, job.target, overwrite=job.force)  # else it was not there: see `check`
     job.checkpoint.unlink(missing_ok=True)
 

@@ -128,7 +128,9 @@ def check(
     phrases = [len(split_phrases(prompt)) for prompt in prompts]
     full = {e.source: full_prompt(e.caption, attribute) for e in examples}
     chosen = {e.source: nearest_bucket(scan.sizes[e.source], buckets) for e in examples}
-    lost = {source: end for source, text in full.items() if (end := cut_off(text))}
+    # stage 1 reads captions as they are; wherever else it is asked for, the target comes last
+    last = {e.source: full_prompt(p, attribute) for e, p in zip(examples, prompts, strict=True)}
+    lost = {s: end for s, text in full.items() if (end := cut_off(last[s]) or cut_off(text))}
     rows, against = companions(captions, attribute, others)
     equal, near = _alike(examples)
     scale = {source: enlargement(scan.sizes[source], b) for source, b in chosen.items()}

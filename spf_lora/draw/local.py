@@ -96,6 +96,20 @@ def draw_locally(
     return LocalPicture(control, reference, response)
 
 
+@torch.no_grad()
+def local_maps(
+    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]], **how: Any,
+) -> torch.Tensor:  # fmt: skip
+    """Return where a local picture would differ from the base's, (batch, 1, h, w) in [0, 1].
+
+    The arguments are those of `draw_locally`.
+    """
+    within = within.expand_as(states)
+    reference = followed(base, within, seeds, **how)
+    return _region(base, reference, within, Asking(states, acting), seeds, **how)
+
+
 def sample_locally(
     base: Base, states: torch.Tensor, seeds: Sequence[int], **how: Any
 ) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP, _LETTER, _SMALL = 6, 16, 13  # pixels
+_GAP, _LETTER, _SMALL = 8, 16, 13  # pixels
 _INK, _GREY = (25, 25, 25), (90, 90, 90)
 _TONES = {"": _GREY, "good": (20, 110, 50), "bad": (180, 20, 20)}
 _BAD_FRAME = 4  # pixels of the frame around a row that failed

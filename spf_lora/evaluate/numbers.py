@@ -9,10 +9,11 @@ import torch
 
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.gallery import read_picture
-from spf_lora.evaluate.judges.judge import Judge
+from spf_lora.evaluate.judges.judge import Judge, flips
 from spf_lora.evaluate.result import Draw
 
 BATCH = 64
+CHANGED, LEAKED = "changed:", "leak-changed:"  # what is read differently; what is not has no number
 Numbers = dict[str, torch.Tensor]  # measure -> (batch,)
 
 
@@ -39,9 +40,12 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
         "score:I0": before,
         "shown": (score > 0.5).float(),
         "unasked": (judge.belief(pixels.ib) > 0.5).float(),
-        "flips": judge.flips(pixels.i1, pixels.i0, asked=True),
-        "leak:flips": judge.flips(pixels.ib, pixels.i0, asked=False),
+        "flips": flips(judge, pixels.i1, pixels.i0, asked=True),
+        "leak:flips": flips(judge, pixels.ib, pixels.i0, asked=False),
     }
+    for prefix, after, asked in ((CHANGED, pixels.i1, True), (LEAKED, pixels.ib, False)):
+        changes = judge.changes(after, pixels.i0, asked=asked)
+        found |= {prefix + name: row for name, row in changes.items()}
     pairs = (
         ("", pixels.i1, pixels.outside, True),
         ("ceiling:", pixels.iz, pixels.outside, True),
@@ -56,7 +60,7 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
         numbers["score:truth"] = judge.belief(pixels.truth)
         numbers["truth:pixels"] = _apart(pixels.i1, pixels.truth)
         numbers["truth:pixels:I0"] = _apart(pixels.i0, pixels.truth)
-        numbers["truth:agreement"] = 1 - judge.flips(pixels.i1, pixels.truth, asked=True)
+        numbers["truth:agreement"] = 1 - flips(judge, pixels.i1, pixels.truth, asked=True)
     return numbers
 
 
@@ -74,7 +78,11 @@ def with_numbers(draws: Sequence[Draw], judge: Judge, folder: Path) -> list[Draw
         done += [
             replace(
                 draw,
-                numbers={n: _kept(row[j]) for n, row in table.items() if np.isfinite(row[j])},
+                numbers={
+                    n: _kept(row[j])
+                    for n, row in table.items()
+                    if np.isfinite(row[j]) and (row[j] or not n.startswith((CHANGED, LEAKED)))
+                },
             )
             for j, draw in enumerate(some)
         ]

@@ -117,6 +117,8 @@ class Painter:
         """
         groups = [g for g in self._groups(wanted) if not all(map(self._has, g))]
         total, done = sum(map(len, groups)), 0
+        if on_progress and total:
+            on_progress(0, total)
         for group in groups:
             self._draw_group(group)
             done += len(group)

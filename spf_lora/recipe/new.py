@@ -43,10 +43,6 @@ _HELD = """\
 # words of a caption in sentences that must not move
 phrases = {phrases}
 """
-_GLOBAL = """
-[align]
-outside_map = 0  # nothing lies outside of what changes all
-"""
 
 
 def recipe_path(known: str) -> Path:
@@ -97,5 +93,5 @@ def new_recipe(
         base=" --base YOUR_MODEL" if family else "",
         profile=family or "embedded",
         scope=scope,
-        more=more + (_GLOBAL if scope == "global" else ""),
+        more=more,
     )

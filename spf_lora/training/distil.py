@@ -17,7 +17,7 @@ from spf_lora.training.batch import BRONZE, SILVER, even_spread
 from spf_lora.training.objectives import Outcome
 
 HOLD_WEIGHT = 2.0  # of a sample that does not ask, beside one that does
-BETWEEN = 0.6  # share of the samples that ask from between the two pictures of a pair
+BETWEEN = 0.25  # share of the samples that ask from between the two pictures of a pair
 _DECIDED, _FADE = 500, 300  # time steps: between the pictures above, on the local one below 200
 
 

@@ -41,14 +41,38 @@ def report(attribute: Attribute = BEARD):
 
 
 def test_a_good_folder_has_neither_faults_nor_notes() -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        add(name)
+    for number in range(15):
+        add(f"{number}.png")
     found = report()
-    assert (found.pictures, found.usable, found.faults, found.notes) == (3, 3, [], [])
-    assert found.buckets == {"512x512": 3}
+    assert (found.pictures, found.usable, found.faults, found.notes) == (15, 15, [], [])
+    assert found.buckets == {"512x512": 15}
     assert (found.phrases_mean, found.phrases_fewest) == (5, 5)
     assert found.topics["hair"] == 1
     assert found.topics["light"] == 0
+
+
+def test_few_pictures_are_a_loud_warning() -> None:
+    for number in range(14):
+        add(f"{number}.png")
+    assert report().notes[0].startswith("ONLY 14 PICTURES: with fewer than 15 an adapter learns")
+
+
+def test_three_captions_are_shown_as_training_will_use_them() -> None:
+    for number in range(4):
+        add(f"{number}.png", "A man who is wearing a beard, and overalls.")
+    found = report()
+    assert found.sentences == 4
+    assert found.pairs == [
+        (f"{n}.png", "A man who is wearing overalls", "A man who is wearing a beard, and overalls")
+        for n in range(3)
+    ]
+
+
+def test_a_caption_that_cannot_lose_the_target_is_a_fault_with_its_sentence() -> None:
+    add("a.png", "The man strokes his beard slowly. He smiles.")
+    (fault,) = report().faults
+    assert fault.file == "a.txt"
+    assert "cannot lose 'a beard' and stay a sentence: 'The man strokes his beard" in fault.text
 
 
 def test_shapes_are_counted_and_every_picture_has_one() -> None:

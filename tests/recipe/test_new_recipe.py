@@ -26,9 +26,10 @@ def test_one_for_sd15_holds_words_of_sentences_still(cli, in_a_clone):
     assert "hair" in recipe.attribute.phrases
 
 
-def test_what_changes_the_whole_picture_has_no_outside(cli, in_a_clone):
+def test_what_changes_the_whole_picture_is_said_to_be_global(cli, in_a_clone):
     assert cli("recipe", "new", "foggy", "--target", "fog", "--scope", "global")[0] == 0
-    assert load_recipe(find_recipe("foggy")).align.outside_map == 0
+    assert load_recipe(find_recipe("foggy")).attribute.scope == "global"
+    assert cli("recipe", "new", "dusty", "--target", "dust", "--scope", "some")[0] == 1
 
 
 def test_a_recipe_that_is_there_is_not_overwritten(cli, in_a_clone):

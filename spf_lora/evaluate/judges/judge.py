@@ -41,8 +41,19 @@ class Judge(Protocol):
     ) -> dict[str, torch.Tensor]:
         """Return channel -> (batch,); `asked` tells whether the attribute may have come."""
 
-    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
-        """Return the share of other choices that are read differently, (batch,) in [0, 1]."""
+    def changes(
+        self, after: torch.Tensor, before: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return what else can be named -> (batch,) 1 where it is read differently.
+
+        Names are for people: "background". A judge that names nothing returns none.
+        """
 
     def truths(self, before: torch.Tensor) -> list[Truth]:
         """Return what is right for pictures of the base model (batch, 3, h, w)."""
+
+
+def flips(judge: Judge, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
+    """Return the share of what can be named that is read differently, (batch,); NaN for nothing."""
+    rows = list(judge.changes(after, before, asked=asked).values())
+    return torch.stack(rows).mean(0) if rows else torch.full((len(after),), torch.nan)

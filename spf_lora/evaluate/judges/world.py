@@ -2,7 +2,7 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -36,10 +36,11 @@ class WorldJudge:
     """The probe and the renderer of the portrait world.
 
     Attributes:
-        attribute: a name of `ATTRIBUTES`.
+        attribute: a name of `ATTRIBUTES`, or "" where another judge sees it.
         probe: the classifier.
         positives: belief in the attribute on renders that have it.
         name: for the report.
+        free: heads that may move where the attribute is asked for.
         seen: the last batches it looked at.
     """
 
@@ -47,6 +48,7 @@ class WorldJudge:
     probe: Probe
     positives: float
     name: str = "world"
+    free: frozenset[str] = frozenset()
     seen: "OrderedDict[int, _Look]" = field(default_factory=OrderedDict, repr=False)
 
     def belief(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -81,11 +83,17 @@ class WorldJudge:
         ).mean(0)
         return {name: distances[name].clamp(min=0) for name in CHANNELS}
 
-    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
-        """Return the share of the other heads whose class changed."""
+    def changes(
+        self, after: torch.Tensor, before: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return each of the other heads whose class changed."""
         one, other = self._logits(after), self._logits(before)
-        changed = [one[h].argmax(1) != other[h].argmax(1) for h in self._heads(asked)]
-        return torch.stack(changed).float().mean(0)
+        return {
+            head.replace("_", " ").replace("-", " "): (
+                one[head].argmax(1) != other[head].argmax(1)
+            ).float()
+            for head in self._heads(asked)
+        }
 
     def truths(self, before: torch.Tensor) -> list[Truth]:
         """Read who is in each picture, draw them with and without the attribute.
@@ -128,13 +136,36 @@ class WorldJudge:
 
     def _heads(self, asked: bool) -> list[str]:
         """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""
-        if not asked:
-            return list(self.probe.heads)
-        row = ATTRIBUTES[self.attribute]
-        free = {self.attribute, row.replaces, *row.hides, *row.excludes}
-        if "hair_colour" in free:
-            free.add("blonde-hair")  # a hat hides the hair that would be blonde
-        return [head for head in self.probe.heads if head not in free]
+        return [head for head in self.probe.heads if not (asked and head in self.free)]
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the probe's embedding, (batch, features)."""
+        return self._look(pixels).embedding
+
+
+def _free_heads(attribute: str) -> frozenset[str]:
+    row = ATTRIBUTES[attribute]
+    free = {attribute, *row.hides, *row.excludes, *([row.replaces] if row.replaces else [])}
+    if "hair_colour" in free:
+        free.add("blonde-hair")  # a hat hides the hair that would be blonde
+    return frozenset(free)
+
+
+def beside_judge(attribute: str, replaces: Sequence[str]) -> WorldJudge:
+    """Return what the probe says of everything else, where another judge sees the attribute.
+
+    Args:
+        attribute: its name, whether the world has it or not.
+        replaces: phrases that it takes the place of; what they name may move.
+    """
+    check_embedded(EMBEDDED)
+    named = {
+        head
+        for head, values in FACTORS.items()
+        if any(said in replaces for said, _ in values.values())
+    }
+    free = _free_heads(attribute) if attribute in ATTRIBUTES else frozenset(named)
+    return WorldJudge("", load_probe(EMBEDDED / "probe"), 1.0, free=free)
 
 
 def world_judge(attribute: str) -> WorldJudge:
@@ -161,7 +192,7 @@ def _world_judge(attribute: str) -> WorldJudge:
     people = [unbiased(rng) for _ in range(_TYPICAL)]
     have = torch.stack([pixels_of(render(person, (attribute,))) for person in people])
     positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
-    return WorldJudge(attribute, probe, positives)
+    return WorldJudge(attribute, probe, positives, free=_free_heads(attribute))
 
 
 def _to_probe(pixels: torch.Tensor) -> torch.Tensor:

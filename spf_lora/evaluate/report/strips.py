@@ -14,6 +14,7 @@ import numpy
 from PIL import Image
 
 from spf_lora.errors import MeasureError
+from spf_lora.evaluate.faults import ceilings_of, faults
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.result import Draw, Result
 
@@ -53,39 +54,28 @@ class Case:
 def cases(result: Result) -> list[Case]:
     """Return the prompts of the main strength, those where something went wrong first."""
     strips: dict[int, list[Strip]] = {}
+    ceilings = ceilings_of(result.draws)
     for draw in result.at(result.main):
-        strips.setdefault(draw.case, []).append(Strip(draw, faults(draw)))
-    rows = [
+        wrong = faults(draw, result.target_text, ceilings)
+        strips.setdefault(draw.case, []).append(Strip(draw, wrong))
+    found = [
         Case(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
         for number, of in strips.items()
     ]
-    return sorted(rows, key=lambda case: case.worst, reverse=True)
-
-
-def faults(draw: Draw) -> tuple[str, ...]:
-    """Say what went wrong in one draw, in words for a reader."""
-    faults_seen = []
-    numbers = draw.numbers
-    if numbers.get("shown") == 0:
-        faults_seen.append("the attribute is not seen")
-    if numbers.get("unasked") == 1 and numbers.get("score:I0", 0.0) <= 0.5:
-        faults_seen.append("the attribute is seen where nobody asked for it")
-    if numbers.get("P", 0.0) >= 1:
-        faults_seen.append("as far from the base's picture as another seed")
-    return tuple(faults_seen)
+    return sorted(found, key=lambda case: case.worst, reverse=True)
 
 
 def draw_strips(result: Result) -> tuple[str, list[str]]:
     """Return the HTML of all strips, and sentences on pictures that are missing or left out."""
-    every = cases(result)
-    if not every:
+    found = cases(result)
+    if not found:
         return "<p>No pictures were drawn.</p>", []
-    made = [_case(result, case, _SIDES[0]) for case in every]
+    made = [_case(result, case, _SIDES[0]) for case in found]
     total = sum(len(html) for html, _ in made)
     if total > MAX_BYTES:
         # A thumbnail's bytes grow about with its area.
         fitting = [s for s in _SIDES if total * (s / _SIDES[0]) ** 2 <= 0.9 * MAX_BYTES]
-        made = [_case(result, case, max(fitting, default=_SIDES[-1])) for case in every]
+        made = [_case(result, case, max(fitting, default=_SIDES[-1])) for case in found]
     kept: list[str] = []
     size = 0
     for html, _ in made:
@@ -97,11 +87,11 @@ def draw_strips(result: Result) -> tuple[str, list[str]]:
     missing = sum(count for _, count in made)
     if missing:
         remarks.append(f"{missing} pictures could not be read; their places say so.")
-    if len(kept) < len(every):
-        left = every[len(kept) :]
+    if len(kept) < len(found):
+        left = found[len(kept) :]
         worst = max(strip.pollution for case in left for strip in case.strips)
         remarks.append(
-            f"{len(left)} of {len(every)} prompts have no pictures here, to keep the page small: "
+            f"{len(left)} of {len(found)} prompts have no pictures here, to keep the page small: "
             f"those in which least happened (pollution of {worst:.2f} at most"
             f"{', some with a fault' if any(case.worst[0] for case in left) else ''})."
         )

@@ -68,6 +68,32 @@ def _prompts(result: Result) -> str:
     return f"{len(result.cases)} prompts, {seeds} pictures each way"
 
 
+def best_at_response(results: Sequence[Result]) -> Result | None:
+    """Return the result with the least pollution at a response of 0.8, or None if none has it."""
+    reached = [r for r in results if "sps" in r.numbers and r.numbers["sps"].value is not None]
+    return min(reached, key=lambda r: r.numbers["sps"].value or 0.0, default=None)
+
+
+def pick(results: Sequence[Result]) -> str:
+    """Say which of several to take, such as the steps of one training."""
+    best = best_at_response(results)
+    if best is None:
+        most = max(results, key=lambda r: _number(r, "rho", r.main))
+        rho = _number(most, "rho", most.main)
+        return f"none reaches a response of 0.8; {most.name} comes nearest: {rho}"
+    figure = best.numbers["sps"]
+    said = f"take {best.name}: the least pollution at a response of 0.8, {figure.text()}"
+    close = [
+        r.name
+        for r in results
+        if r is not best
+        and (other := r.numbers.get("sps"))
+        and None not in (other.value, other.low, figure.high)
+        and (other.low or 0.0) < (figure.high or 0.0)
+    ]
+    return f"{said}; {', '.join(close)} may be as good" if close else said
+
+
 def rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """Return column names and rows of a table: the control first, then every adapter."""
     columns = [("prompt only", results[0], 0.0)]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from spf_lora.data.captions import base_prompt, full_prompt, has_target, unsafe_sentence
+from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.sentences.cut import UnsafeError, cut, is_sentence, tidy
 from spf_lora.recipe.schema import Attribute
 
@@ -110,3 +111,13 @@ def test_what_says_nothing_but_the_target_is_a_fault() -> None:
 def test_lines_of_a_paragraph_are_joined_and_the_last_full_stop_is_left_out() -> None:
     assert tidy("He smiles.\n\nShe  sits.\n") == "He smiles. She sits"
     assert tidy("a man\na hat,\r\nred hair.") == "a man, a hat, red hair"
+
+
+def test_what_a_clip_sees_is_added_behind_the_sentences() -> None:
+    words = Vocabulary("a photo, {}", (("pale skin", "tan skin"), ("a smile", "a frown")))
+    said = "A woman in a suit, a smile on her face, who is wearing a crown"
+    found = complete(said, ATTRIBUTES["crown"], words, [("pale skin", 1.0), ("a frown", 0.9)])
+    assert found == f"{said}, pale skin"
+    assert base_prompt(found, ATTRIBUTES["crown"]) == (
+        "A woman in a suit, a smile on her face, pale skin"
+    )

@@ -52,6 +52,8 @@ def make_result(
                     "P": slope * strength + chance.random() / 2,
                     "shown": float(index % 4 != 0),
                     "unasked": float(index == 1),
+                    **({"changed:background": 1.0} if index == 2 else {}),
+                    **({"changed:hair colour": 1.0} if index in (2, 5) else {}),
                 },
             )
             for seed in asked
@@ -64,6 +66,7 @@ def make_result(
             "P": 0.1 + slope * strength,
             "excess": slope,
             "BL": slope * strength / 2,
+            "shown": 0.25 + 0.6 * strength,
             "unasked": 0.1 * strength,
             "H": 0.5,
         }

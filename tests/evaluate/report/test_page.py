@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import re
 from html.parser import HTMLParser
 
@@ -6,11 +7,12 @@ import numpy
 import pytest
 from made_results import make_result, with_prompts
 from PIL import Image
+from root import ROOT
 
 from spf_lora.errors import MeasureError, OutputError
 from spf_lora.evaluate.comparison import Difference
 from spf_lora.evaluate.gallery import picture_path, write_content
-from spf_lora.evaluate.report import strips
+from spf_lora.evaluate.report import bars, strips, words
 from spf_lora.evaluate.report.page import make_page, plain_verdict, write_page
 from spf_lora.evaluate.result import Figure, from_json
 
@@ -57,7 +59,7 @@ def test_the_page_is_whole_and_reaches_nowhere(result, tmp_path):
     seen = Outline((tmp_path / "report.html").read_text("utf-8"))
     assert seen.faults == seen.open == []
     assert "script" not in seen.tags
-    assert all(address.startswith("data:") for address in seen.reaching)
+    assert all(address.startswith(("data:", "#")) for address in seen.reaching)
     assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text("utf-8"))
 
 
@@ -116,23 +118,62 @@ def test_what_went_wrong_comes_first_and_is_counted(result):
     ordered = strips.cases(result)
     wrong = [any(s.faults for s in case.strips) for case in ordered]
     assert wrong == sorted(wrong, reverse=True)
-    assert sum(wrong) == 3
-    for group in (ordered[:3], ordered[3:]):
+    assert sum(wrong) == 5
+    for group in (ordered[:5], ordered[5:]):
         worst = [max(s.pollution for s in case.strips) for case in group]
         assert worst == sorted(worst, reverse=True)
     text = Outline(make_page([result])).text
-    assert "4 of 16: the attribute is not seen" in text
-    assert "2 of 16: the attribute is seen where nobody asked for it" in text
+    assert "4 of 16: the beard is missing" in text
+    assert "2 of 16: the beard appears where nobody asked" in text
+    assert "4 of 16: hair colour changed" in text
     assert text.index(result.cases[ordered[0].number].prompt) < text.index(
         result.cases[ordered[-1].number].prompt
     )
 
 
-def test_the_base_alone_is_not_blamed_on_the_adapter(result):
-    draw = result.at(1.0)[0]
-    shown = {"unasked": 1.0, "shown": 1.0, "P": 0.1}
-    assert strips.faults(dataclasses.replace(draw, numbers=shown | {"score:I0": 0.2}))
-    assert not strips.faults(dataclasses.replace(draw, numbers=shown | {"score:I0": 0.9}))
+def test_each_term_leads_to_its_line_in_the_page(result):
+    page = make_page([result])
+    anchors = set(re.findall(r'<dt id="([\w-]+)"', page))
+    links = set(re.findall(r'href="#([\w-]+)"', page))
+    assert {"pollution", "response", "base-leakage", "sps", "other-seed-ceiling"} <= anchors
+    assert links <= anchors
+
+
+def test_the_glossary_links_to_what_it_has():
+    found = words.glossary()
+    for _, meaning in found.values():
+        assert set(re.findall(r'href="#([\w-]+)"', meaning)) <= set(found)
+        assert "](" not in re.sub(r"\(\w+\.md", "", meaning)
+
+
+def test_the_chart_holds_the_adapter_against_the_words_alone_and_a_plain_lora(result):
+    names = [bar.name for bar in bars.bars([result], "P")]
+    assert names == ["beard-ours", "words alone"]
+    shipped = bars._shipped()
+    known = dataclasses.replace(result, judge="world", base_id=shipped["base_id"])
+    plain = bars.bars([known], "P")[-1]
+    assert (plain.name, plain.figure.value) == ("a plain LoRA", shipped["attributes"]["beard"]["P"])
+    page = make_page([known])
+    assert "a plain LoRA" in page
+    other = dataclasses.replace(known, attribute="crown")
+    assert bars.bars([other], "P")[-1].name == "words alone"
+
+
+def test_the_shipped_plain_loras_are_those_that_were_measured():
+    path = ROOT / "benchmarks" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    shipped = bars._shipped()
+    assert reference.reference(shipped["base_id"]) == shipped
+    assert len(shipped["attributes"]) == 6
+
+
+def test_tables_are_folded_and_pictures_are_not(result):
+    page = make_page([result])
+    assert page.index("Pictures, the worst first") < page.index("Numbers")
+    assert page.index("<summary>What was found") < page.index("<table")
+    assert page.index('class="headline') < page.index('class="bars"') < page.index("<article")
 
 
 def test_a_missing_picture_is_said_not_left_out(result, tmp_path):

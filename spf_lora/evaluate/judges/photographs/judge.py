@@ -30,24 +30,31 @@ _PERSON = "a photo of a person"
 class Choice:
     """Two words for one thing that can be named about a portrait, and what may change it."""
 
+    name: str
     one: str
     other: str
     free: tuple[str, ...] = ()  # attributes that may move it when asked for
 
 
 CHOICES = (
-    Choice("a photo of a man", "a photo of a woman", ("beard", "moustache")),
-    Choice("a photo of a young person", "a photo of an old person"),
-    Choice("a photo of a person with light skin", "a photo of a person with dark skin"),
+    Choice("sex", "a photo of a man", "a photo of a woman", ("beard", "moustache")),
+    Choice("age", "a photo of a young person", "a photo of an old person"),
+    Choice("skin", "a photo of a person with light skin", "a photo of a person with dark skin"),
     Choice(
+        "hair colour",
         "a photo of a person with dark hair",
         "a photo of a person with light hair",
         ("hat", "blonde-hair"),
     ),
-    Choice("a photo of a person with long hair", "a photo of a person with short hair", ("hat",)),
-    Choice("a photo of a person who smiles", "a photo of a person who is serious"),
-    Choice("a photo of a person in a suit", "a photo of a person in a t-shirt"),
-    Choice("a photo of a person outdoors", "a photo of a person indoors"),
+    Choice(
+        "hair length",
+        "a photo of a person with long hair",
+        "a photo of a person with short hair",
+        ("hat",),
+    ),
+    Choice("expression", "a photo of a person who smiles", "a photo of a person who is serious"),
+    Choice("clothes", "a photo of a person in a suit", "a photo of a person in a t-shirt"),
+    Choice("place", "a photo of a person outdoors", "a photo of a person indoors"),
 )
 
 
@@ -109,10 +116,13 @@ class PhotographJudge:
         }
         return {name: distances[name].float().clamp(min=0).cpu() for name in CHANNELS}
 
-    def flips(self, after: torch.Tensor, before: torch.Tensor, *, asked: bool) -> torch.Tensor:
-        """Return the share of other choices of which CLIP now prefers the other word."""
+    def changes(
+        self, after: torch.Tensor, before: torch.Tensor, *, asked: bool
+    ) -> dict[str, torch.Tensor]:
+        """Return each of the other choices of which CLIP now prefers the other word."""
         one, other = (self._choices(pixels, asked) for pixels in (after, before))
-        return ((one > 0) != (other > 0)).float().mean(1).cpu()
+        changed = ((one > 0) != (other > 0)).float().cpu()
+        return {c.name: changed[:, i] for i, c in enumerate(self._kept(asked))}
 
     def truths(self, before: torch.Tensor) -> list[Truth]:
         """Return where the attribute may act; how the right picture looks nobody knows."""
@@ -133,9 +143,12 @@ class PhotographJudge:
 
     def _choices(self, pixels: torch.Tensor, asked: bool) -> torch.Tensor:
         """Return how much each first word is preferred, (batch, choices)."""
-        kept = [c for c in CHOICES if not (asked and self.attribute in c.free)]
+        kept = self._kept(asked)
         logits = self._logits(pixels, [word for c in kept for word in (c.one, c.other)])
         return logits[:, ::2] - logits[:, 1::2]
+
+    def _kept(self, asked: bool) -> list[Choice]:
+        return [c for c in CHOICES if not (asked and self.attribute in c.free)]
 
     def _gaps(self, after: torch.Tensor, before: torch.Tensor, asked: bool) -> torch.Tensor:
         return self._choices(after, asked) - self._choices(before, asked)

@@ -8,6 +8,7 @@ from tiny_scorers import PART_NAMES
 
 from spf_lora.base.load import load_base
 from spf_lora.errors import ScorerError
+from spf_lora.evaluate.judges.judge import flips
 from spf_lora.evaluate.judges.photographs.judge import CHOICES, photograph_judge
 from spf_lora.evaluate.judges.photographs.parsing import Parser
 from spf_lora.evaluate.protocol import held_out_cases
@@ -37,7 +38,7 @@ def test_nothing_moved_is_no_distance_and_no_flip(judge, pictures):
     for channel, distance in same.items():
         assert distance.tolist() == pytest.approx([0, 0], abs=1e-5), channel
         assert (moved[channel] > 1e-4).all(), channel
-    assert judge.flips(before, before, asked=True).tolist() == [0, 0]
+    assert flips(judge, before, before, asked=True).tolist() == [0, 0]
 
 
 def test_what_happens_where_the_attribute_may_act_is_not_counted(judge, pictures, monkeypatch):
@@ -63,7 +64,7 @@ def test_the_attribute_may_move_what_goes_with_it_only_when_asked_for(judge, pic
     assert bound == 1
     assert judge._choices(before, True).shape == (2, len(CHOICES) - bound)
     assert judge._choices(before, False).shape == (2, len(CHOICES))
-    shares = judge.flips(after, before, asked=True) * (len(CHOICES) - bound)
+    shares = flips(judge, after, before, asked=True) * (len(CHOICES) - bound)
     assert torch.equal(shares, shares.round())
 
 

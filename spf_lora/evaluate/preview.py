@@ -1,0 +1,135 @@
+"""The picture beside a trained adapter: what it adds to six people, and what else it changes.
+
+A row is one prompt from one noise: the base's picture of it, the adapter's with the target asked
+for, and their difference. The judge that `evaluate` uses says of each row what went wrong.
+"""
+
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from spf_lora.adapters.attach import adapter_off
+from spf_lora.base.load import Base
+from spf_lora.data.captions import base_prompt, full_prompt
+from spf_lora.data.folder import Example
+from spf_lora.data.worlds.portraits import caption, unbiased
+from spf_lora.draw.act import NOTHING, Acting, draw
+from spf_lora.draw.pixels import pixels_of
+from spf_lora.draw.sheet import Row, lay_out
+from spf_lora.evaluate.faults import several, the
+from spf_lora.evaluate.judges.judge import Judge
+from spf_lora.evaluate.judges.world import world_judge
+from spf_lora.evaluate.protocol import in_world
+from spf_lora.recipe.schema import Attribute, Recipe
+
+ROWS, STEPS = 6, 25
+_LEAST_PX = 800
+_GAIN = 2  # a difference of half the range is shown as white
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one row.
+
+    Attributes:
+        missing: whether the attribute is not seen.
+        changed: what else is read differently.
+    """
+
+    missing: bool
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A drawn preview.
+
+    Attributes:
+        picture: all rows, with titles.
+        rows: how many.
+        verdicts: of each row; none where nobody judges.
+    """
+
+    picture: Image.Image
+    rows: int
+    verdicts: tuple[Verdict, ...]
+
+
+def draw_preview(
+    base: Base,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    *,
+    acting: Acting | None = None,
+    steps: int = STEPS,
+) -> Preview:
+    """Draw a preview.
+
+    Args:
+        base: the model; without `acting`, with the adapter in training attached to it.
+        recipe: what was trained.
+        examples: what on; their captions are the prompts where there are no held-out people.
+        acting: the adapter, where it is not attached.
+        steps: of the sampler.
+    """
+    prompts = _prompts(recipe, examples)
+    asked = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
+    seeds = list(range(len(prompts)))
+    with adapter_off(base.unet) if acting is None else nullcontext():
+        before = draw(base, prompts, seeds, steps=steps)
+    after = draw(base, asked, seeds, acting or NOTHING, steps=steps)
+    judge = _judge(recipe)
+    verdicts = () if judge is None else _verdicts(judge, before, after)
+    notes = [_note(one, recipe.attribute) for one in verdicts] or [("", "")] * len(prompts)
+    rows = [
+        Row([one, other, _difference(one, other)], text, note, tone)
+        for one, other, text, (note, tone) in zip(before, after, asked, notes, strict=True)
+    ]
+    strength = acting.strengths[0] if acting is not None and acting.strengths else 1.0
+    columns = ("base, not asked", f"adapter at {strength:g}, asked", "difference")
+    return Preview(lay_out(rows, columns=columns, least_px=_LEAST_PX), len(rows), verdicts)
+
+
+@torch.no_grad()
+def _verdicts(
+    judge: Judge, before: Sequence[Image.Image], after: Sequence[Image.Image]
+) -> tuple[Verdict, ...]:
+    one, other = (torch.stack([pixels_of(p) for p in row]) for row in (before, after))
+    seen = judge.belief(other) > 0.5
+    changes = judge.changes(other, one, asked=True)
+    return tuple(
+        Verdict(not bool(seen[i]), tuple(name for name in sorted(changes) if changes[name][i]))
+        for i in range(len(before))
+    )
+
+
+def _note(verdict: Verdict, attribute: Attribute) -> tuple[str, str]:
+    """Return what is written on a row, and its tone."""
+    thing = the(attribute.target_text)
+    said = [f"{thing} {'are' if several(thing) else 'is'} missing"] if verdict.missing else []
+    said += [f"{name} changed" for name in verdict.changed]
+    return (", ".join(said), "bad") if said else ("nothing else changed", "good")
+
+
+def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
+    """Return how far two pictures are apart, twice as bright."""
+    apart = (pixels_of(one) - pixels_of(other)).abs().mean(0) / 2 * 255 * _GAIN
+    return Image.fromarray(apart.clamp(max=255).round().to(torch.uint8).numpy()).convert("RGB")
+
+
+def _judge(recipe: Recipe) -> Judge | None:
+    """Return who can judge without being given anything: the portrait world's probe."""
+    embedded = recipe.training.base == "embedded" and in_world(recipe.attribute.name)
+    return world_judge(recipe.attribute.name) if embedded else None
+
+
+def _prompts(recipe: Recipe, examples: Sequence[Example]) -> list[str]:
+    """Return held-out portraits' captions, or the data's own base prompts."""
+    if recipe.training.base == "embedded":
+        rng = random.Random(f"held-out {recipe.attribute.name}")
+        return [caption(unbiased(rng)) for _ in range(ROWS)]
+    return [base_prompt(e.caption, recipe.attribute) for e in examples[:ROWS]]
