@@ -100,9 +100,15 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LA
             repeats = listing.repeats.get(name, 1)
             examples.append(Example(picture.image, caption, name, mask, repeats))
     return Scan(
-        folder, len(listing.pictures), examples, sizes, animated, faults, listing.spared,
+        folder,
+        len(listing.pictures),
+        examples,
+        sizes,
+        animated,
+        faults,
+        listing.spared,
         listing.unread,
-    )  # fmt: skip
+    )
 
 
 def read_folder(

@@ -45,7 +45,7 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
     }
     for prefix, after, asked in ((CHANGED, pixels.i1, True), (LEAKED, pixels.ib, False)):
         changes = judge.changes(after, pixels.i0, asked=asked)
-        found |= {prefix + name: row for name, row in changes.items()}
+        numbers |= {prefix + name: row for name, row in changes.items()}
     pairs = (
         ("", pixels.i1, pixels.outside, True),
         ("ceiling:", pixels.iz, pixels.outside, True),
