@@ -76,9 +76,9 @@ def scaled(stored: Array, scale: float, dtype: str, name: str, then: float = 1.0
     Raises:
         AdapterFileError: a number of the module `name` is too large for the dtype.
     """
-    found = _scaled(stored, scale, dtype, then)
-    _check_finite(found, dtype, name)
-    return found
+    product = _scaled(stored, scale, dtype, then)
+    _check_finite(product, dtype, name)
+    return product
 
 
 def _scaled(stored: Array, scale: float, dtype: str, then: float) -> Array:

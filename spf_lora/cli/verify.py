@@ -23,17 +23,17 @@ def verify(
     from spf_lora.cli.out import printable
 
     chosen = tuple(app) if app else tuple(apps.APPS)
-    found = {str(file): checks.verify(file, chosen) for file in files}
+    findings = {str(file): checks.verify(file, chosen) for file in files}
     if as_json:
-        out.show_json({file: [vars(one) for one in rows] for file, rows in found.items()})
+        out.show_json({file: [vars(one) for one in rows] for file, rows in findings.items()})
     else:
-        for file, rows in found.items():
+        for file, rows in findings.items():
             out.show(file)
             for one in rows:
                 out.show(f"  {one.status:<5}{one.check:<22}{printable(one.detail)}")
-    failed = [file for file, rows in found.items() if any(one.status == "fail" for one in rows)]
+    failed = [file for file, rows in findings.items() if any(one.status == "fail" for one in rows)]
     if failed:
         raise CheckFailedError(
-            f"{len(failed)} of {len(found)} files did not pass",
+            f"{len(failed)} of {len(findings)} files did not pass",
             hint="spf-lora convert IN OUT --to kohya mends layout and alpha; --app limits the apps",
         )

@@ -74,17 +74,17 @@ def open_sources(
     chosen = check_weights(weights, len(paths))
     tables = _block_tables(block_weights, len(paths))
     with ExitStack() as stack:
-        found = []
+        sources = []
         for path, weight, table in zip(paths, chosen, tables, strict=True):
             opened = stack.enter_context(open_adapter(path))
             if table:
                 blocks.check(table, opened.specs)
-            found.append(Source(path, opened, weight, table, _card(path, opened)))
+            sources.append(Source(path, opened, weight, table, _card(path, opened)))
         if not allow_mixed_base:
             refuse_mixed_bases(
-                [(one.path, one.card, list(one.opened.specs.values())) for one in found]
+                [(one.path, one.card, list(one.opened.specs.values())) for one in sources]
             )
-        yield found
+        yield sources
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -190,5 +190,5 @@ def _move_picture(old: Path, new: Path) -> None:
 
 
 def _unchanged(path: Path, error: OSError) -> OutputError:
-    told = unwritable(path, error)
-    return OutputError(told.message, hint=f"{told.hint}; nothing was changed")
+    refusal = unwritable(path, error)
+    return OutputError(refusal.message, hint=f"{refusal.hint}; nothing was changed")

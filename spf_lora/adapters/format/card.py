@@ -183,12 +183,12 @@ def file_metadata(
 
 def attribute_of(card: Card) -> Attribute:
     """Return the attribute that a card names, with the words of the recipe it carries."""
-    said = card.recipe.get("attribute")
-    said = said if isinstance(said, Mapping) else {}
+    words = card.recipe.get("attribute")
+    words = words if isinstance(words, Mapping) else {}
     texts: dict[str, Any] = {
         key: tuple(value)
-        for key, value in said.items()
+        for key, value in words.items()
         if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
     }
-    scope: Scope = "global" if said.get("scope") == "global" else "local"
+    scope: Scope = "global" if words.get("scope") == "global" else "local"
     return Attribute(name=card.attribute, target_text=card.target_text, scope=scope, **texts)

@@ -95,14 +95,14 @@ def _files(path: Path) -> list[tuple[Path, Path | None]]:
         beside = path.with_name(peft.CONFIG_NAME)
         named_by_peft = path.name == peft.WEIGHTS_NAME and beside.exists()
         return [(path, beside if named_by_peft else None)]
-    found = [folder for folder in peft.folders(path) if (folder / peft.CONFIG_NAME).exists()]
-    if not found:
+    folders = [folder for folder in peft.folders(path) if (folder / peft.CONFIG_NAME).exists()]
+    if not folders:
         _refuse(
             path,
             f"is a folder without {peft.CONFIG_NAME}",
             "name a .safetensors file or a folder that peft saved",
         )
-    return [(folder / peft.WEIGHTS_NAME, folder / peft.CONFIG_NAME) for folder in found]
+    return [(folder / peft.WEIGHTS_NAME, folder / peft.CONFIG_NAME) for folder in folders]
 
 
 def _part(container: Container, config: Path | None) -> _Part:
@@ -111,7 +111,7 @@ def _part(container: Container, config: Path | None) -> _Part:
     modules = _pair(container, tensors)
     scales = _outer_scales(container, tensors, config)
     with _located(container.path):
-        specs = {name: _spec(container, name, found, scales) for name, found in modules.items()}
+        specs = {name: _spec(container, name, factors, scales) for name, factors in modules.items()}
     _refuse_other_families(container.path, specs)
     return _Part(container, tensors, modules, specs)
 
@@ -240,8 +240,8 @@ def _finite(container: Container, entry: Entry) -> Array:
     return array
 
 
-def _layout(found: list[Key]) -> str:
-    names = {key.layout for key in found if key.factor != "alpha"}
+def _layout(keys_of_file: list[Key]) -> str:
+    names = {key.layout for key in keys_of_file if key.factor != "alpha"}
     if names == {"kohya", "kohya-ldm"}:
         return "kohya-ldm"
     return names.pop() if len(names) == 1 else "mixed"
