@@ -109,7 +109,8 @@ def _draw(request: _Request, base: str, tokenizer: str | None) -> bytes:
     adapters = [(path, read_adapter(path), strength) for path, strength in request.adapters]
     model = load_base(base, tokenizer=tokenizer)
     for path, adapter, _ in adapters:
-        refuse_other_base(from_metadata(adapter.metadata), path, model.id, of=model.name)
+        card = from_metadata(adapter.metadata, path=path)
+        refuse_other_base(card, path, model.id, of=model.name)
     if lost := cut_off(model.tokenizer, request.prompt):
         out.warn(f"the prompt is longer than 77 tokens; this was cut off: {lost!r}")
     prompt, acts = _prompt_and_acting(request, adapters)

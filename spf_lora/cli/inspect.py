@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from spf_lora.cli import out
 from spf_lora.cli.facts_view import show_facts
 from spf_lora.cli.options import Json
+from spf_lora.errors import AdapterFileError
 
 
 def inspect(
@@ -20,5 +22,18 @@ def inspect(
     """Show modules, ranks, norms, provenance, hashes and which apps will read a file."""
     from spf_lora.adapters.check import facts
 
-    files_facts = [facts.inspect(file, whole=True if full else None) for file in files]
-    show_facts(files_facts, as_json=as_json)
+    read, faults = [], []
+    for file in files:
+        try:
+            read.append(facts.inspect(file, whole=True if full else None))
+        except AdapterFileError as error:  # it does not stop the others
+            faults.append(error)
+    if len(files) == 1 and faults:
+        raise faults[0]
+    show_facts(read, as_json=as_json)
+    for fault in faults:
+        out.warn(out.printable(fault.message))
+    if faults:
+        raise AdapterFileError(
+            f"{len(faults)} of {len(files)} files cannot be read", hint="get them again"
+        )

@@ -49,6 +49,8 @@ def verify(path: Path, app_names: Sequence[str] = tuple(apps.APPS)) -> list[Find
             return found
     except AdapterFileError as error:
         return [Finding("readable", "fail", f"{error.message} ({error.hint})")]
+    except OSError as error:
+        return [Finding("readable", "fail", f"{path} cannot be read: {error.strerror}")]
 
 
 def _numbers(opened: OpenAdapter) -> Finding:
