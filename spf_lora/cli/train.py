@@ -91,10 +91,10 @@ def train(
     ] = None,
 ) -> None:
     """Train an attribute as an adapter that leaves the rest alone, or several, one by one."""
-    told = {"seed": seed, "base": base, "tokenizer": tokenizer}
+    options = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
     recipes = [
-        _recipe(name, recipe, changes, steps, told) for name in split_names(attribute, recipe)
+        _recipe(name, recipe, changes, steps, options) for name in split_names(attribute, recipe)
     ]
     check_together(recipes)
     folders = data_folders(data, recipes)
@@ -166,14 +166,14 @@ def _recipe(
     file: Path | None,
     changes: list[str],
     steps: int | None,
-    told: dict[str, int | str | None],
+    options: dict[str, int | str | None],
 ) -> Recipe:
     if file is None and attribute is None:
         raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
     path = file if file is not None else locate_recipe(str(attribute))
     changes = changes + [
         f"training.{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in told.items()
+        for key, value in options.items()
         if value is not None
     ]
     settings = load_recipe(path, changes)

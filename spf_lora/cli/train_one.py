@@ -97,7 +97,7 @@ def train_one(
         siblings: the processes that share the work; the first one writes and talks.
         phases: shows what is being done.
     """
-    from spf_lora.cli.train_data import checked_examples, tell_of
+    from spf_lora.cli.train_data import checked_examples, warn_of_cache
     from spf_lora.data.cache import TensorCache, cache_folder
     from spf_lora.training.build import build_trainer
     from spf_lora.training.finish import card_of, finished_adapter
@@ -115,7 +115,7 @@ def train_one(
         if siblings.first:
             out.say(f"{settings.attribute.name} is finished already")
             _clear(job)
-            _tell(job)
+            _show_files(job)
         return
     cache = TensorCache(cache_folder())
     trainer = build_trainer(
@@ -129,7 +129,7 @@ def train_one(
         tell=phases,
     )
     phases.end()
-    tell_of(cache)
+    warn_of_cache(cache)
     done = trainer.resume() if begun else 0
     if siblings.first:
         if job.resume:
@@ -156,7 +156,7 @@ def train_one(
             _write(job, base, examples)
             phases.end()
     if siblings.first:
-        _tell(job)
+        _show_files(job)
     siblings.wait()
 
 
@@ -177,10 +177,10 @@ def _is_finished(job: Job, card: "Card") -> bool:
         return canonical_json(as_table(replace(card, versions={}, metrics={}))) if card else ""
 
     try:
-        found = from_metadata(read_adapter(job.target).metadata)
+        old_card = from_metadata(read_adapter(job.target).metadata)
     except AdapterFileError:
-        found = None
-    if made_from(found) == made_from(card):
+        old_card = None
+    if made_from(old_card) == made_from(card):
         return True
     check_writable(job.target, overwrite=job.force)
     return False
@@ -217,7 +217,7 @@ def _resumable() -> Iterator[None]:
         ) from error
 
 
-def _tell(job: Job) -> None:
+def _show_files(job: Job) -> None:
     out.say(f"adapter: {job.target}")
     out.say(f"picture: {job.picture} (base | adapter | difference)")
     out.show(str(job.target))
