@@ -149,10 +149,10 @@ def evaluate_adapter(
     from spf_lora.evaluate.run import Measurement, evaluate
 
     card = from_metadata(adapter.metadata)
-    said = attribute or (card.attribute if card else "")
-    if not said:
+    named = attribute or (card.attribute if card else "")
+    if not named:
         raise MeasureError("nothing says what the adapter adds", hint='name it: "beard"')
-    taught = load_recipe(said).attribute
+    taught = load_recipe(named).attribute
     if isinstance(prompts, int):
         cases = held_out_cases(taught.name, prompts=prompts, seeds=seeds)
     else:

@@ -56,8 +56,8 @@ def required(note: str, *, shape: Shape | None = None) -> Any:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known name that `word` most likely meant, or None if none is near."""
     by_lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    nearest_words = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[nearest_words[0]] if nearest_words else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -40,15 +40,15 @@ class _TransformersClip:
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        found = self.model.text_model(**tokens.to(self.model.device))
-        return normalize(self.model.text_projection(found.pooler_output), dim=-1)
+        states = self.model.text_model(**tokens.to(self.model.device))
+        return normalize(self.model.text_projection(states.pooler_output), dim=-1)
 
     def embed_image(self, pixels: torch.Tensor) -> torch.Tensor:
         size = (self.side, self.side)
         small = interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False)
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (_MEAN, _STD))
-        found = self.model.vision_model(((small + 1) / 2 - mean) / std)
-        return normalize(self.model.visual_projection(found.pooler_output), dim=-1)
+        states = self.model.vision_model(((small + 1) / 2 - mean) / std)
+        return normalize(self.model.visual_projection(states.pooler_output), dim=-1)
 
 
 def brings_clip(base: Base, spec: str = "base") -> bool:

@@ -100,8 +100,8 @@ def weight_files(names: Iterable[str], part: str) -> list[str]:
     variants: dict[str, list[str]] = {}
     for path in sorted(names):
         room, _, file = path.rpartition("/")
-        if room == part and (found := _WEIGHTS.fullmatch(file)):
-            variants.setdefault(found["variant"] or "", []).append(path)
+        if room == part and (match := _WEIGHTS.fullmatch(file)):
+            variants.setdefault(match["variant"] or "", []).append(path)
     ranked = sorted(variants, key=lambda v: (_BEST_FIRST.index(v) if v in _BEST_FIRST else 9, v))
     return variants[ranked[0]] if ranked else []
 

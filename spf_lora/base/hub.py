@@ -33,9 +33,9 @@ def fetch_base(spec: str) -> tuple[Path, str]:
     Raises:
         BaseModelError: it is neither in the cache nor to be had; or it is another family's.
     """
-    found = _ID.fullmatch(spec)
-    assert found is not None
-    repo, revision = found["repo"], found["revision"]
+    match = _ID.fullmatch(spec)
+    assert match is not None
+    repo, revision = match["repo"], match["revision"]
     folder = _snapshot(spec, repo, revision, _SMALL)
     families.check_class(spec, read_json(folder / "model_index.json", spec))
     check_unet_config(spec, read_json(folder / "unet" / "config.json", spec))
@@ -52,10 +52,10 @@ def fetch_tokenizer(spec: str = _CLIP) -> Path:
     Raises:
         BaseModelError: it is neither in the cache nor to be had.
     """
-    found = _ID.fullmatch(spec)
-    assert found is not None
+    match = _ID.fullmatch(spec)
+    assert match is not None
     patterns = [*_TOKENIZER, "tokenizer/*"]
-    return _snapshot(spec, found["repo"], found["revision"], patterns)
+    return _snapshot(spec, match["repo"], match["revision"], patterns)
 
 
 def _fetch_weights(spec: str, repo: str, commit: str, names: Sequence[str]) -> None:

@@ -51,10 +51,10 @@ def unet_name(name: str) -> str:
     if name.startswith("middle_block."):
         _, part, rest = name.split(".", 2)
         return f"mid_block.{_MIDDLE.get(part, part)}.{_resnet(rest)}"
-    found = _BLOCK.fullmatch(name)
-    if not found:
+    match = _BLOCK.fullmatch(name)
+    if not match:
         return name
-    side, index, part, rest = found[1], int(found[2]), found[3], found[4]
+    side, index, part, rest = match[1], int(match[2]), match[3], match[4]
     level, layer = divmod(index - 1, 3) if side == "input" else divmod(index, 3)
     block = f"{'down' if side == 'input' else 'up'}_blocks.{level}"
     if rest.startswith("op."):
@@ -78,11 +78,11 @@ def vae_name(name: str, *, levels: int) -> str:
         levels: of the VAE; the decoder's are counted from the other end.
     """
     name = name.replace(".norm_out.", ".conv_norm_out.").replace("nin_shortcut", "conv_shortcut")
-    if found := _VAE_BLOCK.match(name):
-        half, way, level = found[1], found[2], int(found[3])
+    if match := _VAE_BLOCK.match(name):
+        half, way, level = match[1], match[2], int(match[3])
         level = level if way == "down" else levels - 1 - level
-        inner = f"resnets.{found[5]}" if found[5] else f"{found[4]}rs.0"
-        return f"{half}.{way}_blocks.{level}.{inner}.{name[found.end() :]}"
+        inner = f"resnets.{match[5]}" if match[5] else f"{match[4]}rs.0"
+        return f"{half}.{way}_blocks.{level}.{inner}.{name[match.end() :]}"
     for part, room in _VAE_MIDDLE.items():
         half, middle, rest = name.partition(f".mid.{part}.")
         if middle:

@@ -195,9 +195,9 @@ def check_embedded(folder: Path = EMBEDDED) -> None:
     """
     for name, wanted in embedded_card(folder)["sha256"].items():
         path = folder / name
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        if found != wanted:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if digest != wanted:
             raise BaseModelError(
-                f"the embedded base is {'damaged' if found else 'incomplete'}: {name}",
+                f"the embedded base is {'damaged' if digest else 'incomplete'}: {name}",
                 hint="install spf-lora again, or run git checkout -- spf_lora/base/embedded",
             )

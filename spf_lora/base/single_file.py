@@ -74,8 +74,8 @@ def read_single_file(path: Path, name: str, tokenizer: Any) -> Parts:
 
 
 def _under(path: Path, prefix: str) -> Tensors:
-    found = read_tensors([path], lambda name: name.startswith(prefix))
-    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    tensors = read_tensors([path], lambda name: name.startswith(prefix))
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _as_linear(vae: Tensors) -> Tensors:

@@ -25,14 +25,14 @@ def read_tensors(
     Raises:
         BaseModelError: a file is damaged or no safetensors file.
     """
-    found: Tensors = {}
+    tensors: Tensors = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
-                found |= {key: file.get_tensor(key) for key in file.keys() if wanted(key)}  # noqa: SIM118 (no mapping)
+                tensors |= {key: file.get_tensor(key) for key in file.keys() if wanted(key)}  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError) as error:
             raise unreadable(path, error) from error
-    return found
+    return tensors
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -20,11 +20,11 @@ def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
 
 def cut_off(tokenizer: Any, prompt: str) -> str:
     """Return the end of the prompt that does not fit into the text encoder's 77 tokens, or ""."""
-    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    tokens = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     room = tokenizer.model_max_length - 2  # start and end tokens
-    if len(found.input_ids) <= room:
+    if len(tokens.input_ids) <= room:
         return ""
-    first: int = found.offset_mapping[room][0]
+    first: int = tokens.offset_mapping[room][0]
     return prompt[first:].strip(" ,")
 
 

@@ -103,21 +103,21 @@ def verify(
 
     folder = existing(registry)
     chosen = [reg.find(one, folder) for one in names] if names else list(reg.entries(folder))
-    found = {entry.name: reg.verify(entry) for entry in chosen}
-    failed = [name for name, rows in found.items() if any(one.status == "fail" for one in rows)]
+    findings = {entry.name: reg.verify(entry) for entry in chosen}
+    failed = [name for name, rows in findings.items() if any(one.status == "fail" for one in rows)]
     if as_json:
-        out.show_json({name: [vars(one) for one in rows] for name, rows in found.items()})
-    elif found:
+        out.show_json({name: [vars(one) for one in rows] for name, rows in findings.items()})
+    elif findings:
         lines = [
             [name, one.check, one.status, out.printable(one.detail, 400)]
-            for name, rows in found.items()
+            for name, rows in findings.items()
             for one in rows
             if one.status != "ok" or names
         ]
-        out.show(out.table(lines) if lines else f"all {len(found)} are sound")
+        out.show(out.table(lines) if lines else f"all {len(findings)} are sound")
     if failed:
         raise CheckFailedError(
-            f"{len(failed)} of {len(found)} adapters did not pass: {', '.join(failed[:8])}",
+            f"{len(failed)} of {len(findings)} adapters did not pass: {', '.join(failed[:8])}",
             hint="get them again, or spf-lora adapters remove NAME",
         )
 

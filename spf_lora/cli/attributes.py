@@ -18,13 +18,13 @@ def attributes(
     as_json: Json = False,
 ) -> None:
     """List the attributes that have a recipe and the adapters that are trained."""
-    found = {"trainable": _trainable(), "trained": _trained(existing(registry))}
+    attributes_by_state = {"trainable": _trainable(), "trained": _trained(existing(registry))}
     if as_json:
-        out.show_json(found)
+        out.show_json(attributes_by_state)
         return
-    trained = found["trained"]
+    trained = attributes_by_state["trained"]
     out.show("can be trained (recipe):")
-    _show_rows(found["trainable"])
+    _show_rows(attributes_by_state["trainable"])
     out.show("trained:" if trained else "trained: none yet")
     _show_rows(trained)
     if not trained:
@@ -33,8 +33,8 @@ def attributes(
 
 def _trainable() -> list[dict[str, Any]]:
     rows = []
-    found = [row for family in ("", *FAMILIES) for row in list_recipes(family).items()]
-    for name, path in found:
+    recipes = [row for family in ("", *FAMILIES) for row in list_recipes(family).items()]
+    for name, path in recipes:
         try:
             attribute = load_recipe(path).attribute
         except SpfError as error:

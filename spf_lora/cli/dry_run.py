@@ -44,12 +44,12 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     _show(estimate_recipe(settings))
     if vram is None:
         return
-    found = fit(settings, vram)
-    if found is None:
+    fitting = fit(settings, vram)
+    if fitting is None:
         out.show(f"nothing here fits {vram:g} GB: choose a smaller adapter.rank or preset")
         return
-    words = " ".join(f"--set {change}" for change in found.changes) or "the settings as they are"
-    total = (found.needs.total + GPU_OWN) / 1e9
+    words = " ".join(f"--set {change}" for change in fitting.changes) or "the settings as they are"
+    total = (fitting.needs.total + GPU_OWN) / 1e9
     out.show(f"for {vram:g} GB: {words} ({total:.2f} GB with {GPU_OWN / 1e9:g} GB for CUDA itself)")
 
 

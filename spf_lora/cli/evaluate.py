@@ -53,9 +53,9 @@ def evaluate(
     out.say(f"report: {folder / 'report.html'}")
     failed = [o for o in outcomes if not o.passed]
     if failed:
-        told = ", ".join(f"{o.text} (found {_number(o.value)})" for o in failed)
+        reasons = ", ".join(f"{o.text} (found {_number(o.value)})" for o in failed)
         raise CheckFailedError(
-            f"the gate does not hold: {told}", hint=f"{folder / 'report.html'} shows what moved"
+            f"the gate does not hold: {reasons}", hint=f"{folder / 'report.html'} shows what moved"
         )
 
 
@@ -105,7 +105,7 @@ def _write(results: "list[Result]", folder: Path) -> None:
 def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
     from spf_lora.evaluate.comparison import all_differences
     from spf_lora.evaluate.headline import headline
-    from spf_lora.evaluate.report.summary import pick, rows, told, verdict
+    from spf_lora.evaluate.report.summary import difference_sentence, pick, rows, verdict
 
     heads, lines = rows(results)
     table = Table(*heads, box=None)
@@ -119,7 +119,7 @@ def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:
     if len(results) > 1:
         out.show(pick(results))
     for difference in all_differences(results):
-        out.show(told(difference))
+        out.show(difference_sentence(difference))
     for outcome in outcomes:
         holds = "holds" if outcome.passed else "does not hold"
         out.show(f"gate {outcome.text}: {holds}, found {_number(outcome.value)}")

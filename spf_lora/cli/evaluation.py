@@ -33,7 +33,7 @@ def sweep(options: MeasureOptions) -> tuple[float, ...]:
 
     if options.strengths is None:
         return QUICK_STRENGTHS if options.quick else STRENGTHS
-    found = {0.0}
+    strengths = {0.0}
     for word in options.strengths.split(","):
         try:
             number = float(word)
@@ -44,8 +44,8 @@ def sweep(options: MeasureOptions) -> tuple[float, ...]:
                 f"the strength {word.strip()!r} is no number from 0 to 4",
                 hint="write them like --strengths 0,0.5,1",
             )
-        found.add(number)
-    return tuple(sorted(found))
+        strengths.add(number)
+    return tuple(sorted(strengths))
 
 
 def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -> "list[Result]":
@@ -75,7 +75,10 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     from spf_lora.evaluate.run import Measurement, evaluate
 
     adapters = [read_adapter(path) for path in paths]
-    cards = [from_metadata(adapter.metadata) for adapter in adapters]
+    cards = [
+        from_metadata(adapter.metadata, path=path)
+        for path, adapter in zip(paths, adapters, strict=True)
+    ]
     attribute = _attribute(options.attribute, paths[0], cards[0])
     if act.local:
         check_local(attribute)

@@ -84,11 +84,16 @@ def draw_sheet(request: Request) -> "tuple[Image, str]":
                 tell(before + done, len(every))
 
             drawn = draw(
-                base, [_asks(cell, adapters, acts[alike]) for cell in cells],
-                [cell.seed for cell in cells], acts[alike], steps=alike.steps,
-                guidance=alike.guidance, style=Style(alike.sampler, request.negative), size=size,
+                base,
+                [_asks(cell, adapters, acts[alike]) for cell in cells],
+                [cell.seed for cell in cells],
+                acts[alike],
+                steps=alike.steps,
+                guidance=alike.guidance,
+                style=Style(alike.sampler, request.negative),
+                size=size,
                 on_batch=count,
-            )  # fmt: skip
+            )
             pictures |= dict(zip(cells, drawn, strict=True))
     titled = bool(request.columns) or any(line.title for line in request.lines)
     rows = [Row([pictures[cell] for cell in line.cells], line.title) for line in request.lines]

@@ -41,9 +41,15 @@ def read_judge_from(options: MeasureOptions, attribute: "Attribute") -> "OwnPict
 
 
 def judge_from(
-    own: "OwnPictures", attribute: "Attribute", cases: "tuple[Case, ...]", base: "Base",
-    acts: "Acting", *, options: MeasureOptions, sampling: "Sampling",
-) -> "tuple[Judge, tuple[Case, ...], list[str]]":  # fmt: skip
+    own: "OwnPictures",
+    attribute: "Attribute",
+    cases: "tuple[Case, ...]",
+    base: "Base",
+    acts: "Acting",
+    *,
+    options: MeasureOptions,
+    sampling: "Sampling",
+) -> "tuple[Judge, tuple[Case, ...], list[str]]":
     """Return a judge, the prompts, and what a reader must know of both.
 
     Args:
@@ -71,10 +77,12 @@ def judge_from(
     prompts = f"{len(cases)} from {options.prompts}"
     if not cases:
         cases = caption_cases(
-            own, attribute, base,
+            own,
+            attribute,
+            base,
             prompts=protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS,
             seeds=options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS),
-        )  # fmt: skip
+        )
         prompts = f"{len(cases)} made from the captions in {own.folder}, the attribute taken out"
     embed, seen_by, world = _features(options, attribute, base)
     gallery = cache_folder()

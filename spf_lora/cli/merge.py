@@ -101,8 +101,8 @@ def merge(
         if model is not None and target is not None:
             compared = merge_check.compare(merge_check.parts_of(adapters, sources), target, model)
         if as_json:
-            told = _as_json(made, adapters, done, target)
-            out.show_json(told | ({"check": merge_check.as_json(compared)} if compared else {}))
+            table = _as_json(made, adapters, done, target)
+            out.show_json(table | ({"check": merge_check.as_json(compared)} if compared else {}))
         else:
             out.show("\n".join(_lines(made, adapters, done, target)))
             out.show("\n" + merge_check.as_table(compared)) if compared else None

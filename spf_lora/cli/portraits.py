@@ -36,8 +36,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
 ) -> None:
     """Write PNG pictures with .txt captions: the very ones that `train` draws for itself."""
-    asked = {"count": count, "seed": seed, "coverage": coverage}
-    changes = [f"data.{key}={value}" for key, value in asked.items() if value is not None]
+    options = {"count": count, "seed": seed, "coverage": coverage}
+    changes = [f"data.{key}={value}" for key, value in options.items() if value is not None]
     recipe = load_recipe(find_recipe(attribute), changes)
 
     from spf_lora.data.export import export_folder

@@ -21,9 +21,12 @@ def drawing(title: str) -> Iterator[Tell]:
     from rich.progress import TimeElapsedColumn as Spent
 
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Spent(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Spent(),
         TextColumn("{task.fields[left]}", markup=False),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=out.talk(), transient=True) as bar:
         task = bar.add_task(title, total=None, left="")
         left = _clock()

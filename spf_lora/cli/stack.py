@@ -59,8 +59,8 @@ def create(
     from spf_lora.adapters.strength import split_strength
     from spf_lora.registry import stack_edit
 
-    asked = [split_strength(text) for text in adapters]
-    out.show(str(stack_edit.create(name, asked, registry, orphans=orphans).path))
+    members = [split_strength(text) for text in adapters]
+    out.show(str(stack_edit.create(name, members, registry, orphans=orphans).path))
 
 
 @app.command()
@@ -69,7 +69,7 @@ def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
     from spf_lora.registry.stack import find_stack, state_of
 
     stack = find_stack(name, existing(registry))
-    found = [(one, *state_of(one, registry)) for one in stack.members]
+    members = [(one, *state_of(one, registry)) for one in stack.members]
     rows = [
         {
             "name": member.name,
@@ -79,7 +79,7 @@ def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
             "state": state,
             "file": str(known.path) if known else None,
         }
-        for member, state, known in found
+        for member, state, known in members
     ]
     if as_json:
         out.show_json({"name": name, "base_id": stack.base_id, "adapters": rows})
@@ -112,7 +112,7 @@ def add(
     from spf_lora.adapters.strength import split_strength
     from spf_lora.registry import stack_edit
 
-    _told(stack_edit.add(name, *split_strength(adapter), registry, orphans=orphans))
+    _show_stack(stack_edit.add(name, *split_strength(adapter), registry, orphans=orphans))
 
 
 @app.command()
@@ -125,7 +125,7 @@ def drop(
     """Take an adapter out of a stack; its file stays."""
     from spf_lora.registry import stack_edit
 
-    _told(stack_edit.drop(name, adapter, registry, orphans=orphans))
+    _show_stack(stack_edit.drop(name, adapter, registry, orphans=orphans))
 
 
 @app.command()
@@ -180,7 +180,7 @@ def export(
     plan, done = export_file(
         members, target, rank=rank, energy=energy, dtype=dtype, overwrite=force
     )
-    told = {
+    table = {
         "file": str(target),
         "modules": len(plan.modules),
         "ranks": {str(one): count for one, count in done.rank_counts.items()},
@@ -188,14 +188,14 @@ def export(
         "relative_error": done.relative_error,
     }
     if as_json:
-        out.show_json(told)
+        out.show_json(table)
         return
     error = "exact" if plan.exact else f"relative error {done.relative_error:.4%}"
     out.say(f"{len(members)} adapters in {len(plan.modules)} modules, {error}")
     out.show(str(target))
 
 
-def _told(stack: "Stack") -> None:
+def _show_stack(stack: "Stack") -> None:
     out.say(f"{stack.name}: {' '.join(_members(stack))}")
     out.show(str(stack.path))
 

@@ -72,13 +72,13 @@ def report(
     for target in targets:
         check_writable(target, overwrite=force)
     settings = _Settings(base, prompts, seeds, steps, orders, quick, act)
-    found = _measure(name, members, settings)
+    result = _measure(name, members, settings)
     for target in targets:
-        text = found.to_json() if target.suffix == ".json" else _plot(found)
+        text = result.to_json() if target.suffix == ".json" else _plot(result)
         write_text(target, text, overwrite=force)
         out.say(f"written: {target}")
-    out.show_json(json.loads(found.to_json())) if as_json else out.show("\n".join(_lines(found)))
-    failed = [one for one in found.checks() if not one.passed]
+    out.show_json(json.loads(result.to_json())) if as_json else out.show("\n".join(_lines(result)))
+    failed = [one for one in result.checks() if not one.passed]
     if gate and failed:
         raise CheckFailedError(
             f"the stack {name} fails: {', '.join(one.name for one in failed)}",
@@ -144,36 +144,36 @@ def _learned(known: "Known", strength: float, base_id: str, start: float) -> "Le
     return Learned(known.name, known.card.attribute, adapter, strength, start)
 
 
-def _plot(found: "Incremental") -> str:
+def _plot(result: "Incremental") -> str:
     from spf_lora.evaluate.report.incremental_plot import draw_plot
 
-    return draw_plot(found)
+    return draw_plot(result)
 
 
-def _lines(found: "Incremental") -> list[str]:
-    order = found.orders[0]
+def _lines(result: "Incremental") -> list[str]:
+    order = result.orders[0]
     last = order.steps - 1
     rows = [list(_COLUMNS)]
-    at = {name: i for i, name in enumerate(found.adapters)}
+    at = {name: i for i, name in enumerate(result.adapters)}
     for i, name in enumerate(order.names):
         figures = (
-            found.control[at[name]],
-            found.alone[at[name]],
+            result.control[at[name]],
+            result.alone[at[name]],
             order.response[i][i],
             order.response[i][last],
-            found.alone_pollution[at[name]],
+            result.alone_pollution[at[name]],
             order.pollution[i][last],
         )
         rows.append([name, *(_number(one) for one in figures)])
-    lines = [table(rows), "", *map(_summary, found.orders)]
-    if found.together:
+    lines = [table(rows), "", *map(_summary, result.orders)]
+    if result.together:
         lines += ["", "asked for together:"]
         lines += [
             "  " + ", ".join(f"{n} {r:.2f}" for n, r in zip(one.names, one.response, strict=True))
-            for one in found.together
+            for one in result.together
         ]
     lines.append("")
-    for check in found.checks():
+    for check in result.checks():
         word = "holds" if check.passed else "fails"
         lines.append(f"{word}: {check.claim} (worst {check.value:.2f}, {check.worst})")
     return lines

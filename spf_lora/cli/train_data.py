@@ -41,7 +41,7 @@ def checked_examples(
     return examples
 
 
-def tell_of(cache: "TensorCache") -> None:
+def warn_of_cache(cache: "TensorCache") -> None:
     """Tell what was wrong with the cache; it stands in no training's way."""
     for path in cache.damaged:
         out.warn(f"the cache's {path.name} was damaged, and is made again")

@@ -6,7 +6,7 @@ command with `--resume` goes on.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.phases import Phases
+from spf_lora.cli.train_watch import NOTHING, Watch, watching
 from spf_lora.errors import AdapterFileError, OutputError
 from spf_lora.recipe.schema import Recipe
 from spf_lora.signals import Stopped, asked_to_end
@@ -41,6 +42,7 @@ class Job:
         resume: go on from the checkpoint.
         force: overwrite what is there.
         skip_faulty: train on what the check of the folder leaves.
+        watch: what is left on the way.
     """
 
     settings: Recipe
@@ -51,6 +53,7 @@ class Job:
     resume: bool = False
     force: bool = False
     skip_faulty: bool = False
+    watch: Watch = NOTHING
 
     @property
     def picture(self) -> Path:
@@ -94,10 +97,10 @@ def train_one(
         siblings: the processes that share the work; the first one writes and talks.
         phases: shows what is being done.
     """
-    from spf_lora.cli.train_data import checked_examples, tell_of
+    from spf_lora.cli.train_data import checked_examples, warn_of_cache
     from spf_lora.data.cache import TensorCache, cache_folder
     from spf_lora.training.build import build_trainer
-    from spf_lora.training.finish import card_of
+    from spf_lora.training.finish import card_of, finished_adapter
     from spf_lora.training.precision import resting
 
     settings, under = job.settings, job.under
@@ -112,7 +115,7 @@ def train_one(
         if siblings.first:
             out.say(f"{settings.attribute.name} is finished already")
             _clear(job)
-            _tell(job)
+            _show_files(job)
         return
     cache = TensorCache(cache_folder())
     trainer = build_trainer(
@@ -126,7 +129,7 @@ def train_one(
         tell=phases,
     )
     phases.end()
-    tell_of(cache)
+    warn_of_cache(cache)
     done = trainer.resume() if begun else 0
     if siblings.first:
         if job.resume:
@@ -139,13 +142,21 @@ def train_one(
     decodes = settings.training.method == "spf-portrait"
     with _resumable():
         with resting(base.text_encoder, *([] if decodes else [base.vae])):
-            _loop(trainer, phases, every=settings.training.checkpoint_every_steps, logs=job.log_dir)
+            look = watching(
+                job.watch,
+                job.target,
+                base,
+                lambda: finished_adapter(settings, base, examples, under),
+                job.log_dir,
+            )
+            every = settings.training.checkpoint_every_steps
+            _loop(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
             _write(job, base, examples)
             phases.end()
     if siblings.first:
-        _tell(job)
+        _show_files(job)
     siblings.wait()
 
 
@@ -166,10 +177,10 @@ def _is_finished(job: Job, card: "Card") -> bool:
         return canonical_json(as_table(replace(card, versions={}, metrics={}))) if card else ""
 
     try:
-        found = from_metadata(read_adapter(job.target).metadata)
+        old_card = from_metadata(read_adapter(job.target).metadata)
     except AdapterFileError:
-        found = None
-    if made_from(found) == made_from(card):
+        old_card = None
+    if made_from(old_card) == made_from(card):
         return True
     check_writable(job.target, overwrite=job.force)
     return False
@@ -206,7 +217,7 @@ def _resumable() -> Iterator[None]:
         ) from error
 
 
-def _tell(job: Job) -> None:
+def _show_files(job: Job) -> None:
     out.say(f"adapter: {job.target}")
     out.say(f"picture: {job.picture} (base | adapter | difference)")
     out.show(str(job.target))
@@ -221,7 +232,14 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
     return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
 
 
-def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) -> None:
+def _loop(
+    trainer: "Trainer",
+    phases: Phases,
+    *,
+    every: int,
+    logs: Path | None,
+    look: Callable[[Any], None],
+) -> None:
     """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
     first = trainer.processes.first
     log = _tensorboard(logs if first else None)
@@ -244,6 +262,7 @@ def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) 
                     phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
                 if first:
                     log(step)
+                    look(step)
         except Stopped:
             phases.drop()
             if first:

@@ -119,10 +119,10 @@ def _counts(captions: Sequence[str], by_word: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
     for caption in captions:
         if by_word:
-            found = set(re.findall(r"[\w'-]+", caption.lower())) - _SMALL_WORDS
+            units = set(re.findall(r"[\w'-]+", caption.lower())) - _SMALL_WORDS
         else:
-            found = {phrase.lower() for phrase in split_phrases(caption)}
-        counts.update(found)
+            units = {phrase.lower() for phrase in split_phrases(caption)}
+        counts.update(units)
     return counts
 
 

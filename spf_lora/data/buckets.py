@@ -45,12 +45,12 @@ def make_buckets(resolution: int, *, step: int = 64) -> list[Bucket]:
             hint=f"give at least {step}; the base's own is best",
         )
     square = resolution // step * step
-    found = {Bucket(square, square)}
+    buckets = {Bucket(square, square)}
     for width in range(step, resolution**2 // step + 1, step):
         height = resolution**2 // width // step * step
         if height and max(width, height) <= LONGEST_RATIO * min(width, height):
-            found |= {Bucket(width, height), Bucket(height, width)}
-    return sorted(found, key=lambda b: (b.width / b.height, b))
+            buckets |= {Bucket(width, height), Bucket(height, width)}
+    return sorted(buckets, key=lambda b: (b.width / b.height, b))
 
 
 def nearest_bucket(size: tuple[int, int], buckets: Sequence[Bucket]) -> Bucket:

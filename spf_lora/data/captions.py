@@ -98,8 +98,8 @@ def base_phrases(base_prompt: str, attribute: Attribute) -> list[str]:
     if not attribute.phrases:
         return split_phrases(base_prompt)
     text = join_phrases(split_phrases(base_prompt))
-    found = [(m.start(), p) for p in attribute.phrases if (m := _any_of((p,)).search(text))]
-    return [phrase for _, phrase in sorted(found)]
+    places = [(m.start(), p) for p in attribute.phrases if (m := _any_of((p,)).search(text))]
+    return [phrase for _, phrase in sorted(places)]
 
 
 def _any_of(texts: tuple[str, ...]) -> re.Pattern[str]:

@@ -169,8 +169,8 @@ def check(
 
 def _repeats(examples: Sequence[Example]) -> dict[str, int]:
     """Return how often the pictures of each folder are seen, where that differs."""
-    found = {e.source.partition("/")[0]: e.repeats for e in examples}
-    return found if len(set(found.values())) > 1 else {}
+    repeats = {e.source.partition("/")[0]: e.repeats for e in examples}
+    return repeats if len(set(repeats.values())) > 1 else {}
 
 
 def tiny(scan: Scan, buckets: Sequence[Bucket]) -> list[Fault]:
@@ -217,8 +217,8 @@ def _notes(report: Report) -> list[str]:
     if report.unread:
         notes.append(f"pictures in {', '.join(report.unread[:4])} are not read")
     if report.repeats:
-        told = ", ".join(f"{name} x{times}" for name, times in report.repeats.items())
-        notes.append(f"pictures are seen in proportion to their folder's repeats: {told}")
+        repeats = ", ".join(f"{name} x{times}" for name, times in report.repeats.items())
+        notes.append(f"pictures are seen in proportion to their folder's repeats: {repeats}")
     if report.enlarged:
         notes.append(f"{_some(report.enlarged)} smaller than the shape it is trained in: blurred")
     if report.cropped:

@@ -100,9 +100,15 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LA
             repeats = listing.repeats.get(name, 1)
             examples.append(Example(picture.image, caption, name, mask, repeats))
     return Scan(
-        folder, len(listing.pictures), examples, sizes, animated, faults, listing.spared,
+        folder,
+        len(listing.pictures),
+        examples,
+        sizes,
+        animated,
+        faults,
+        listing.spared,
         listing.unread,
-    )  # fmt: skip
+    )
 
 
 def read_folder(
@@ -214,8 +220,8 @@ def _read_mask(
     except ValueError as error:
         faults.append(Fault(name, f"cannot be read as a mask ({error})"))
         return None
-    wanted, found = (size[0] / size[1] for size in (picture.size, opened.size))
-    if abs(found / wanted - 1) > _RATIO_TOLERANCE:
+    wanted, actual = (size[0] / size[1] for size in (picture.size, opened.size))
+    if abs(actual / wanted - 1) > _RATIO_TOLERANCE:
         own, other = ("x".join(map(str, size)) for size in (opened.size, picture.size))
         faults.append(Fault(name, f"is {own}, but its picture is {other}"))
     elif mask.getextrema() == (0, 0):

@@ -214,19 +214,19 @@ def _metadata(path: Path, faults: list[Fault]) -> Iterator[tuple[str, Caption]]:
             why = f" ({row})" if isinstance(row, ValueError) else ""
             faults.append(Fault(place, _NO_ROW[path.suffix] + why))
             continue
-        name, said = row.get("file_name"), next((row[c] for c in _TEXT_COLUMNS if row.get(c)), None)
+        name, text = row.get("file_name"), next((row[c] for c in _TEXT_COLUMNS if row.get(c)), None)
         if not isinstance(name, str) or not name.strip():
             faults.append(Fault(place, "has no file_name"))
         elif not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
             faults.append(Fault(place, "file_name is no name of a file"))
         elif _leaves_folder(name):
             faults.append(Fault(place, f"file_name {name} is not inside the folder"))
-        elif not isinstance(said, str):
+        elif not isinstance(text, str):
             faults.append(Fault(place, "has no text"))
-        elif len(said.encode()) > MOST_CAPTION_BYTES:
+        elif len(text.encode()) > MOST_CAPTION_BYTES:
             faults.append(Fault(place, f"text is longer than {MOST_CAPTION_BYTES} bytes"))
         else:
-            yield PurePosixPath(name.strip()).as_posix(), Caption(said, place)
+            yield PurePosixPath(name.strip()).as_posix(), Caption(text, place)
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Any]]:

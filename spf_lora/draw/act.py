@@ -174,9 +174,15 @@ def draw(
     for i in range(0, len(rows), batch_size):
         batch = slice(i, i + batch_size)
         latents = draw_latents(
-            base, rows[batch], seeds[batch], acting, steps=steps, guidance=guidance,
-            style=style, size=size,
-        )  # fmt: skip
+            base,
+            rows[batch],
+            seeds[batch],
+            acting,
+            steps=steps,
+            guidance=guidance,
+            style=style,
+            size=size,
+        )
         pictures += decode(base, latents)
         if on_batch:
             on_batch(len(pictures))

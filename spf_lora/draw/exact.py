@@ -35,8 +35,8 @@ def asking_tokens(tokenizer: Any, prompt: str, target_text: str) -> torch.Tensor
     place = re.search(rf"(?<!\w){re.escape(target_text)}(?!\w)", prompt, re.IGNORECASE)
     if place is None:
         return mask
-    found = tokenizer(prompt, truncation=True, max_length=size, return_offsets_mapping=True)
-    for token, (start, end) in enumerate(found.offset_mapping):
+    pieces = tokenizer(prompt, truncation=True, max_length=size, return_offsets_mapping=True)
+    for token, (start, end) in enumerate(pieces.offset_mapping):
         if end > start and end > place.start():
             mask[token:] = 1
             break
@@ -111,8 +111,8 @@ def _hook(
             update = conv2d(middle, up.reshape(up.shape[0], up.shape[1], 1, 1))
         else:
             update = linear(linear(given, down.flatten(1)), up.flatten(1))
-        asked = asks.to(output.device).expand(len(output) // 2, -1)
-        where = torch.cat([torch.zeros_like(asked), asked])  # (2 * batch, 77 or 1)
+        prompts_ask = asks.to(output.device).expand(len(output) // 2, -1)
+        where = torch.cat([torch.zeros_like(prompts_ask), prompts_ask])  # (2 * batch, 77 or 1)
         where = where.reshape(*where.shape, *(1 for _ in output.shape[2:]))
         return torch.where(where, output + scale * update, output)
 

@@ -98,9 +98,14 @@ def draw_locally(
 
 @torch.no_grad()
 def local_maps(
-    base: Base, states: torch.Tensor, seeds: Sequence[int], *, within: torch.Tensor,
-    acting: Callable[[], AbstractContextManager[None]], **how: Any,
-) -> torch.Tensor:  # fmt: skip
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    within: torch.Tensor,
+    acting: Callable[[], AbstractContextManager[None]],
+    **how: Any,
+) -> torch.Tensor:
     """Return where a local picture would differ from the base's, (batch, 1, h, w) in [0, 1].
 
     The arguments are those of `draw_locally`.

@@ -128,8 +128,8 @@ def sample_latents(
     first = sorted(late, key=lambda one: one.start_percent)
     earlier = [(one.start_percent, encode(base, one.prompts)) for one in first]
     for t in scheduler.timesteps:
-        asked = next((rows for start, rows in earlier if not begun(t, start)), states)
-        both = torch.cat([empty, asked])  # (2 * batch, 77, width)
+        states_now = next((rows for start, rows in earlier if not begun(t, start)), states)
+        both = torch.cat([empty, states_now])  # (2 * batch, 77, width)
         noisy = scheduler.scale_model_input(latents, t)
         eps = base.unet(torch.cat([noisy, noisy]), t, both, return_dict=False)[0]
         without, with_text = eps.chunk(2)

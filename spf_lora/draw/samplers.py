@@ -8,9 +8,14 @@ from spf_lora.strict import did_you_mean
 
 DDIM = "ddim"
 _OF_THE_BASE = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
-    "timestep_spacing", "steps_offset",
-)  # fmt: skip
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,18 @@ SAMPLERS: dict[str, Sampler] = {
     DDIM: Sampler("DDIM", "arXiv 2010.02502", "DDIMScheduler"),
     "euler": Sampler("Euler", "arXiv 2206.00364, algorithm 2", "EulerDiscreteScheduler"),
     "euler-a": Sampler(
-        "Euler a", "arXiv 2206.00364, with ancestral noise", "EulerAncestralDiscreteScheduler",
+        "Euler a",
+        "arXiv 2206.00364, with ancestral noise",
+        "EulerAncestralDiscreteScheduler",
         noisy=True,
     ),
     "dpm++2m": Sampler(
-        "DPM++ 2M", "arXiv 2211.01095, algorithm 2", "DPMSolverMultistepScheduler",
+        "DPM++ 2M",
+        "arXiv 2211.01095, algorithm 2",
+        "DPMSolverMultistepScheduler",
         (("algorithm_type", "dpmsolver++"), ("solver_order", 2)),
     ),
-}  # fmt: skip
+}
 
 
 def check_sampler(name: str) -> None:

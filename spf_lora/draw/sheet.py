@@ -87,9 +87,13 @@ def _columns_height(columns: Sequence[str], cell: int) -> int:
 
 
 def _write(
-    pen: ImageDraw.ImageDraw, lines: Sequence[str], x: int, y: int, size: int,
+    pen: ImageDraw.ImageDraw,
+    lines: Sequence[str],
+    x: int,
+    y: int,
+    size: int,
     colour: tuple[int, int, int],
-) -> int:  # fmt: skip
+) -> int:
     for line in lines:
         pen.text((x, y), line, fill=colour, font=ImageFont.load_default(size))
         y += _height([line], size)

@@ -72,16 +72,20 @@ def differences(first: Result, second: Result, names: Sequence[str]) -> Iterator
                     f"there is no figure {name!r} in the report of {result.name}",
                     hint=f"it has: {', '.join(values)}",
                 )
-        found = figure_of(one[name] - other[name], len(cases))
-        real = found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+        figure = figure_of(one[name] - other[name], len(cases))
+        real = (
+            figure.low is not None
+            and figure.high is not None
+            and not figure.low <= 0 <= figure.high
+        )
         yield Difference(
-            name, first.name, second.name, found.value, found.low, found.high, len(cases), real
+            name, first.name, second.name, figure.value, figure.low, figure.high, len(cases), real
         )
 
 
 def all_differences(results: Sequence[Result]) -> list[Difference]:
     """Return the differences of every pair in the measures that both have."""
-    found: list[Difference] = []
+    rows: list[Difference] = []
     for first, second in combinations(results, 2):
         if first.main != second.main:
             raise MeasureError(
@@ -91,8 +95,8 @@ def all_differences(results: Sequence[Result]) -> list[Difference]:
             )
         names = [*(figure_name(m, first.main) for m in MEASURES), *OF_THE_SWEEP]
         shared = [n for n in names if n in first.numbers and n in second.numbers]
-        found += differences(first, second, shared)
-    return found
+        rows += differences(first, second, shared)
+    return rows
 
 
 def _common(first: Result, second: Result) -> list[tuple[int, int]]:

@@ -83,14 +83,14 @@ def parse_gate(text: str, strengths: Sequence[float]) -> list[Condition]:
 
 
 def _condition(part: str, strengths: Sequence[float]) -> Condition:
-    found = _CONDITION.fullmatch(part)
-    limit = _number(found[4]) if found else None
-    if found is None or limit is None:
+    match = _CONDITION.fullmatch(part)
+    limit = _number(match[4]) if match else None
+    if match is None or limit is None:
         raise MeasureError(
             f"the gate's condition {part.strip()!r} cannot be read",
             hint='write it like "sps<0.2,response>0.8"; @ names a strength: "P@0.5<0.3"',
         )
-    word, at = found[1], found[2]
+    word, at = match[1], match[2]
     measure = WORDS.get(word, word)
     known = (*SWEPT, *WORDS, *MEASURES)
     if measure not in (*SWEPT, *MEASURES):
@@ -105,7 +105,7 @@ def _condition(part: str, strengths: Sequence[float]) -> Condition:
             hint=f"strengths of this sweep: {', '.join(f'{s:g}' for s in strengths)}; "
             f"{' and '.join(SWEPT)} belong to the whole sweep",
         )
-    return Condition(part.strip(), measure, strength, found[3], limit)
+    return Condition(part.strip(), measure, strength, match[3], limit)
 
 
 def _number(text: str) -> float | None:

@@ -104,9 +104,12 @@ def _detail(result: Result, thing: str) -> str:
     asked, unasked, moved, alone = (
         _value_at(result, name, at)
         for name, at in (
-            ("shown", result.main), ("unasked", result.main), ("P", result.main), ("P", 0.0),
+            ("shown", result.main),
+            ("unasked", result.main),
+            ("P", result.main),
+            ("P", 0.0),
         )
-    )  # fmt: skip
+    )
     said = []
     if asked is not None:
         also = "" if unasked is None else f" and in {unasked:.0%} of those that do not"

@@ -143,12 +143,12 @@ def measure_incremental(
 def chosen_orders(count: int, orders: int) -> list[tuple[int, ...]]:
     """Return different orders of `count` things: as given, reversed, then shuffled by a seed."""
     given = tuple(range(count))
-    found = [given, given[::-1]]
+    orders_so_far = [given, given[::-1]]
     rng = random.Random(0)
     every = list(itertools.permutations(given)) if count <= 6 else []
     rng.shuffle(every)
-    found += every or [tuple(rng.sample(given, count)) for _ in range(4 * orders)]
-    return list(dict.fromkeys(found))[:orders]
+    orders_so_far += every or [tuple(rng.sample(given, count)) for _ in range(4 * orders)]
+    return list(dict.fromkeys(orders_so_far))[:orders]
 
 
 def groups(learned: Sequence[Learned]) -> list[tuple[int, ...]]:

@@ -140,7 +140,7 @@ class Incremental:
         """Return what a stack should do, and whether this one does in the order given."""
         order = self.orders[0]
         last = order.steps - 1
-        found = [
+        checks = [
             _lowest(
                 "kept",
                 f"each response at the end is at least {KEPT:g} of what it was when learned",
@@ -153,7 +153,7 @@ class Incremental:
         ]
         pairs = [one for one in self.together if len(one.names) == 2]
         if pairs:
-            found.append(
+            checks.append(
                 _lowest(
                     "together",
                     f"of any two asked for together, each has a response of {TOGETHER:g}",
@@ -168,8 +168,8 @@ class Incremental:
         worst = max(ratios, key=lambda name: ratios[name])
         claim = f"with all on, none pollutes more than {DIRTIER:g} times what it does alone"
         value = ratios[worst]
-        found.append(Check("clean", claim, value, DIRTIER, value <= DIRTIER, worst))
-        return found
+        checks.append(Check("clean", claim, value, DIRTIER, value <= DIRTIER, worst))
+        return checks
 
     def to_json(self) -> str:
         """Return everything, and what follows from it, as JSON."""

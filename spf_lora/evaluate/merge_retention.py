@@ -96,7 +96,7 @@ def measure_kept(
     """
     for part in parts:
         world_judge(part.attribute)
-    found = []
+    rows = []
     for part in parts:
         tell(f"drawing {part.attribute} with {part.name} alone, and with all of them")
         measurement = Measurement(
@@ -119,5 +119,5 @@ def measure_kept(
             measure: (before.figure(measure, 1.0), after.figure(measure, 1.0))
             for measure in ("rho", "P", "BL")
         }
-        found.append(Kept(part.name, part.attribute, numbers["rho"], numbers["P"], numbers["BL"]))
-    return found
+        rows.append(Kept(part.name, part.attribute, numbers["rho"], numbers["P"], numbers["BL"]))
+    return rows

@@ -35,7 +35,7 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
     """Return every number of a batch of draws."""
     everywhere = torch.ones_like(pixels.outside)
     score, before = judge.belief(pixels.i1), judge.belief(pixels.i0)
-    found: Numbers = {
+    numbers: Numbers = {
         "score": score,
         "score:I0": before,
         "shown": (score > 0.5).float(),
@@ -45,7 +45,7 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
     }
     for prefix, after, asked in ((CHANGED, pixels.i1, True), (LEAKED, pixels.ib, False)):
         changes = judge.changes(after, pixels.i0, asked=asked)
-        found |= {prefix + name: row for name, row in changes.items()}
+        numbers |= {prefix + name: row for name, row in changes.items()}
     pairs = (
         ("", pixels.i1, pixels.outside, True),
         ("ceiling:", pixels.iz, pixels.outside, True),
@@ -54,14 +54,14 @@ def numbers_of(judge: Judge, pixels: Pixels) -> Numbers:
     )
     for prefix, after, outside, asked in pairs:
         distances = judge.distances(after, pixels.i0, outside, asked=asked)
-        found |= {prefix + channel: row for channel, row in distances.items()}
-    found["score:truth"] = torch.full_like(score, judge.positives)
+        numbers |= {prefix + channel: row for channel, row in distances.items()}
+    numbers["score:truth"] = torch.full_like(score, judge.positives)
     if pixels.truth is not None:
-        found["score:truth"] = judge.belief(pixels.truth)
-        found["truth:pixels"] = _apart(pixels.i1, pixels.truth)
-        found["truth:pixels:I0"] = _apart(pixels.i0, pixels.truth)
-        found["truth:agreement"] = 1 - flips(judge, pixels.i1, pixels.truth, asked=True)
-    return found
+        numbers["score:truth"] = judge.belief(pixels.truth)
+        numbers["truth:pixels"] = _apart(pixels.i1, pixels.truth)
+        numbers["truth:pixels:I0"] = _apart(pixels.i0, pixels.truth)
+        numbers["truth:agreement"] = 1 - flips(judge, pixels.i1, pixels.truth, asked=True)
+    return numbers
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -73,8 +73,8 @@ def with_numbers(draws: Sequence[Draw], judge: Judge, folder: Path) -> list[Draw
     done: list[Draw] = []
     for i in range(0, len(draws), BATCH):
         some = draws[i : i + BATCH]
-        found = numbers_of(judge, load_pixels(some, folder))
-        table = {name: row.double().cpu().numpy() for name, row in found.items()}
+        numbers = numbers_of(judge, load_pixels(some, folder))
+        table = {name: row.double().cpu().numpy() for name, row in numbers.items()}
         done += [
             replace(
                 draw,

@@ -109,9 +109,15 @@ def caption_cases(
 
 
 def learn_judge(
-    own: OwnPictures, attribute: Attribute, base: Base, embed: Embed, *,
-    gallery: Path, sampling: Sampling, tell: Progress,
-) -> Fitted:  # fmt: skip
+    own: OwnPictures,
+    attribute: Attribute,
+    base: Base,
+    embed: Embed,
+    *,
+    gallery: Path,
+    sampling: Sampling,
+    tell: Progress,
+) -> Fitted:
     """Fit a judge on the user's pictures against the base's own.
 
     The user's pictures go through the base's autoencoder first, so that its traces tell nothing.
@@ -134,9 +140,11 @@ def learn_judge(
     paint.draw(wanted, tell)
     drawn = [pixels_of(read_picture(gallery, paint.key(one))) for one in wanted]
     return fit_judge(
-        embed, _as_the_base_shows(own.has_it, base), _as_the_base_shows(own.without, base),
+        embed,
+        _as_the_base_shows(own.has_it, base),
+        _as_the_base_shows(own.without, base),
         torch.stack(drawn),
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -153,9 +161,14 @@ def _as_the_base_shows(pictures: Sequence[Image.Image], base: Base) -> torch.Ten
 
 
 def learn_regions(
-    cases: Sequence[Case], base: Base, acts: Acting, *,
-    gallery: Path, sampling: Sampling, tell: Progress,
-) -> dict[bytes, Image.Image]:  # fmt: skip
+    cases: Sequence[Case],
+    base: Base,
+    acts: Acting,
+    *,
+    gallery: Path,
+    sampling: Sampling,
+    tell: Progress,
+) -> dict[bytes, Image.Image]:
     """Return where an adapter answers in the base's pictures, found by drawing locally.
 
     Args:
@@ -189,10 +202,14 @@ def _maps(
     """Return a picture of each control map, white where the adapter may act."""
     texts = [case.prompt for case, _ in pairs]
     maps = local_maps(
-        base, text_states(base, texts), [seed for _, seed in pairs],
+        base,
+        text_states(base, texts),
+        [seed for _, seed in pairs],
         within=text_states(base, [case.base_prompt for case, _ in pairs]),
-        acting=partial(acts.on, base, texts), steps=sampling.steps, guidance=sampling.guidance,
-    )  # fmt: skip
+        acting=partial(acts.on, base, texts),
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+    )
     side = (base.resolution, base.resolution)
     large = torch.nn.functional.interpolate(maps.float(), side, mode="bilinear")
     white = (large > _ACTS).float().expand(-1, 3, -1, -1) * 2 - 1

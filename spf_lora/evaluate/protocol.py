@@ -84,8 +84,8 @@ def held_out_cases(
     for index in range(prompts):
         person = unbiased(rng)
         plain = partial_caption(person, (), random.Random(rng.random()), coverage=coverage)
-        said = {*split_phrases(plain), *caption_targets([attribute])}
-        full = join_phrases([p for p in phrases(person, (attribute,)) if p in said])
+        named = {*split_phrases(plain), *caption_targets([attribute])}
+        full = join_phrases([p for p in phrases(person, (attribute,)) if p in named])
         cases.append(Case(full, plain, prompt_seeds(index, seeds)))
     return tuple(cases)
 

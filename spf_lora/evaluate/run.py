@@ -175,14 +175,16 @@ def _sweep(strengths: Sequence[float], acting: Acting) -> tuple[float, ...]:
 
 
 def _remarks(cases: Sequence[Case], draws: Sequence[Draw]) -> list[str]:
-    said = []
+    remarks = []
     if len(cases) < FEW_PROMPTS:
-        said.append(f"{len(cases)} prompts: intervals are wide; {FEW_PROMPTS} are meant for claims")
+        remarks.append(
+            f"{len(cases)} prompts: intervals are wide; {FEW_PROMPTS} are meant for claims"
+        )
     if len(cases) == 1:
-        said.append("one prompt has no interval: the prompt is the unit")
+        remarks.append("one prompt has no interval: the prompt is the unit")
     without = sum("truth" not in draw.pictures for draw in draws)
     if without:
-        said.append(
+        remarks.append(
             "nobody knows how the right picture would look: there is no distance to the truth"
         )
-    return said
+    return remarks

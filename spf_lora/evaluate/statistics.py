@@ -77,31 +77,31 @@ def measures(sums: Sums, weights: Array) -> dict[str, Array]:
         weights: (rows, prompts), as `bootstrap_weights` returns them.
     """
     by_strength = _by_strength(sums, weights)
-    found = {
+    rows = {
         figure_name(name, strength): columns[:, index]
         for name, columns in by_strength.items()
         for index, strength in enumerate(sums.strengths)
     }
     response, pollution = by_strength["rho"], by_strength["P"]
     if len(sums.strengths) > 1:
-        found["sps"] = at_response(response, pollution, TARGET_RESPONSE)
-        found["auc"] = area(response, pollution)
+        rows["sps"] = at_response(response, pollution, TARGET_RESPONSE)
+        rows["auc"] = area(response, pollution)
     if "truth:pixels:I0" in sums.values:
-        found["truth:pixels:I0"] = _mean(sums, weights, "truth:pixels:I0")[:, 0]
-    return found
+        rows["truth:pixels:I0"] = _mean(sums, weights, "truth:pixels:I0")[:, 0]
+    return rows
 
 
 def _by_strength(sums: Sums, weights: Array) -> dict[str, Array]:
-    found = {"rho": _response(sums, weights)}
+    rows = {"rho": _response(sums, weights)}
     parts = channels(sums, weights)
     leaks = {f"leak:{c}": _ratio(sums, weights, f"leak:{c}", f"leak-ceiling:{c}") for c in parts}
-    found["P"] = np.mean(list(parts.values()), axis=0)
-    found["BL"] = np.mean(list(leaks.values()), axis=0)
-    found["excess"] = found["P"] - found["P"][:, :1]
-    found["H"] = harmonic(found["rho"], found["P"])
-    found |= parts | leaks
-    found |= {name: _mean(sums, weights, key) for name, key in MEANS.items() if key in sums.values}
-    return found
+    rows["P"] = np.mean(list(parts.values()), axis=0)
+    rows["BL"] = np.mean(list(leaks.values()), axis=0)
+    rows["excess"] = rows["P"] - rows["P"][:, :1]
+    rows["H"] = harmonic(rows["rho"], rows["P"])
+    rows |= parts | leaks
+    rows |= {name: _mean(sums, weights, key) for name, key in MEANS.items() if key in sums.values}
+    return rows
 
 
 def channels(sums: Sums, weights: Array) -> dict[str, Array]:

@@ -176,8 +176,8 @@ def _cut_all(plan: MergePlan, ids: list[str], done: MergeOutcome) -> dict[str, N
     """Truncate modules side by side: numpy lets go of Python's lock in all that takes long."""
     built: dict[str, Near] = {}
     with ThreadPoolExecutor(1 if plan.settings.row.dense else _workers()) as pool:
-        found = pool.map(partial(_cut, plan, ids), plan.modules)
-        for name, (near, taken) in zip(plan.modules, found, strict=True):
+        cuts = pool.map(partial(_cut, plan, ids), plan.modules)
+        for name, (near, taken) in zip(plan.modules, cuts, strict=True):
             done.note_cut(name, near)
             done.note_taken(taken)
             built[name] = near
@@ -212,13 +212,13 @@ def _terms(plan: MergePlan, name: str, ids: list[str] | None = None) -> list[Ter
     used = plan.modules[name].weights
     with _READING:
         modules = {at: plan.sources[at].opened.load(name) for at in used}
-    found = []
+    terms = []
     for at, weight in used.items():
         module = modules[at]
         up, down = module.up.reshape(-1, module.rank), module.down.reshape(module.rank, -1)
         key = f"{ids[at]} {name}" if ids else ""
-        found.append(Term(at, weight * module.scale, up, down, key))
-    return found
+        terms.append(Term(at, weight * module.scale, up, down, key))
+    return terms
 
 
 def _method_terms(plan: MergePlan, name: str) -> list[Term]:

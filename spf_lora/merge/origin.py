@@ -47,7 +47,7 @@ def _recipe(plan: MergePlan) -> dict[str, Any]:
     """Return what makes the merge repeatable; weights are in the order of the parents."""
     settings = plan.settings
     tables = [dict(one.block_weights) for one in plan.sources]
-    asked = {
+    entries = {
         "method": settings.method,
         "weights": [one.weight for one in plan.sources],
         "block_weights": tables if any(tables) else None,
@@ -56,7 +56,7 @@ def _recipe(plan: MergePlan) -> dict[str, Any]:
         "density": settings.chance.density if settings.row.density is not None else None,
         "dtype": plan.dtype,
     }
-    return {key: value for key, value in asked.items() if value is not None}
+    return {key: value for key, value in entries.items() if value is not None}
 
 
 def _joined(sign: str, texts: Iterable[str]) -> str:

@@ -74,17 +74,17 @@ def open_sources(
     chosen = check_weights(weights, len(paths))
     tables = _block_tables(block_weights, len(paths))
     with ExitStack() as stack:
-        found = []
+        sources = []
         for path, weight, table in zip(paths, chosen, tables, strict=True):
             opened = stack.enter_context(open_adapter(path))
             if table:
                 blocks.check(table, opened.specs)
-            found.append(Source(path, opened, weight, table, _card(path, opened)))
+            sources.append(Source(path, opened, weight, table, _card(path, opened)))
         if not allow_mixed_base:
             refuse_mixed_bases(
-                [(one.path, one.card, list(one.opened.specs.values())) for one in found]
+                [(one.path, one.card, list(one.opened.specs.values())) for one in sources]
             )
-        yield found
+        yield sources
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -150,7 +150,4 @@ def _block_tables(texts: Sequence[str], count: int) -> list[dict[str, float]]:
 
 
 def _card(path: Path, opened: OpenAdapter) -> cards.Card | None:
-    try:
-        return cards.from_metadata(opened.metadata)
-    except AdapterFileError as error:
-        raise AdapterFileError(f"{path}: {error.message}", hint=error.hint) from error
+    return cards.from_metadata(opened.metadata, path=path)

@@ -17,12 +17,12 @@ def list_recipes(family: str = "", *, shipped_only: bool = False) -> dict[str, P
         shipped_only: leave ./recipes out, for what must not depend on the current folder.
     """
     own = () if shipped_only else (Path("recipes"),)
-    found = {
+    recipes = {
         f"{family}/{path.stem}" if family else path.stem: path
         for folder in (shipped_folder("recipes"), *own)
         for path in (folder / family).glob("*.toml")
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(recipes.items()))
 
 
 def find_recipe(attribute: str) -> Path:

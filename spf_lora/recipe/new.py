@@ -12,9 +12,20 @@ from spf_lora.strict import check_table
 
 # Words of a caption in sentences that should not move, for bases of photographs.
 _PHRASES = (
-    "man", "woman", "person", "face", "skin", "hair", "eyes", "mouth", "shirt", "jacket", "suit",
-    "dress", "background",
-)  # fmt: skip
+    "man",
+    "woman",
+    "person",
+    "face",
+    "skin",
+    "hair",
+    "eyes",
+    "mouth",
+    "shirt",
+    "jacket",
+    "suit",
+    "dress",
+    "background",
+)
 _TEXT = """\
 # What teaches {target}. Look at your pictures, then train:
 #   spf-lora data check DIR --attribute {known}

@@ -67,17 +67,17 @@ def places(registry: Path | None = None) -> list[Place]:
     """Return the folders searched, first come first served; they need not exist."""
     from platformdirs import user_data_path
 
-    asked = [Place("--registry", registry)] if registry else []
-    told = os.environ.get(VARIABLE)
-    found = [
-        *asked,
-        *([Place(VARIABLE, Path(told))] if told else []),
+    chosen = [Place("--registry", registry)] if registry else []
+    variable = os.environ.get(VARIABLE)
+    searched = [
+        *chosen,
+        *([Place(VARIABLE, Path(variable))] if variable else []),
         Place("./adapters", LOCAL),
         Place("user data", user_data_path("spf-lora", appauthor=False) / "adapters"),
         Place("shipped", shipped_folder("adapters")),
     ]
     first: dict[str, Place] = {}
-    for place in found:  # Path.resolve would stumble over a link to itself
+    for place in searched:  # Path.resolve would stumble over a link to itself
         first.setdefault(os.path.realpath(place.folder), place)
     return list(first.values())
 
@@ -127,8 +127,8 @@ def stems(folder: Path, suffix: str = SUFFIX) -> list[str]:
         RegistryError: the folder cannot be read.
     """
     try:
-        with os.scandir(folder) as found:
-            names = [one.name for one in found]
+        with os.scandir(folder) as listing:
+            names = [one.name for one in listing]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -176,12 +176,15 @@ def resolve(text: str, registry: Path | None = None) -> Path:
 
 def home(registry: Path | None = None) -> Place:
     """Return where `add` puts things: what was asked for, ./adapters, or the user data folder."""
-    found = places(registry)
-    wanted = [one for one in found if one.label in ("--registry", VARIABLE)]
-    local = [one for one in found if one.label == "./adapters" and one.folder.is_dir()]
-    return (wanted + local + [one for one in found if one.label == "user data"])[0]
+    searched = places(registry)
+    wanted = [one for one in searched if one.label in ("--registry", VARIABLE)]
+    local = [one for one in searched if one.label == "./adapters" and one.folder.is_dir()]
+    return (wanted + local + [one for one in searched if one.label == "user data"])[0]
 
 
 def verify(entry: Entry) -> list[checks.Finding]:
     """Check that an adapter is whole and says the truth of itself, whichever app reads it."""
-    return [one for one in checks.verify(entry.path, ()) if one.check in MUST_PASS]
+    try:
+        return [one for one in checks.verify(entry.path, ()) if one.check in MUST_PASS]
+    except AdapterFileError as error:  # it went meanwhile
+        return [checks.Finding("readable", "fail", error.message)]

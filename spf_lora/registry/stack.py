@@ -189,7 +189,7 @@ def look(name: str, path: Path) -> Known:
     """
     with open_adapter(path) as opened:
         content_id = content_id_of(opened.specs, opened.load)
-        return Known(name, path, content_id, cards.from_metadata(opened.metadata))
+        return Known(name, path, content_id, cards.from_metadata(opened.metadata, path=path))
 
 
 def state_of(member: Member, registry: Path | None = None) -> tuple[State, Known | None]:
@@ -215,7 +215,7 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
         StackError: one was removed or has changed.
         AdapterFileError: one is of another base than the stack.
     """
-    found = []
+    adapters = []
     for member in stack.members:
         state, known = state_of(member, registry)
         if known is None:
@@ -226,8 +226,8 @@ def adapters_of(stack: Stack, registry: Path | None = None) -> list[tuple[Known,
                 hint=f"bring it back, or: spf-lora stack drop {stack.name} {member.name}",
             )
         refuse_other_base(known.card, known.name, stack.base_id, of="the stack's base")
-        found.append((known, member.strength))
-    return found
+        adapters.append((known, member.strength))
+    return adapters
 
 
 def onto_members(card: cards.Card | None) -> list[Member]:

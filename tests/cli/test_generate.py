@@ -27,8 +27,10 @@ def inspected(cli, path):
 
 def test_a_picture_lands_in_out_and_a_second_one_is_numbered(draw):
     assert [draw()[1].strip() for _ in range(3)] == [
-        "out/grid.png", "out/grid-2.png", "out/grid-3.png",
-    ]  # fmt: skip
+        "out/grid.png",
+        "out/grid-2.png",
+        "out/grid-3.png",
+    ]
     first = Path("out/grid.png").read_bytes()
     assert Path("out/grid-2.png").read_bytes() == first
     assert draw("--force")[1].strip() == "out/grid.png"
@@ -63,8 +65,9 @@ def test_a_size_is_kept_and_a_wrong_one_is_told_with_the_nearest(draw, cli, tiny
 
 
 def test_a_grid_has_titles_and_says_its_columns(cli, tiny_folder, in_a_clone):
-    code, said, _ = cli(*DRAW[:-2], "--base", tiny_folder, "--grid",
-                        "guidance=1,2", "--grid", "seed=1,2,3")  # fmt: skip
+    code, said, _ = cli(
+        *DRAW[:-2], "--base", tiny_folder, "--grid", "guidance=1,2", "--grid", "seed=1,2,3"
+    )
     assert code == 0
     assert Image.open(said.strip()).width >= 800
     assert inspected(cli, said.strip())["settings"]["Columns"] == "guidance 1, guidance 2"

@@ -16,9 +16,17 @@ from spf_lora.training.trainer import Trainer
 pytestmark = pytest.mark.usefixtures("in_a_clone")
 HAT = Path("adapters/hat.safetensors")
 SMALL = (
-    "--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2",
-    "--set", "distil.steps=0", "--set", "data.vocabulary=none",
-)  # fmt: skip
+    "--steps",
+    "4",
+    "--set",
+    "data.count=4",
+    "--set",
+    "data.batch_size=2",
+    "--set",
+    "distil.steps=0",
+    "--set",
+    "data.vocabulary=none",
+)
 
 
 @pytest.fixture
@@ -77,8 +85,11 @@ def test_two_who_write_the_same_file_lose_nothing(train, whole, at_step):
     def disturb():
         second = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "spf_lora", "train", "-a", "hat"],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         told.append((second.returncode, " ".join(second.stderr.split())))
         HAT.write_bytes(other)
 

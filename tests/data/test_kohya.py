@@ -25,8 +25,10 @@ def test_sub_folders_are_read_with_their_repeats(tmp_path: Path) -> None:
     add(tmp_path / "5_crown woman", "a.png", "a woman, a crown")
     scan = scan_folder(tmp_path, CROWN)
     assert {e.source: e.repeats for e in scan.examples} == {
-        "10_crown/a.png": 2, "10_crown/b.png": 2, "5_crown woman/a.png": 1,
-    }  # fmt: skip
+        "10_crown/a.png": 2,
+        "10_crown/b.png": 2,
+        "5_crown woman/a.png": 1,
+    }
     assert scan.examples[2].caption == "a woman, a crown"
     assert not scan.faults
 

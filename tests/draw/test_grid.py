@@ -56,8 +56,9 @@ def test_without_axes_eight_stand_side_by_side():
 def test_each_of_several_prompts_has_its_own_rows_and_title():
     lines = lines_of(["a man", "a woman"], Cell("", 3), 2)
     assert [(line.title, line.cells[0].prompt) for line in lines] == [
-        ("a man", "a man"), ("a woman", "a woman"),
-    ]  # fmt: skip
+        ("a man", "a man"),
+        ("a woman", "a woman"),
+    ]
 
 
 def test_the_bases_pictures_stand_above_from_the_same_noise():

@@ -5,7 +5,7 @@ from made_evaluations import made_up
 
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.comparison import all_differences, versus
-from spf_lora.evaluate.report.summary import rows, told, verdict
+from spf_lora.evaluate.report.summary import difference_sentence, rows, verdict
 from spf_lora.evaluate.result import PromptPair, Result
 from spf_lora.evaluate.statistics import figures, sums_of
 
@@ -72,7 +72,7 @@ def test_a_response_that_one_never_reaches_gives_no_difference() -> None:
     two = result("two", pollution=lambda a: 0.5, response=lambda a: 0.1 * a)
     found = versus(one, two, "sps")
     assert (found.value, found.real) == (None, False)
-    assert told(found).endswith("one of them has no value")
+    assert difference_sentence(found).endswith("one of them has no value")
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,11 @@ def test_an_attribute_is_spoken_of_as_a_thing(target, words):
 
 
 def test_the_step_with_the_least_pollution_at_equal_response_is_picked():
-    steps = [result("step-100", sps=None, rho__1=0.5), result("step-200", sps=0.4),
-             result("step-300", sps=0.7)]  # fmt: skip
+    steps = [
+        result("step-100", sps=None, rho__1=0.5),
+        result("step-200", sps=0.4),
+        result("step-300", sps=0.7),
+    ]
     assert best_at_response(steps).name == "step-200"
     assert pick(steps) == (
         "take step-200: the least pollution at a response of 0.8, 0.40 [0.39, 0.41]"

@@ -44,12 +44,14 @@ def verify(path: str | Path, app_names: Sequence[str] = tuple(apps.APPS)) -> lis
         raise AdapterFileError(f"{path} does not exist", hint="check the path")
     try:
         with open_adapter(path) as opened:
-            found = [Finding("readable", "ok", f"{opened.layout}, {len(opened.specs)} modules")]
-            found += [check(opened) for check in _CHECKS]
-            found += [_reads(app, opened) for app in chosen]
-            return found
+            findings = [Finding("readable", "ok", f"{opened.layout}, {len(opened.specs)} modules")]
+            findings += [check(opened) for check in _CHECKS]
+            findings += [_reads(app, opened) for app in chosen]
+            return findings
     except AdapterFileError as error:
         return [Finding("readable", "fail", f"{error.message} ({error.hint})")]
+    except OSError as error:
+        return [Finding("readable", "fail", f"{path} cannot be read: {error.strerror}")]
 
 
 def _numbers(opened: OpenAdapter) -> Finding:
@@ -127,10 +129,10 @@ def _alpha(opened: OpenAdapter) -> Finding:
 
 def _card(opened: OpenAdapter) -> Finding:
     try:
-        found = card.from_metadata(opened.metadata)
+        parsed = card.from_metadata(opened.metadata)
     except AdapterFileError as error:
         return Finding("card", "fail", error.message)
-    return Finding("card", "ok", "true to its own hash" if found else "none")
+    return Finding("card", "ok", "true to its own hash" if parsed else "none")
 
 
 def _privacy(opened: OpenAdapter) -> Finding:
@@ -141,16 +143,16 @@ def _privacy(opened: OpenAdapter) -> Finding:
 
 
 def _reads(app: apps.App, opened: OpenAdapter) -> Finding:
-    found = apps.reading(app, opened.tensors, opened.metadata)
-    if found.refused:
-        return Finding(app.name, "fail", f"refuses the file: {found.refused}")
-    if found.dropped:
+    reading = apps.reading(app, opened.tensors, opened.metadata)
+    if reading.refused:
+        return Finding(app.name, "fail", f"refuses the file: {reading.refused}")
+    if reading.dropped:
         return Finding(
             app.name,
             "fail",
-            f"drops {len(found.dropped)} of {found.total} keys and {app.on_mismatch}",
+            f"drops {len(reading.dropped)} of {reading.total} keys and {app.on_mismatch}",
         )
-    return Finding(app.name, "ok", f"reads {found.total} of {found.total} keys")
+    return Finding(app.name, "ok", f"reads {reading.total} of {reading.total} keys")
 
 
 _CHECKS: tuple[Callable[[OpenAdapter], Finding], ...] = (
@@ -170,5 +172,5 @@ def _app(name: str) -> apps.App:
     return by_lower[name.lower()]
 
 
-def _first(found: list[str]) -> str:
-    return found[0] if len(found) == 1 else f"{found[0]}, and {len(found) - 1} more"
+def _first(details: list[str]) -> str:
+    return details[0] if len(details) == 1 else f"{details[0]}, and {len(details) - 1} more"

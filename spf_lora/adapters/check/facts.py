@@ -145,20 +145,20 @@ def _norms(opened: OpenAdapter, specs: list[Spec]) -> dict[str, float]:
 
 
 def _hashes(opened: OpenAdapter) -> dict[str, str]:
-    found = {"content id": hashes.content_id_of(opened.specs, opened.load)}
+    digests = {"content id": hashes.content_id_of(opened.specs, opened.load)}
     if len(opened.files) == 1:
-        found["AutoV2"] = hashes.autov2(opened.files[0])
-        found["AutoV3"] = hashes.autov3(opened.files[0])
-    return found
+        digests["AutoV2"] = hashes.autov2(opened.files[0])
+        digests["AutoV3"] = hashes.autov3(opened.files[0])
+    return digests
 
 
 def _declared(opened: OpenAdapter) -> dict[str, str]:
-    found: dict[str, str] = {}
+    declared: dict[str, str] = {}
     for label, keys in _DECLARED.items():
         text = next((opened.metadata[key] for key in keys if opened.metadata.get(key)), "")
         if text:
-            found[label] = text
-    return found
+            declared[label] = text
+    return declared
 
 
 def _card(opened: OpenAdapter, notes: list[str]) -> card.Card | None:

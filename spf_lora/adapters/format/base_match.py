@@ -41,9 +41,9 @@ def refuse_mixed_bases(adapters: Sequence[tuple[Path, Card | None, Sequence[Spec
     named = {card.base_id: path for path, card, _ in adapters if card and card.base_id}
     families = {sd15.family(list(specs)).partition(" (by")[0]: path for path, _, specs in adapters}
     families.pop("unknown", None)
-    for found in (named, families):
-        if len(found) > 1:
-            (base, path), (other, another) = list(found.items())[:2]
+    for groups in (named, families):
+        if len(groups) > 1:
+            (base, path), (other, another) = list(groups.items())[:2]
             raise AdapterFileError(
                 f"the adapters are for different bases: {path} for {base}, {another} for {other}",
                 hint="--allow-mixed-base merges them all the same, where the shapes agree",

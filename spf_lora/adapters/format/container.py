@@ -222,10 +222,10 @@ def _metadata(value: Any, path: Path) -> dict[str, str]:
 
 
 def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> dict[str, Entry]:
-    found = [_entry(name, value, data_start, path) for name, value in header.items()]
-    found.sort(key=lambda entry: (entry.start, entry.nbytes))
+    entries = [_entry(name, value, data_start, path) for name, value in header.items()]
+    entries.sort(key=lambda entry: (entry.start, entry.nbytes))
     expected = data_start
-    for entry in found:
+    for entry in entries:
         if entry.start != expected:
             word = "overlaps" if entry.start < expected else "leaves a hole before"
             _refuse(path, f"{word} tensor {_short(entry.name)}", "it is damaged or forged")
@@ -236,7 +236,7 @@ def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> 
             f"should be {expected} bytes by its header but is {size}",
             "it is cut short or has something appended; get it again",
         )
-    return {entry.name: entry for entry in found}
+    return {entry.name: entry for entry in entries}
 
 
 def _entry(name: str, value: Any, data_start: int, path: Path) -> Entry:

@@ -59,9 +59,9 @@ def glance(path: Path) -> Glance:
 
 def _entries(path: Path) -> tuple[int, dict[str, Any]]:
     """Return size and text entries; a header that begins otherwise is read and checked whole."""
-    found = _quickly(path)
-    if found is not None:
-        return found
+    beginning = _quickly(path)
+    if beginning is not None:
+        return beginning
     with open_container(path) as container:
         return container.size, dict(container.metadata)
 

@@ -226,13 +226,13 @@ def _canonical(body: str) -> str:
         path = re.sub(r"_to_out$", "_to_out_0", path)
     else:
         path = path if path.startswith("text_model_") else f"text_model_{path}"
-        path = re.sub("to_(?:q|k|v|out)$", lambda found: _OLD_TEXT_WORDS[found[0]], path)
+        path = re.sub("to_(?:q|k|v|out)$", lambda match: _OLD_TEXT_WORDS[match[0]], path)
     return f"{component}.{_unflat(path)}"
 
 
 def _unflat(path: str) -> str:
     """Invert `flat`: known compound words keep their underscore."""
-    kept = _COMPOUND.sub(lambda found: found[0].replace("_", "\0"), path)
+    kept = _COMPOUND.sub(lambda match: match[0].replace("_", "\0"), path)
     return kept.replace("_", ".").replace("\0", "_")
 
 

@@ -61,8 +61,8 @@ def _check(path: Path, changes: Mapping[str, str]) -> None:
         if not is_unicode(key + text):
             entry = f"{key}={text}"[:100]
             raise RecipeError(f"{entry!r} is no text in UTF-8", hint="write it anew")
-        if found := leaks(text):
+        if paths := leaks(text):
             raise AdapterFileError(
-                f"{key} would hold a local path: {found[0]}",
+                f"{key} would hold a local path: {paths[0]}",
                 hint="a published file must not tell where it was made",
             )

@@ -12,9 +12,9 @@ _LOCAL_PATH = re.compile(
 
 def leaks(text: str) -> list[str]:
     """Return the local paths that a text holds."""
-    return [found[0] for found in _LOCAL_PATH.finditer(text)]
+    return [match[0] for match in _LOCAL_PATH.finditer(text)]
 
 
 def without_leaks(text: str) -> str:
     """Return the text with every local path cut down to its last part."""
-    return _LOCAL_PATH.sub(lambda found: re.split(r"[\\/]+", found[0].rstrip("\\/"))[-1], text)
+    return _LOCAL_PATH.sub(lambda match: re.split(r"[\\/]+", match[0].rstrip("\\/"))[-1], text)

@@ -10,7 +10,13 @@ from spf_lora.adapters.format import keys, peft
 from spf_lora.adapters.format.container import Container, Entry, open_container
 from spf_lora.adapters.format.keys import Key
 from spf_lora.adapters.module import Array, Module, Spec
-from spf_lora.adapters.number_formats import DTYPES, all_finite, widen_bf16
+from spf_lora.adapters.number_formats import (
+    DTYPES,
+    LARGEST_WEIGHT,
+    all_finite,
+    all_in_range,
+    widen_bf16,
+)
 from spf_lora.base.families import TEXT_WIDTHS, WIDTH
 from spf_lora.errors import AdapterFileError
 
@@ -95,14 +101,14 @@ def _files(path: Path) -> list[tuple[Path, Path | None]]:
         beside = path.with_name(peft.CONFIG_NAME)
         named_by_peft = path.name == peft.WEIGHTS_NAME and beside.exists()
         return [(path, beside if named_by_peft else None)]
-    found = [folder for folder in peft.folders(path) if (folder / peft.CONFIG_NAME).exists()]
-    if not found:
+    folders = [folder for folder in peft.folders(path) if (folder / peft.CONFIG_NAME).exists()]
+    if not folders:
         _refuse(
             path,
             f"is a folder without {peft.CONFIG_NAME}",
             "name a .safetensors file or a folder that peft saved",
         )
-    return [(folder / peft.WEIGHTS_NAME, folder / peft.CONFIG_NAME) for folder in found]
+    return [(folder / peft.WEIGHTS_NAME, folder / peft.CONFIG_NAME) for folder in folders]
 
 
 def _part(container: Container, config: Path | None) -> _Part:
@@ -111,7 +117,7 @@ def _part(container: Container, config: Path | None) -> _Part:
     modules = _pair(container, tensors)
     scales = _outer_scales(container, tensors, config)
     with _located(container.path):
-        specs = {name: _spec(container, name, found, scales) for name, found in modules.items()}
+        specs = {name: _spec(container, name, factors, scales) for name, factors in modules.items()}
     _refuse_other_families(container.path, specs)
     return _Part(container, tensors, modules, specs)
 
@@ -231,17 +237,19 @@ def _widened(module: Module) -> Module:
 
 def _finite(container: Container, entry: Entry) -> Array:
     array = container.raw(entry.name)
-    if not all_finite(array, entry.dtype):
+    if not all_in_range(array, entry.dtype):
+        finite = all_finite(array, entry.dtype)
+        what = f"a number above {LARGEST_WEIGHT:g}" if finite else "NaN or inf"
         _refuse(
             container.path,
-            f"holds NaN or inf in {entry.name!r}",
+            f"holds {what} in {entry.name!r}",
             "the training broke down; use an earlier checkpoint",
         )
     return array
 
 
-def _layout(found: list[Key]) -> str:
-    names = {key.layout for key in found if key.factor != "alpha"}
+def _layout(keys_of_file: list[Key]) -> str:
+    names = {key.layout for key in keys_of_file if key.factor != "alpha"}
     if names == {"kohya", "kohya-ldm"}:
         return "kohya-ldm"
     return names.pop() if len(names) == 1 else "mixed"

@@ -151,11 +151,11 @@ def _with_alpha(module: Module, alpha: float) -> Module:
 
 
 def _with_parent(metadata: dict[str, str], opened: OpenAdapter) -> dict[str, str]:
-    found = card.from_metadata(metadata)
-    if found is None:
+    parent_card = card.from_metadata(metadata)
+    if parent_card is None:
         return metadata
     parent = hashes.content_id_of(opened.specs, opened.load)
-    child = dataclasses.replace(found, parents=(parent,), metrics={})
+    child = dataclasses.replace(parent_card, parents=(parent,), metrics={})
     return {**metadata, card.KEY: card.to_json(child)}
 
 

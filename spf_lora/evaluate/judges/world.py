@@ -66,22 +66,22 @@ class WorldJudge:
         """
         inside = outside < 0.5
         back = torch.where(inside, before, after) if inside.any() else after
-        found = {
+        distances = {
             name: row.distance(after, before, outside)
             for name, row in CHANNELS.items()
             if row.distance
         }
-        found["identity"] = 1 - torch.cosine_similarity(
+        distances["identity"] = 1 - torch.cosine_similarity(
             self._look(back).embedding, self._look(before).embedding
         )
         one, other = self._logits(after), self._logits(before)
-        found["attributes"] = torch.stack(
+        distances["attributes"] = torch.stack(
             [
                 (one[head].softmax(1) - other[head].softmax(1)).abs().sum(1) / 2
                 for head in self._heads(asked)
             ]
         ).mean(0)
-        return {name: found[name].clamp(min=0) for name in CHANNELS}
+        return {name: distances[name].clamp(min=0) for name in CHANNELS}
 
     def changes(
         self, after: torch.Tensor, before: torch.Tensor, *, asked: bool
@@ -101,13 +101,13 @@ class WorldJudge:
         The region is where the two drawings differ, dilated.
         """
         read = {head: rows.argmax(1).tolist() for head, rows in self._logits(before).items()}
-        found = []
+        truths = []
         for index in range(len(before)):
             portrait, worn = self._person({head: row[index] for head, row in read.items()})
             plain = render(portrait, worn, size=before.shape[-1])
             right = render(portrait, (*worn, self.attribute), size=before.shape[-1])
-            found.append(Truth(changed_region(plain, right), plain, right))
-        return found
+            truths.append(Truth(changed_region(plain, right), plain, right))
+        return truths
 
     def _person(self, read: Mapping[str, int]) -> tuple[Portrait, tuple[str, ...]]:
         """Return whom the probe sees, and what they wear that the attribute does not exclude."""
@@ -124,15 +124,15 @@ class WorldJudge:
 
     def _look(self, pixels: torch.Tensor) -> "_Look":
         """Run the probe once for each of the last batches: every measure asks for the same ones."""
-        found = self.seen.get(id(pixels))
-        if found is None:
+        look = self.seen.get(id(pixels))
+        if look is None:
             embedding = self.probe.embed(_to_probe(pixels))
             logits = {name: head(embedding) for name, head in self.probe.heads.items()}
             # holding the pixels keeps their id from being another's
-            found = self.seen[id(pixels)] = _Look(pixels, embedding, logits)
+            look = self.seen[id(pixels)] = _Look(pixels, embedding, logits)
             if len(self.seen) > _REMEMBERED:
                 self.seen.popitem(last=False)
-        return found
+        return look
 
     def _heads(self, asked: bool) -> list[str]:
         """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""

@@ -24,15 +24,15 @@ class Point:
 
 def points(result: Result) -> list[Point]:
     """Return the strengths of a sweep that have both numbers, ascending."""
-    found = []
+    line = []
     for strength in result.strengths:
         rho, pollution = (
             result.numbers.get(figure_name(measure, strength)) for measure in ("rho", "P")
         )
         if rho is None or pollution is None or rho.value is None or pollution.value is None:
             continue
-        found.append(Point(strength, rho, pollution))
-    return found
+        line.append(Point(strength, rho, pollution))
+    return line
 
 
 def draw_curve(results: Sequence[Result]) -> str:

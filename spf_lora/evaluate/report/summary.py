@@ -111,7 +111,7 @@ def _figure(result: Result, measure: str, at: float) -> Figure | None:
     return named if named is not None or at == 0 else result.numbers.get(measure)
 
 
-def told(difference: Difference) -> str:
+def difference_sentence(difference: Difference) -> str:
     """Return a difference as a sentence."""
     name = f"{difference.figure}: {difference.first} - {difference.second}"
     if difference.value is None:

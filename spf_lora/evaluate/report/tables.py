@@ -6,7 +6,7 @@ from html import escape
 
 from spf_lora.evaluate.comparison import Difference
 from spf_lora.evaluate.report.curve import draw_curve, draw_key
-from spf_lora.evaluate.report.summary import told
+from spf_lora.evaluate.report.summary import difference_sentence
 from spf_lora.evaluate.report.words import linked
 from spf_lora.evaluate.result import CHANNELS, Figure, Result, figure_name
 
@@ -109,10 +109,8 @@ def _cell(figure: Figure | None) -> str:
 
 def differences_list(differences: Sequence[Difference]) -> str:
     """Return the differences between results, those that are real in bold."""
-    lines = "".join(
-        f"<li>{'<b>' if d.real else ''}{text(told(d))}{'</b>' if d.real else ''}</li>"
-        for d in differences
-    )
+    sentences = ((text(difference_sentence(d)), d.real) for d in differences)
+    lines = "".join(f"<li>{f'<b>{words}</b>' if real else words}</li>" for words, real in sentences)
     note = "The same prompts are drawn again for both: real is what excludes zero in 95 %."
     return f'<p class="note">{note}</p><ul class="plain">{lines}</ul>' if lines else ""
 

@@ -107,14 +107,14 @@ class PhotographJudge:
         seen[outside.sum((1, 2, 3)) == 0] = 1  # nowhere to look: then everywhere
         colour = CHANNELS["colour"].distance
         assert colour is not None
-        found = {
+        distances = {
             "region": self.lpips.distance(after, before, seen),
             "identity": 1 - self._likeness(back, before, its_parts, was),
             "attributes": self._gaps(after, before, asked).abs().mean(1),
             "layout": 1 - consistency(was, parts, seen),
             "colour": colour(after, before, seen),
         }
-        return {name: found[name].float().clamp(min=0).cpu() for name in CHANNELS}
+        return {name: distances[name].float().clamp(min=0).cpu() for name in CHANNELS}
 
     def changes(
         self, after: torch.Tensor, before: torch.Tensor, *, asked: bool

@@ -77,8 +77,8 @@ class Lpips:
         for name, trunk in TRUNKS.items():
             wanted = [stage[-1][0] for stage in trunk.stages]
             widths = [self.heads[f"{name}.{i}"].numel() for i in range(len(wanted))]
-            found = [self.weights.get(f"{index}.weight") for index in wanted]
-            if all(w is not None and len(w) == n for w, n in zip(found, widths, strict=True)):
+            heads = [self.weights.get(f"{index}.weight") for index in wanted]
+            if all(w is not None and len(w) == n for w, n in zip(heads, widths, strict=True)):
                 return name
         raise not_loaded(folder, "the trunk of LPIPS", "it is neither VGG-16 nor AlexNet")
 

@@ -83,10 +83,10 @@ class Parser:
         Args:
             labels: the parts of one picture, (height, width).
         """
-        found = [middle(self.mask(labels, part)) for part in (*[(e,) for e in _EYES], _MOUTH)]
-        if None in found:
+        points = [middle(self.mask(labels, part)) for part in (*[(e,) for e in _EYES], _MOUTH)]
+        if None in points:
             return None
-        one, other, mouth = (point for point in found if point is not None)
+        one, other, mouth = (point for point in points if point is not None)
         left, right = sorted((one, other), key=lambda point: point.real)
         return left, right, mouth
 

@@ -108,13 +108,13 @@ def read_pretrained(kind: Any, folder: Path, what: str) -> Any:
     from safetensors import SafetensorError
 
     try:
-        model, told = kind.from_pretrained(
+        model, loading = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise not_loaded(folder, what, str(error).splitlines()[0]) from error
-    if told["missing_keys"]:
-        raise not_loaded(folder, what, f"it lacks {sorted(told['missing_keys'])[0]}")
+    if loading["missing_keys"]:
+        raise not_loaded(folder, what, f"it lacks {sorted(loading['missing_keys'])[0]}")
     return model.float().requires_grad_(False).eval()
 
 

@@ -121,8 +121,8 @@ def _over_sets(distance: str) -> Callable[[tuple[Path, ...], torch.device, Any],
         features, measure = sets.Features(folders[0], device), getattr(sets, distance)
 
         def score(pictures: Pictures) -> torch.Tensor:
-            found = measure(features.embed(pictures.before), features.embed(pictures.after))
-            return torch.tensor([found])
+            distance = measure(features.embed(pictures.before), features.embed(pictures.after))
+            return torch.tensor([distance])
 
         return score
 

@@ -90,5 +90,5 @@ class Features:
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim) for pixels (batch, 3, height, width) in [-1, 1]."""
         batches = torch.split(pixels, _BATCH)
-        found = [self.model(pixel_values=self.prepare(b)).pooler_output for b in batches]
-        return torch.cat(found)
+        features = [self.model(pixel_values=self.prepare(b)).pooler_output for b in batches]
+        return torch.cat(features)

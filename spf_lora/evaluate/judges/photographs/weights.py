@@ -100,10 +100,10 @@ def locate_all(names: Sequence[str], sources: Mapping[str, str] | None = None) -
     Raises:
         ScorerError: as `locate`; with one command that fetches all.
     """
-    found, absent = [], []
+    folders, absent = [], []
     for name in names:
         try:
-            found.append(locate(name, sources))
+            folders.append(locate(name, sources))
         except AbsentError as error:
             absent.append(error)
     if len(absent) == 1:
@@ -115,7 +115,7 @@ def locate_all(names: Sequence[str], sources: Mapping[str, str] | None = None) -
             command=" && ".join(error.command for error in absent),
             megabytes=sum(error.megabytes for error in absent),
         )
-    return found
+    return folders
 
 
 def locate(name: str, sources: Mapping[str, str] | None = None) -> Path:
@@ -160,14 +160,14 @@ def _cached(repo: str, weights: Weights) -> Path:
             "the scorers for photographs need huggingface-hub", hint=INSTALL
         ) from error
     try:
-        found = [try_to_load_from_cache(repo, file) for file in weights.files]
+        cached = [try_to_load_from_cache(repo, file) for file in weights.files]
     except HFValidationError as error:
         raise ScorerError(
             f"{repo} is neither a folder nor a repository of the hub",
             hint=f"{weights.command}   # {weights.megabytes} MB",
         ) from error
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    if len(paths) < len(found):
+    paths = [Path(path) for path in cached if isinstance(path, str)]
+    if len(paths) < len(cached):
         what = weights.what if repo == weights.repo else f"{repo} (in place of {weights.what})"
         command = weights.command.replace(weights.repo, repo, 1)
         raise AbsentError(f"{what} is not on this machine", what, command, weights.megabytes)
