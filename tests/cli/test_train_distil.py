@@ -124,7 +124,8 @@ def test_a_disk_that_fills_while_pairs_are_written_is_told_and_resumed_from(
     assert (code, said) == (1, "")
     assert "error: the pictures to learn from cannot be kept: " in talk
     assert "No space left" in talk
-    assert "hint: they take 1 MB: free as much, or name another folder in SPF_LORA_CACHE" in talk
+    assert "hint: they take 1 MB: free as much, or name another folder in SPF_LORA_CACHE; " in talk
+    assert "with --resume what is trained already is kept" in talk
     assert [path.name for path in Path("adapters").iterdir()] == [CHECKPOINT.name]
     assert train("--resume")[0] == 0
     assert HAT.read_bytes() == whole
