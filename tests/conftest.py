@@ -14,6 +14,14 @@ from tiny_base import make_tiny_base
 from spf_lora.base.load import Base, load_base
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests want told though they pass, as the slow tier its seeds and counts."""
+    for report in [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "told" and report.when == "call":
+                terminalreporter.write_line(str(value))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: looking through it was a tenth of the tests' time
 
