@@ -6,6 +6,7 @@ A reader takes the bytes of a file and a folder to lay it down in. It must come 
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,14 +49,14 @@ class Reader:
     """One reader.
 
     Attributes:
-        sound: files that it must accept.
+        sound: makes the files that it must accept, by name.
         read: reads bytes, given a folder that is its own.
         edit: makes a hostile file of a sound one.
         refuses: what it may raise.
         share: of the time that all readers have.
     """
 
-    sound: Mapping[str, bytes]
+    sound: Callable[[], Mapping[str, bytes]]
     read: Callable[[bytes, Path], object]
     edit: Edit = edited
     refuses: type[Exception] = SpfError
@@ -216,6 +217,23 @@ def _peft(data: bytes, folder: Path) -> object:
     return scale
 
 
+def _checkpoint(data: bytes, folder: Path) -> object:
+    from spf_lora.training.checkpoint import load_checkpoint
+
+    return load_checkpoint(_put(data, folder, "c.safetensors"))
+
+
+def _saved_checkpoint() -> bytes:
+    import torch
+
+    from spf_lora.training.checkpoint import save_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c"
+        save_checkpoint(path, {"adapter": {"x": torch.arange(9.0)}}, {"step": 3, "run_id": "a"})
+        return path.read_bytes()
+
+
 def _prompts(data: bytes, folder: Path) -> object:
     return read_prompts(_put(data, folder, "prompts.txt"))
 
@@ -270,14 +288,19 @@ CAPTIONS = {
     "jsonl": b'{"file_name": "a.png", "text": "a man, a beard"}\n{"file_name": "b.png"}\n',
     "csv": b'file_name,text\na.png,"a man,\n a beard"\n',
 }
-PICTURES = {
-    "jpeg": _saved("JPEG"), "progressive": _saved("JPEG", progressive=True),
-    "cmyk": _saved("JPEG", "CMYK"), "png": _saved("PNG"), "alpha": _saved("PNG", "RGBA"),
-    "deep": _saved("PNG", "I;16"), "palette": _saved("PNG", "P"), "bmp": _saved("BMP"),
-    "gif": _animated("GIF"), "apng": _animated("PNG"), "tiff": _saved("TIFF"),
-    "lzw": _saved("TIFF", compression="tiff_lzw"), "tiff-jpeg": _saved("TIFF", compression="jpeg"),
-    "float": _saved("TIFF", "F"), "webp": _animated("WEBP"), "avif": _saved("AVIF"),
-}  # fmt: skip
+
+
+def _pictures() -> Mapping[str, bytes]:
+    return {
+        "jpeg": _saved("JPEG"), "progressive": _saved("JPEG", progressive=True),
+        "cmyk": _saved("JPEG", "CMYK"), "png": _saved("PNG"), "alpha": _saved("PNG", "RGBA"),
+        "deep": _saved("PNG", "I;16"), "palette": _saved("PNG", "P"), "bmp": _saved("BMP"),
+        "gif": _animated("GIF"), "apng": _animated("PNG"), "tiff": _saved("TIFF"),
+        "lzw": _saved("TIFF", compression="tiff_lzw"), "tiff8": _saved("TIFF", compression="jpeg"),
+        "float": _saved("TIFF", "F"), "webp": _animated("WEBP"), "avif": _saved("AVIF"),
+    }  # fmt: skip
+
+
 PEFT = {
     "peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"attn2.to_k": 4},
     "alpha_pattern": {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 2},
@@ -287,17 +310,22 @@ BASE = ROOT / "spf_lora" / "base" / "embedded"
 RECIPES = ("recipes/beard.toml", "recipes/sd15/beard.toml")
 
 READERS = {
-    "adapter": Reader({"demo": _demo("beard")}, _adapter, _header_edited, share=2),
-    "card": Reader({"card": _true_card()}, _card, _card_edited),
-    "stack": Reader({"stack": STACK.encode()}, _stack),
-    "recipe": Reader({name: (ROOT / name).read_bytes() for name in RECIPES}, _recipe),
-    "report": Reader({"report": _small_report()}, _report, _json_edited),
-    "captions": Reader(CAPTIONS, _captions),
-    "pictures": Reader(PICTURES, _picture, refuses=ValueError, share=2),
+    "adapter": Reader(lambda: {"demo": _demo("beard")}, _adapter, _header_edited, share=2),
+    "card": Reader(lambda: {"card": _true_card()}, _card, _card_edited),
+    "stack": Reader(lambda: {"stack": STACK.encode()}, _stack),
+    "recipe": Reader(lambda: {name: (ROOT / name).read_bytes() for name in RECIPES}, _recipe),
+    "report": Reader(lambda: {"report": _small_report()}, _report, _json_edited),
+    "captions": Reader(lambda: CAPTIONS, _captions),
+    "pictures": Reader(_pictures, _picture, refuses=ValueError, share=2),
     "vocabulary": Reader(
-        {"words": (ROOT / "recipes/vocabularies/portraits.toml").read_bytes()}, _vocabulary
+        lambda: {"words": (ROOT / "recipes/vocabularies/portraits.toml").read_bytes()}, _vocabulary
     ),
-    "base config": Reader({"unet": (BASE / "unet/config.json").read_bytes()}, _base, _json_edited),
-    "peft config": Reader({"peft": json.dumps(PEFT).encode()}, _peft, _json_edited),
-    "prompts": Reader({"prompts": b"# who\na woman, red hair\na man in a coat\n"}, _prompts),
+    "base config": Reader(
+        lambda: {"unet": (BASE / "unet/config.json").read_bytes()}, _base, _json_edited
+    ),
+    "peft config": Reader(lambda: {"peft": json.dumps(PEFT).encode()}, _peft, _json_edited),
+    "checkpoint": Reader(lambda: {"checkpoint": _saved_checkpoint()}, _checkpoint, _header_edited),
+    "prompts": Reader(
+        lambda: {"prompts": b"# who\na woman, red hair\na man in a coat\n"}, _prompts
+    ),
 }
