@@ -38,11 +38,11 @@ class Limit:
 # Kind -> its limit; megapixels times the bytes that Pillow holds for each pixel are about 400 MB.
 LIMITS: dict[str, Limit] = {
     "JPEG": Limit(178),  # Pillow's own; decoded at an eighth, a quarter or a half
-    "progressive JPEG": Limit(60),  # its coefficients are all held: up to 6 bytes a pixel
+    "progressive JPEG": Limit(50),  # its coefficients are all held: up to 6 bytes a pixel
     "PNG": Limit(89),
     "BMP": Limit(89),
     "GIF": Limit(89),
-    "TIFF": Limit(40),  # a strip may be the whole picture, 16 bits deep
+    "TIFF": Limit(32),  # a strip may be the whole picture, 16 bits deep
     "WEBP": Limit(25, 64 << 20),  # libwebp holds two canvases, Pillow two copies
     "AVIF": Limit(25, 64 << 20),
 }
