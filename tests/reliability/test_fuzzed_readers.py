@@ -13,7 +13,7 @@ from readers import READERS
 from slow_tier import SEED, rounds
 
 pytestmark = pytest.mark.slow
-SHARE = 0.75  # of the tier's time, on one of two cores
+SHARE = 0.65  # of the tier's time, on one of two cores
 MOST_SECONDS = 5.0  # of processor time, for one small file
 MOST_MEGABYTES = 500  # that all cases together add
 WHOLE = sum(reader.share for reader in READERS.values())
