@@ -6,6 +6,7 @@ A reader takes the bytes of a file and a folder to lay it down in. It must come 
 
 import io
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 
 from hostile import changed, dumped, edited
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from root import ROOT
 
 from spf_lora.adapters.check.checks import verify
@@ -29,6 +31,7 @@ from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
 from spf_lora.data.completion import load_vocabulary
 from spf_lora.data.folder import scan_folder
 from spf_lora.data.pictures import open_picture
+from spf_lora.draw.infotext import ENTRY, Infotext, parse, read_infotext
 from spf_lora.errors import SpfError
 from spf_lora.evaluate.protocol import read_prompts
 from spf_lora.evaluate.result import Draw, Figure, PromptPair, Result, SelfTest, from_json
@@ -183,6 +186,39 @@ def _picture(data: bytes, folder: Path) -> object:
     return picture
 
 
+def _infotext(data: bytes, folder: Path) -> object:
+    found = read_infotext(_put(data, folder, "a.png"))
+    if found is not None:
+        parse(found.text())
+        assert all(math.isfinite(weight) for _, weight in found.adapters)
+    return found
+
+
+def _drawn() -> Mapping[str, bytes]:
+    text = Infotext(
+        "a woman, a beard",
+        "blurred",
+        (("beard", 0.8),),
+        {"Steps": "25", "Sampler": "DDIM", "Seed": "7"},
+    ).text()
+    info = PngInfo()
+    info.add_text(ENTRY, text)
+    return {"drawn": _saved("PNG", pnginfo=info), "bare": _saved("PNG")}
+
+
+def _info_edited(data: bytes, rng: Any) -> bytes:
+    """Edit the text and pack it again, or any byte at all."""
+    if rng.random() < 0.3:
+        return edited(data, rng)
+    with Image.open(io.BytesIO(data)) as picture:
+        text = edited(picture.info.get(ENTRY, "Steps: 1, Seed: 2, Size: 3").encode(), rng)
+        info = PngInfo()
+        info.add_text(ENTRY, text.decode("latin-1").replace("\0", "?"), zip=rng.random() < 0.5)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
 def _saved(kind: str, mode: str = "RGB", **how: Any) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((60, 40), 60).convert(mode).save(buffer, kind, **how)
@@ -317,6 +353,7 @@ READERS = {
     "report": Reader(lambda: {"report": _small_report()}, _report, _json_edited),
     "captions": Reader(lambda: CAPTIONS, _captions),
     "pictures": Reader(_pictures, _picture, refuses=ValueError, share=2),
+    "infotext": Reader(_drawn, _infotext, _info_edited),
     "vocabulary": Reader(
         lambda: {"words": (ROOT / "recipes/vocabularies/portraits.toml").read_bytes()}, _vocabulary
     ),
