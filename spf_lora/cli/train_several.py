@@ -140,7 +140,7 @@ def _loaded(job: Job) -> Iterator["Base"]:
     base = load_base(training.base, tokenizer=tokenizer)
     check_base(job.under, base.id)
     on = [(read_adapter(known.path), strength) for known, strength in job.under.members]
-    with attached(base.unet, on):
+    with attached(base.unet, on, text_encoder=base.text_encoder):
         yield base
 
 

@@ -99,7 +99,8 @@ class Painter:
         Raises:
             AdapterFileError: the base has not the modules, or not their shapes.
         """
-        with attached(self.base.unet, [(adapter, 0.0) for adapter in self.acting.adapters]):
+        rows = [(adapter, 0.0) for adapter in self.acting.adapters]
+        with attached(self.base.unet, rows, text_encoder=self.base.text_encoder):
             return
 
     def draw(self, wanted: Iterable[Wanted], on_progress: Progress | None = None) -> int:

@@ -79,7 +79,8 @@ def draw_preview(
     prompts = _prompts(recipe, examples)
     asked = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
     seeds = list(range(len(prompts)))
-    with adapter_off(base.unet) if acting is None else nullcontext():
+    off = adapter_off(base.unet, base.text_encoder)
+    with off if acting is None else nullcontext():
         before = draw(base, prompts, seeds, steps=steps)
     after = draw(base, asked, seeds, acting or NOTHING, steps=steps)
     judge = _judge(recipe)

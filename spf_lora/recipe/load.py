@@ -73,6 +73,12 @@ def _contradictions(sections: Mapping[str, Any]) -> list[str]:
         faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
     if distil.base_prompts + distil.empty_prompts >= 1:
         faults.append("distil.base_prompts and empty_prompts leave no sample that asks")
+    method = sections["training"].method
+    if sections["adapter"].text_encoder and method not in ("ours", "plain"):
+        faults.append(
+            f"adapter.text_encoder cannot be trained with training.method {method}, which compares "
+            "text states that stay: leave it false"
+        )
     return faults
 
 

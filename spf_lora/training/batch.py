@@ -26,7 +26,7 @@ class Batch:
         noisy: the sum at time t, same shape.
         t: time steps, (batch,).
         rows: which picture, (batch,).
-        base_states: states of the base prompts, (batch, 77, width).
+        base_states: states of the base prompts, (batch, 77, width), or token ids; see `Prepared`.
         full_states: what the adapter is asked, same shape.
         base_groups: token groups of the base prompts, (batch, 77, 77).
         full_groups: token groups of what the adapter is asked.

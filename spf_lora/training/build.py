@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from spf_lora.adapters.attach import attach_trainable
+from spf_lora.adapters.attach import attach_trainable, attach_trainable_text
 from spf_lora.base.clip import ClipModel, brings_clip, load_clip
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
@@ -27,6 +27,7 @@ from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Batch, draw_batch
 from spf_lora.training.complete_captions import completed
 from spf_lora.training.distil import Distil, Shares
+from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.examples import shapes_of
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
@@ -72,6 +73,7 @@ def build_trainer(
         phrases=[base_phrases(p, recipe.attribute) for p in prompts],
         target_text=recipe.attribute.target_text,
         own=rival is not None and rival.own_share > 0,
+        as_ids=recipe.adapter.text_encoder,
         masks=_masks(rival, examples),
         clip=clip,
         buckets=shapes_of(recipe, base),
@@ -83,6 +85,13 @@ def build_trainer(
         base.unet, preset=recipe.adapter.preset, rank=recipe.adapter.rank,
         alpha=recipe.adapter.alpha, seed=training.seed,
     )  # fmt: skip
+    if recipe.adapter.text_encoder:
+        parameters |= attach_trainable_text(
+            base.text_encoder,
+            rank=recipe.adapter.rank,
+            alpha=recipe.adapter.alpha,
+            seed=training.seed,
+        )
     set_up(
         base.unet, precision=training.precision,
         gradient_checkpointing=training.gradient_checkpointing,
@@ -110,14 +119,17 @@ def _stages(
     method, seed, steps = recipe.training.method, recipe.training.seed, recipe.learn.steps
     rival = RIVALS.get(method)
 
+    of_text = recipe.adapter.text_encoder
+    unet = ReadingUnet(base.unet, base.text_encoder) if of_text else base.unet
+
     def batch(index: int, size: int) -> Batch:
         share = rival.own_share if rival else 0.0
         return draw_batch(data, base.scheduler, index=index, size=size, seed=seed, own_share=share)
 
     if rival is not None:
         weight = recipe.training.rival_weight or rival.weight
-        return [Stage(method, steps, RivalObjective(base.unet, data, rival, weight=weight), batch)]
-    learn = Learn(base.unet, data)
+        return [Stage(method, steps, RivalObjective(unet, data, rival, weight=weight), batch)]
+    learn = Learn(unet, data)
     if method == PAPER:
         objective = SpfPortrait(
             base.unet, data, weights=Weights(), alphas=base.scheduler.alphas_cumprod,
@@ -134,13 +146,13 @@ def _stages(
         base, teaching_prompts(recipe, said, under),
         Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late), cache,
         alpha=recipe.adapter.alpha, shares=Shares(distil.base_prompts, distil.empty_prompts),
-        below=under.digest, seed=seed,
+        below=under.digest, seed=seed, as_ids=of_text,
     )  # fmt: skip
     stages = [Stage("learn", steps, learn, batch)]
     if distil.steps == 0:
         return stages
     check_room(cache, distil.pairs, teaching.how)  # before the long work
-    student = Distil(base.unet, time_weights(base.scheduler, _TIME_CAP))
+    student = Distil(unet, time_weights(base.scheduler, _TIME_CAP))
     return [
         *stages,
         Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True),

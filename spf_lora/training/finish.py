@@ -43,7 +43,7 @@ def card_of(
 def finished_adapter(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Adapter:
-    """Take the trained adapter off the base's U-Net, with its card; it stays on at strength 1."""
+    """Take the trained adapter off the base, with its card; it stays on at strength 1."""
     metadata = file_metadata(
         card_of(recipe, base, examples, under),
         rank=recipe.adapter.rank, alpha=recipe.adapter.alpha, title=recipe.attribute.name,
@@ -51,4 +51,4 @@ def finished_adapter(
         "the picture alone.",
         usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
     )  # fmt: skip
-    return trained_adapter(base.unet, metadata)
+    return trained_adapter(base.unet, metadata, text_encoder=base.text_encoder)

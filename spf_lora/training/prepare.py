@@ -34,8 +34,9 @@ class Prepared:
     Attributes:
         latents: scaled, (n, channels, h, w).
         sizes: height and width of each row's latents.
-        base_states: text states of the base prompts, (n, 77, width).
-        full_states: text states of the full prompts, (n, 77, width).
+        base_states: text states of the base prompts, (n, 77, width); or their token ids, (n, 77),
+            where the text encoder is trained too.
+        full_states: the same of the full prompts.
         base_groups: token groups of the base prompts, (n, 77, 77); see `token_groups`.
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
@@ -139,6 +140,7 @@ def prepare(
     phrases: Sequence[Sequence[str]],
     target_text: str,
     own: bool = False,
+    as_ids: bool = False,
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
     buckets: Sequence[Bucket] = (),
@@ -156,6 +158,7 @@ def prepare(
         phrases: of each base prompt.
         target_text: the attribute's.
         own: whether the base draws its own pictures of the base prompts.
+        as_ids: whether prompts stay token ids, for a text encoder that is trained.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
@@ -181,11 +184,15 @@ def prepare(
     drawn = None
     if masks is not None:
         drawn = [fit(mask, bucket) for mask, bucket in zip(masks, chosen, strict=True)]
+    without, asked = (
+        kept.to(base.device) if as_ids else torch.stack([encoders.states(p) for p in prompts])
+        for kept, prompts in zip(ids, (base_prompts, full_prompts), strict=True)
+    )
     return Prepared(
         latents=_together(rows),
         sizes=tuple(sizes),
-        base_states=torch.stack([encoders.states(p) for p in base_prompts]),
-        full_states=torch.stack([encoders.states(p) for p in full_prompts]),
+        base_states=without,
+        full_states=asked,
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),

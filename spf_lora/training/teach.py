@@ -9,7 +9,7 @@ import torch
 from spf_lora.adapters.attach import adapter_of, adapter_off
 from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
-from spf_lora.base.texts import encode
+from spf_lora.base.texts import encode, token_ids
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
@@ -83,6 +83,7 @@ class Teaching:
         shares: see `Curriculum`.
         below: digest of the adapters that are on.
         seed: decides noise and order.
+        as_ids: whether lessons hold token ids, for a text encoder that is trained too.
     """
 
     base: Base
@@ -93,6 +94,7 @@ class Teaching:
     shares: Shares
     below: str
     seed: int
+    as_ids: bool = False
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> None:
@@ -110,20 +112,24 @@ class Teaching:
         seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
         pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
         tell(DRAWING, 0, len(pairs))
-        with awake(base.text_encoder, device=base.device), adapter_off(base.unet):
+        off = adapter_off(base.unet, base.text_encoder)
+        with awake(base.text_encoder, device=base.device), off:
             drawn = draw_trajectories(
                 base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
                 below=self.below, on_progress=lambda done, total: tell(DRAWING, done, total),
             )  # fmt: skip
             check_pairs(drawn, everywhere=self.how.late is not None)
-            without, asking = (
-                torch.cat([encode(base, [both[side]]) for both in self.prompts]).cpu()
-                for side in (0, 1)
-            )
+            without, asking = (self._read([both[i] for both in self.prompts]) for i in (0, 1))
             self.curriculum = Curriculum(
-                drawn, range(len(pairs)), without, asking, encode(base, [""])[0].cpu(),
+                drawn, range(len(pairs)), without, asking, self._read([""])[0],
                 self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
             )  # fmt: skip
+
+    def _read(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Return text states, or token ids where they are wanted."""
+        if self.as_ids:
+            return token_ids(self.base.tokenizer, prompts)
+        return torch.cat([encode(self.base, [prompt]) for prompt in prompts]).cpu()
 
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""
