@@ -177,7 +177,7 @@ def test_the_unet_is_called_once_a_step_for_all_prompts_seeds_and_both_halves(br
 def test_progress_counts_to_the_number_of_missing_pictures(brush) -> None:
     told = []
     brush.draw([*TWO, Wanted("y", 1, 0.5)], lambda done, total: told.append((done, total)))
-    assert told == [(2, 3), (3, 3)]
+    assert told == [(0, 3), (2, 3), (3, 3)]
 
 
 def test_a_broken_adapter_is_told_and_leaves_no_picture(still, tmp_path) -> None:
