@@ -19,7 +19,12 @@ from spf_lora.draw.prompts import Prompt
 from spf_lora.evaluate.protocol import held_out_cases
 
 PEOPLE, SIDE, GAP, HEAD = 6, 128, 6, 34
-ROWS = ("base, without the words", "plain LoRA", "ours, as any app draws it", "ours, --local")
+ROWS = (
+    "base, without the words",
+    "plain LoRA, captions completed",
+    "ours, as any app draws it",
+    "ours, --local",
+)
 
 
 def main() -> None:

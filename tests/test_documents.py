@@ -104,6 +104,7 @@ OTHERS = {
     "cli/stack_report.py",
     "data/worlds/portraits.py",
     "documents.py",
+    "evaluate/report/bars.py",
     "recipe/load.py",
 }
 

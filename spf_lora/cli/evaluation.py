@@ -75,7 +75,10 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     from spf_lora.evaluate.run import Measurement, evaluate
 
     adapters = [read_adapter(path) for path in paths]
-    cards = [from_metadata(adapter.metadata) for adapter in adapters]
+    cards = [
+        from_metadata(adapter.metadata, path=path)
+        for path, adapter in zip(paths, adapters, strict=True)
+    ]
     attribute = _attribute(options.attribute, paths[0], cards[0])
     if act.local:
         check_local(attribute)

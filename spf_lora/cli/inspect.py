@@ -8,7 +8,7 @@ import typer
 from spf_lora.cli import out
 from spf_lora.cli.facts_view import show_one
 from spf_lora.cli.options import Json
-from spf_lora.errors import PictureError
+from spf_lora.errors import AdapterFileError, PictureError
 
 
 def inspect(
@@ -25,12 +25,31 @@ def inspect(
     from spf_lora.adapters.check import facts
     from spf_lora.adapters.check.facts import AdapterFacts
 
-    found = [
-        _picture(file)
-        if file.suffix.lower() == ".png"
-        else facts.inspect(file, whole=True if full else None)
-        for file in files
-    ]
+    found: list[AdapterFacts | dict[str, Any]] = []
+    faults: list[AdapterFileError | PictureError] = []
+    for file in files:
+        try:
+            found.append(
+                _picture(file)
+                if file.suffix.lower() == ".png"
+                else facts.inspect(file, whole=True if full else None)
+            )
+        except (AdapterFileError, PictureError) as error:  # it does not stop the others
+            faults.append(error)
+    if len(files) == 1 and faults:
+        raise faults[0]
+    _show(found, as_json=as_json)
+    for fault in faults:
+        out.warn(out.printable(fault.message))
+    if faults:
+        raise AdapterFileError(
+            f"{len(faults)} of {len(files)} files cannot be read", hint="get them again"
+        )
+
+
+def _show(found: list[Any], *, as_json: bool) -> None:
+    from spf_lora.adapters.check.facts import AdapterFacts
+
     if as_json:
         out.show_json([one.as_json() if isinstance(one, AdapterFacts) else one for one in found])
         return

@@ -13,7 +13,8 @@ from spf_lora.cli.quiet import hush
 from spf_lora.cli.run_lock import locked_for_the_run
 from spf_lora.cli.train_one import Job
 from spf_lora.cli.train_several import check_together, data_folders, split_names, train_all
-from spf_lora.errors import RecipeError
+from spf_lora.cli.train_watch import MOST_PROMPTS, Watch
+from spf_lora.errors import DataError, RecipeError
 from spf_lora.recipe.files import locate_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.recipe.schema import Recipe
@@ -68,6 +69,18 @@ def train(
         typer.Option(metavar="STACK|ADAPTER", help="Train on top of it: it is on and frozen."),
     ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
+    keep_every: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Keep the adapter of every N-th step, for `compare` to pick."
+        ),
+    ] = 0,
+    sample_every: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Draw --sample-prompts every N steps.")
+    ] = 0,
+    sample_prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to draw on the way, one a line.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     plan_only: Annotated[
@@ -89,17 +102,43 @@ def train(
         for settings, folder in zip(recipes, folders, strict=True):
             _plan(settings, folder, vram)
         return
+    watch = _watch(keep_every, sample_every, sample_prompts)
     targets = [_target(output, one, several=len(recipes) > 1) for one in recipes]
     with _made(targets[0].parent) if output is None else nullcontext():
         jobs = []
         for settings, folder, target in zip(recipes, folders, targets, strict=True):
             under = _under(onto, settings, target)
             logs = log_dir / settings.attribute.name if log_dir and len(recipes) > 1 else log_dir
-            job = Job(settings, target, folder, logs, under, resume, force, skip_faulty)
+            job = Job(settings, target, folder, logs, under, resume, force, skip_faulty, watch)
             job.check()
             jobs.append(job)
         with locked_for_the_run(jobs):
             train_all(jobs)
+
+
+def _watch(keep_every: int, sample_every: int, prompts: Path | None) -> Watch:
+    """Return what the training leaves on its way.
+
+    Raises:
+        RecipeError: pictures are wanted, but nobody says of what; or the other way round.
+        DataError: the file cannot be read, or holds too many prompts.
+    """
+    if bool(sample_every) != (prompts is not None):
+        raise RecipeError(
+            "--sample-every and --sample-prompts belong together",
+            hint="write both: --sample-every 100 --sample-prompts prompts.txt",
+        )
+    if prompts is None:
+        return Watch(keep_every)
+    from spf_lora.data.prompt_file import read_prompt_lines
+
+    lines = [line for _, line in read_prompt_lines(prompts)]
+    if len(lines) > MOST_PROMPTS:
+        raise DataError(
+            f"{prompts} holds {len(lines)} prompts, and training waits for each of them",
+            hint=f"at most {MOST_PROMPTS}",
+        )
+    return Watch(keep_every, sample_every, tuple(lines))
 
 
 def _target(output: Path | None, settings: Recipe, *, several: bool) -> Path:

@@ -6,7 +6,7 @@ command with `--resume` goes on.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.phases import Phases
+from spf_lora.cli.train_watch import NOTHING, Watch, watching
 from spf_lora.errors import AdapterFileError, OutputError
 from spf_lora.recipe.schema import Recipe
 from spf_lora.signals import Stopped, asked_to_end
@@ -41,6 +42,7 @@ class Job:
         resume: go on from the checkpoint.
         force: overwrite what is there.
         skip_faulty: train on what the check of the folder leaves.
+        watch: what is left on the way.
     """
 
     settings: Recipe
@@ -51,6 +53,7 @@ class Job:
     resume: bool = False
     force: bool = False
     skip_faulty: bool = False
+    watch: Watch = NOTHING
 
     @property
     def picture(self) -> Path:
@@ -97,7 +100,7 @@ def train_one(
     from spf_lora.cli.train_data import checked_examples, warn_of_cache
     from spf_lora.data.cache import TensorCache, cache_folder
     from spf_lora.training.build import build_trainer
-    from spf_lora.training.finish import card_of
+    from spf_lora.training.finish import card_of, finished_adapter
     from spf_lora.training.precision import resting
 
     settings, under = job.settings, job.under
@@ -139,7 +142,15 @@ def train_one(
     decodes = settings.training.method == "spf-portrait"
     with _resumable():
         with resting(base.text_encoder, *([] if decodes else [base.vae])):
-            _loop(trainer, phases, every=settings.training.checkpoint_every_steps, logs=job.log_dir)
+            look = watching(
+                job.watch,
+                job.target,
+                base,
+                lambda: finished_adapter(settings, base, examples, under),
+                job.log_dir,
+            )
+            every = settings.training.checkpoint_every_steps
+            _loop(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
             _write(job, base, examples)
@@ -221,7 +232,14 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
     return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
 
 
-def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) -> None:
+def _loop(
+    trainer: "Trainer",
+    phases: Phases,
+    *,
+    every: int,
+    logs: Path | None,
+    look: Callable[[Any], None],
+) -> None:
     """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
     first = trainer.processes.first
     log = _tensorboard(logs if first else None)
@@ -244,6 +262,7 @@ def _loop(trainer: "Trainer", phases: Phases, *, every: int, logs: Path | None) 
                     phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
                 if first:
                     log(step)
+                    look(step)
         except Stopped:
             phases.drop()
             if first:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from spf_lora.documents import parse_json
 from spf_lora.errors import PictureError
 
 ENTRY = "parameters"
@@ -93,7 +94,7 @@ def _unquoted(value: str) -> str:
     if not value.startswith('"'):
         return value.strip()
     try:
-        return str(json.loads(value))
+        return str(parse_json(value))
     except ValueError:
         return value.strip('"')
 

@@ -150,7 +150,4 @@ def _block_tables(texts: Sequence[str], count: int) -> list[dict[str, float]]:
 
 
 def _card(path: Path, opened: OpenAdapter) -> cards.Card | None:
-    try:
-        return cards.from_metadata(opened.metadata)
-    except AdapterFileError as error:
-        raise AdapterFileError(f"{path}: {error.message}", hint=error.hint) from error
+    return cards.from_metadata(opened.metadata, path=path)

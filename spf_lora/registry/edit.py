@@ -134,7 +134,7 @@ def rename(old: str, new: str, registry: Path | None = None, *, force: bool = Fa
 def _check(source: Path) -> str:
     """Refuse an adapter that cannot be used; return why it cannot be copied as it is, if so."""
     with open_adapter(source) as opened:
-        card.from_metadata(opened.metadata)
+        card.from_metadata(opened.metadata, path=source)
         for name in opened.specs:
             opened.load(name)
         if opened.layout != "kohya" or source.is_dir():

@@ -184,4 +184,7 @@ def home(registry: Path | None = None) -> Place:
 
 def verify(entry: Entry) -> list[checks.Finding]:
     """Check that an adapter is whole and says the truth of itself, whichever app reads it."""
-    return [one for one in checks.verify(entry.path, ()) if one.check in MUST_PASS]
+    try:
+        return [one for one in checks.verify(entry.path, ()) if one.check in MUST_PASS]
+    except AdapterFileError as error:  # it went meanwhile
+        return [checks.Finding("readable", "fail", error.message)]

@@ -189,7 +189,7 @@ def look(name: str, path: Path) -> Known:
     """
     with open_adapter(path) as opened:
         content_id = content_id_of(opened.specs, opened.load)
-        return Known(name, path, content_id, cards.from_metadata(opened.metadata))
+        return Known(name, path, content_id, cards.from_metadata(opened.metadata, path=path))
 
 
 def state_of(member: Member, registry: Path | None = None) -> tuple[State, Known | None]:

@@ -140,7 +140,7 @@ def test_what_is_refused_says_why_and_what_next_and_writes_nothing(
 def test_the_exported_folder_is_the_set_that_training_draws(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from spf_lora.training.build import load_examples
+    from spf_lora.training.examples import load_examples
 
     assert run(monkeypatch, "portraits", "export", "new", "-a", "blonde-hair", "--count", "5") == 0
     recipe = load_recipe(find_recipe("blonde-hair"), ["data.count=5"])

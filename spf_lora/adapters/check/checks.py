@@ -50,6 +50,8 @@ def verify(path: str | Path, app_names: Sequence[str] = tuple(apps.APPS)) -> lis
             return findings
     except AdapterFileError as error:
         return [Finding("readable", "fail", f"{error.message} ({error.hint})")]
+    except OSError as error:
+        return [Finding("readable", "fail", f"{path} cannot be read: {error.strerror}")]
 
 
 def _numbers(opened: OpenAdapter) -> Finding:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from spf_lora.documents import parse_json
@@ -85,27 +86,39 @@ def as_table(card: Card) -> dict[str, Any]:
     return {**table, "recipe_hash": card.recipe_hash}
 
 
-def from_metadata(metadata: Mapping[str, str]) -> Card | None:
+def from_metadata(metadata: Mapping[str, str], *, path: Path | None = None) -> Card | None:
     """Return the card in a file's metadata, or None if there is none.
+
+    Args:
+        metadata: the file's text entries.
+        path: the file, to name where it is refused.
 
     Raises:
         AdapterFileError: the card is damaged, of a newer version, or its recipe was altered.
     """
     if KEY not in metadata:
         return None
-    if len(metadata[KEY]) > _MAX_CHARACTERS:
-        raise _damaged(f"it is longer than {_MAX_CHARACTERS} characters")
     try:
-        table = parse_json(metadata[KEY])
+        return _read(metadata[KEY])
     except ValueError as error:
-        raise _damaged(str(error)) from error
-    fault = _fault(table)
-    if fault:
-        raise _damaged(fault)
+        where = f"{path}: " if path else ""
+        raise AdapterFileError(
+            f"{where}the spf_lora card cannot be used: {error}",
+            hint="spf-lora metadata FILE --strip removes it; the adapter itself stays as it is",
+        ) from error
+
+
+def _read(text: str) -> Card:
+    """Read a card that anybody may have written; a `ValueError` says what is wrong with it."""
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"it is longer than {_MAX_CHARACTERS} characters")
+    table = parse_json(text)
+    if fault := _fault(table):
+        raise ValueError(fault)
     stated = table.pop("recipe_hash")
     card = Card(**{**table, "parents": tuple(table["parents"])})
     if stated != card.recipe_hash:
-        raise _damaged("its recipe does not match the recipe's own hash")
+        raise ValueError("its recipe does not match the recipe's own hash")
     return card
 
 
@@ -129,13 +142,6 @@ def _fault(table: Any) -> str:
         if not low <= value <= high:
             return f"its metrics.{name} is {value:g}, not in [{low:g}, {high:g}]"
     return ""
-
-
-def _damaged(why: str) -> AdapterFileError:
-    return AdapterFileError(
-        f"the spf_lora card cannot be used: {why}",
-        hint="spf-lora metadata FILE --strip removes it; the adapter itself stays as it is",
-    )
 
 
 def file_metadata(

@@ -170,10 +170,14 @@ def _pattern(table: Mapping[str, Any], key: str, path: Path) -> dict[str, float]
 
 
 def _match(pattern: Mapping[str, float], module_path: str, otherwise: float) -> float:
-    for end, value in pattern.items():
-        if module_path == end or module_path.endswith(f".{end}"):
-            return value
-    return otherwise
+    """Return the value of the first pattern that is the path, or the end of it."""
+    parts = module_path.split(".")
+    ends = [".".join(parts[at:]) for at in range(len(parts))]
+    known = [end for end in ends if end in pattern]
+    if len(known) > 1:
+        order = list(pattern)
+        known.sort(key=order.index)
+    return pattern[known[0]] if known else otherwise
 
 
 def _refuse(path: Path, what: str) -> NoReturn:

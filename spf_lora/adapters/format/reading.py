@@ -10,7 +10,13 @@ from spf_lora.adapters.format import keys, peft
 from spf_lora.adapters.format.container import Container, Entry, open_container
 from spf_lora.adapters.format.keys import Key
 from spf_lora.adapters.module import Array, Module, Spec
-from spf_lora.adapters.number_formats import DTYPES, all_finite, widen_bf16
+from spf_lora.adapters.number_formats import (
+    DTYPES,
+    LARGEST_WEIGHT,
+    all_finite,
+    all_in_range,
+    widen_bf16,
+)
 from spf_lora.base.families import TEXT_WIDTHS, WIDTH
 from spf_lora.errors import AdapterFileError
 
@@ -231,10 +237,12 @@ def _widened(module: Module) -> Module:
 
 def _finite(container: Container, entry: Entry) -> Array:
     array = container.raw(entry.name)
-    if not all_finite(array, entry.dtype):
+    if not all_in_range(array, entry.dtype):
+        finite = all_finite(array, entry.dtype)
+        what = f"a number above {LARGEST_WEIGHT:g}" if finite else "NaN or inf"
         _refuse(
             container.path,
-            f"holds NaN or inf in {entry.name!r}",
+            f"holds {what} in {entry.name!r}",
             "the training broke down; use an earlier checkpoint",
         )
     return array

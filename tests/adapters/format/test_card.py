@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -51,11 +52,34 @@ def altered(card, **fields):
         ({"parents": "ab"}, "its parents is of the wrong type"),
         ({"parents": [1]}, "parents are not all text"),
         ({"extra": 1}, "keys are not those of a card"),
+        ({"versions": {"torch": 2}}, "its versions are not all text"),
+        ({"metrics": {"response": "high"}}, "its metrics.response is no number"),
+        ({"metrics": {"response": True}}, "its metrics.response is no number"),
+        ({"metrics": {"dose": 1e9}}, r"its metrics.dose is 1e\+09, not in \[1e-06, 1000\]"),
+        ({"metrics": {"start_percent": 1.0}}, r"start_percent is 1, not in \[0, 0.99\]"),
     ],
 )
 def test_an_altered_card_is_refused(card, fields, reason):
     with pytest.raises(AdapterFileError, match=reason):
         from_metadata(altered(card, **fields))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"steps":100', '"steps":1e999', "recipe.steps is not a finite number"),
+        ('"steps":100', '"steps":NaN', "recipe.steps is not a finite number"),
+        ('"response":0.25', '"dose":1e999', "metrics.dose is not a finite number"),
+        ('"seed":7', f'"seed":{"7" * 40}', "seed is a number that fits no 64 bits"),
+        ('"steps":100', f'"steps":{"[" * 99}{"]" * 99}', "nests too deep"),
+        ('"steps":100', r'"steps":"\ud800"', "recipe.steps is no text in UTF-8"),
+    ],
+)
+def test_a_card_is_refused_with_its_file_and_the_place(card, old, new, reason):
+    text = to_json(card)
+    assert old in text
+    with pytest.raises(AdapterFileError, match=f"^a.safetensors: the spf_lora card .*{reason}"):
+        from_metadata({KEY: text.replace(old, new)}, path=Path("a.safetensors"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "null", '{"a": 1}', "1" * 2_000_000])

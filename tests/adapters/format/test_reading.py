@@ -127,7 +127,7 @@ def test_a_peft_file_is_read_with_the_configuration_beside_it(tmp_path, make_ada
         ({"bias": "all"}, "bias"),
         ({"r": 8}, "states rank 8"),
         ({"r": "4"}, "no sound number for r"),
-        ({"lora_alpha": float("nan")}, "no sound number for lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is not a finite number"),
         ({"rank_pattern": {"(a+)+$": 4}}, "regular expression in rank_pattern"),
         ({"alpha_pattern": ["to_k"]}, "alpha_pattern that is no table"),
     ],
