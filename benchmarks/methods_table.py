@@ -41,7 +41,7 @@ SUMMARY = {
     "ours": "**ours**, in any app",
     "plain-local": "plain LoRA, drawn with `--local`",
 }
-COST = {"plain-local": "4.5 times the work of a picture", "ours": "about 2.5 trainings"}
+COST = {"plain-local": "4.5 times the work of a picture", "ours": "2.1 trainings of U-Net work"}
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 
 Cell = Mapping[str, Any]

@@ -42,7 +42,14 @@ except Stopped as stopped:
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+def _as_from_a_terminal() -> None:
+    """What runs in the background starts with SIGINT ignored, and its children inherit that."""
+    for number in ALL:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(code: str, *words: object, **how: object) -> subprocess.Popen[str]:
+    how.setdefault("preexec_fn", _as_from_a_terminal)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=ROOT,
