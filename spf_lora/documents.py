@@ -77,8 +77,12 @@ def read_toml(path: Path, *, most_bytes: int) -> dict[str, Any]:
     return parse_toml(read_text(path, most_bytes=most_bytes))
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, finite: bool = True) -> Any:
     """Return what a JSON text says.
+
+    Args:
+        text: the document.
+        finite: refuse numbers that are not; without, the caller knows what they mean.
 
     Raises:
         ValueError: it is no JSON, nests too deep, or holds a number that is not finite or fits no
@@ -92,7 +96,8 @@ def parse_json(text: str) -> Any:
         raise ValueError(_TOO_DEEP) from error
     except ValueError as error:
         raise ValueError(_TOO_LONG) from error
-    _check(value, numbers=True)
+    # Only an escape writes half a character, so most documents need not be looked through for one.
+    _check(value, numbers=finite, texts="\\ud" in text.lower())
     return value
 
 
@@ -106,7 +111,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(_TOO_DEEP)
     try:
         table = tomllib.loads(text)
-        _check(table, numbers=False)
+        _check(table, numbers=False, texts=False)  # tomllib lets no half characters through
         repr(table)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(_short(str(error))) from error
@@ -130,33 +135,29 @@ _TOO_DEEP = f"it nests too deep: more than {DEEPEST} levels"
 _TOO_LONG = "it holds a number of thousands of digits"
 
 
-def _check(value: Any, *, numbers: bool) -> None:
+def _check(value: Any, *, numbers: bool, texts: bool) -> None:
     """Refuse what no document of ours holds."""
-    _check_inside({"": value}, (), numbers=numbers)
+    _check_inside({"": value}, (), numbers=numbers, texts=texts)
 
 
-def _check_inside(parent: Any, place: tuple[Any, ...], *, numbers: bool) -> None:
+def _check_inside(parent: Any, place: tuple[Any, ...], *, numbers: bool, texts: bool) -> None:
     """Check all that a table or list holds; the depth is bounded before Python's stack is."""
     if len(place) > DEEPEST:
         raise ValueError(_TOO_DEEP)
-    if isinstance(parent, dict) and not all(map(_is_text, parent)):
+    if texts and isinstance(parent, dict) and not all(map(is_unicode, parent)):
         raise ValueError(f"{_named(place)} has a key that is no text in UTF-8")
     for key, item in parent.items() if isinstance(parent, dict) else enumerate(parent):
         kind = type(item)
         if kind is dict or kind is list:
-            _check_inside(item, (*place, key), numbers=numbers)
+            _check_inside(item, (*place, key), numbers=numbers, texts=texts)
         elif kind is str:
-            if not _is_text(item):
+            if texts and not is_unicode(item):
                 raise ValueError(f"{_named((*place, key))} is no text in UTF-8")
         elif kind is float:
             if numbers and not math.isfinite(item):
                 raise ValueError(f"{_named((*place, key))} is not a finite number")
         elif kind is int and numbers and not -_WHOLE <= item < _WHOLE:
             raise ValueError(f"{_named((*place, key))} is a number that fits no 64 bits")
-
-
-def _is_text(text: str) -> bool:
-    return text.isascii() or is_unicode(text)
 
 
 def _named(place: tuple[Any, ...]) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 class SpfError(Exception):
     """A fault the user can mend.
 
+    What of it came from a file or the command line may hold anything, signs that steer terminals
+    among it; only what can be printed stays.
+
     Attributes:
         message: one sentence, what is wrong and where.
         hint: the next step to take.
@@ -20,13 +23,22 @@ class SpfError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _printable(message), _printable(hint)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it pass between processes, which by default forget the hint."""
         return partial(type(self), hint=self.hint), (self.message,)
+
+
+def _printable(text: str) -> str:
+    """Return a text whose signs that cannot be seen are written out; line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 class RecipeError(SpfError):

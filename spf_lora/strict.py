@@ -9,7 +9,8 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from spf_lora.documents import is_unicode
 
@@ -102,6 +103,37 @@ def missing_keys(schema: type, table: Mapping[str, object]) -> list[str]:
         for field in dataclasses.fields(schema)
         if field.default is dataclasses.MISSING and field.name not in table
     ]
+
+
+def mistyped(value: Any, hint: Any, name: str = "it") -> str:
+    """Return where a value read from a file is not what a type hint says, or an empty text.
+
+    Args:
+        value: numbers, texts, lists as tuples, tables, and dataclasses made of them.
+        hint: of a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, a union, or a plain type.
+        name: of the value, to begin the place with.
+    """
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return "" if not all(mistyped(value, one) for one in inner) else name
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, hint):  # type: ignore[arg-type]
+            return name
+        hints = get_type_hints(hint)
+        parts = [(getattr(value, one), hints[one], f"{name}.{one}") for one in hints]
+    elif kind is tuple:
+        if not isinstance(value, tuple):
+            return name
+        parts = [(one, inner[0], f"{name}.{at}") for at, one in enumerate(value)]
+    elif kind is not None:
+        if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
+            return name
+        parts = [(one, inner[1], f"{name}.{key}") for key, one in value.items()]
+    else:
+        plain = (int, float) if hint is float else hint
+        right = isinstance(value, plain) and (hint is bool or not isinstance(value, bool))
+        return "" if right else name
+    return next(filter(None, (mistyped(*part) for part in parts)), "")
 
 
 class _WrongValueError(Exception):

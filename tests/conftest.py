@@ -7,11 +7,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes share the cores; torch 
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub: looking for it takes long
 
+import hypothesis
 import pytest
 import torch
 from tiny_base import make_tiny_base
 
 from spf_lora.base.load import Base, load_base
+
+hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("ours")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests want told though they pass, as the slow tier its seeds and counts."""
+    for report in [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "told" and report.when == "call":
+                terminalreporter.write_line(str(value))
 
 
 def pytest_collection_finish() -> None:

@@ -36,7 +36,7 @@ def add_photographs(folder: Path) -> None:
     for number in range(16):
         rng = np.random.default_rng(number)
         values = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-        Image.fromarray(values).resize((96, 96)).save(folder / f"{number:02}.jpg")
+        Image.fromarray(values).resize((320, 320)).save(folder / f"{number:02}.jpg")
         hair, shirt = rng.choice(["brown", "black", "red"]), rng.choice(["blue", "white"])
         text = f"a portrait of a man, {hair} hair, a {shirt} shirt, a grey wall, a beard"
         (folder / f"{number:02}.txt").write_text(text)

@@ -75,3 +75,18 @@ def test_what_needs_no_torch_does_not_load_it(words: list[str]) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "spf_lora" / "cli").glob("*.py")), ids=lambda p: p.name
+)
+def test_no_help_has_words_in_square_brackets(path: Path) -> None:
+    """The help's pages take them for colours and show nothing."""
+    texts = [
+        word.value.value
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+        if word.arg == "help" and isinstance(word.value, ast.Constant)
+    ]
+    assert not [text for text in texts if re.search(r"\[[a-z]", str(text))]

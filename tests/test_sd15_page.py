@@ -47,6 +47,7 @@ def test_every_command_of_the_page_runs(cli, photos, tiny_folder: Path) -> None:
     assert [words[0] for words in every] == [
         "base",
         "recipe",
+        "recipe",
         "data",
         "train",
         "generate",

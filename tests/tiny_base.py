@@ -60,6 +60,22 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_tiny_clip(folder: Path) -> Path:
+    """Write a random CLIP in transformers layout, of 8 numbers a text or picture."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
+
+    tokenizer = CLIPTokenizerFast.from_pretrained(EMBEDDED / "tokenizer")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    words = small | {"num_attention_heads": 2, "vocab_size": len(tokenizer)}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    sight = small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=words | ends, vision_config=sight, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
 def noisy_adapter(folder: Path) -> Adapter:
     """Random factors on every layer that an adapter of the tiny base can have."""
     from spf_lora.adapters.attach import attach_trainable, trained_adapter

@@ -53,7 +53,7 @@ def show(name: Name, registry: Registry = None, as_json: Json = False) -> None:
 def add(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="Any layout we read.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="What to call it [default: the file's name].")
+        str | None, typer.Option("--name", help="What to call it; the file's name by default.")
     ] = None,
     registry: Registry = None,
 ) -> None:
@@ -93,7 +93,7 @@ def rename(
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Which [default: all].")
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Which; all by default.")
     ] = None,
     registry: Registry = None,
     as_json: Json = False,

@@ -32,7 +32,7 @@ def evaluate(
         str | None, typer.Option(help='Exit 3 unless it holds: "sps<0.2,response>0.8".')
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder [default: out/reports/ADAPTER].")
+        Path | None, typer.Option("--out", "-o", help="Folder; out/reports/ADAPTER by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report there.")] = False,
     as_json: Json = False,

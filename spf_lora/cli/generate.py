@@ -50,7 +50,7 @@ def generate(
         int, typer.Option(min=0, max=2**63, help="Of the first picture; the next has one more.")
     ] = 1,
     count: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Pictures of each prompt [default: 8].")
+        int | None, typer.Option(min=1, max=256, help="Pictures of each prompt; 8 by default.")
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
@@ -65,7 +65,7 @@ def generate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="A PNG [default: out/grid.png]; one that is there is numbered."
+            "--out", "-o", help="A PNG; out/grid.png by default; one that is there is numbered."
         ),
     ] = None,
     act: ActingOptions = AS_USUAL,

@@ -21,7 +21,7 @@ def merge(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The merged file [default: out/merged.safetensors]."),
+        typer.Option("--out", "-o", help="The merged file; out/merged.safetensors by default."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="One for each adapter, as 1,0.8; may be negative.")
@@ -34,7 +34,7 @@ def merge(
         float | None, typer.Option(help="Share of the squared norm to keep, 0 to 1.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp16, bf16 or fp32 [default: as the adapters].")
+        str | None, typer.Option(help="fp16, bf16 or fp32; as the adapters by default.")
     ] = None,
     block_weights: Annotated[
         list[str] | None,

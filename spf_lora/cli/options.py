@@ -20,7 +20,7 @@ Registry = Annotated[
     Path | None,
     typer.Option("--registry", metavar="FOLDER", help="Look here first; changes happen here."),
 ]
-Steps = Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps.")]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")]
 Tokenizer = Annotated[
     str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
 ]

@@ -24,7 +24,7 @@ def export(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DIR", help="A new or empty folder [default: out/portraits-ATTRIBUTE]."
+            metavar="DIR", help="A new or empty folder; out/portraits-ATTRIBUTE by default."
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(help="Portraits; else the recipe's.")] = None,

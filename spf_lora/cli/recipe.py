@@ -35,7 +35,7 @@ def new(
         str, typer.Option(help="local changes a part of the picture, global all of it.")
     ] = "local",
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file [default: recipes/NAME.toml].")
+        Path | None, typer.Option("--out", "-o", help="A file; recipes/NAME.toml by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:

@@ -18,7 +18,7 @@ def resize(
     ] = None,
     to: Annotated[str, typer.Option("--to", help="kohya, diffusers or peft.")] = "kohya",
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="fp16, bf16 or fp32 [default: as it is].")
+        str | None, typer.Option("--dtype", help="fp16, bf16 or fp32; as it is by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
     as_json: Json = False,

@@ -141,7 +141,7 @@ def export(
     name: Name,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="One merged file [default: out/STACK.safetensors]."),
+        typer.Option("--out", "-o", help="One merged file; out/STACK.safetensors by default."),
     ] = None,
     each: Annotated[
         Path | None,

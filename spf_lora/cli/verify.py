@@ -17,7 +17,7 @@ def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapter files.")],
     app: Annotated[
         list[str] | None,
-        typer.Option("--app", help="An app that must read it, repeatable [default: all]."),
+        typer.Option("--app", help="An app that must read it, repeatable; all by default."),
     ] = None,
     as_json: Json = False,
 ) -> None:

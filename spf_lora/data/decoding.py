@@ -18,7 +18,6 @@ from PIL import Image, UnidentifiedImageError
 from spf_lora.documents import open_regular
 
 MOST_BYTES = 512 << 20
-LONGEST_RATIO = 8  # of the longer side to the shorter; what is longer would be cropped away
 _MOST_HEADER_SEGMENTS = 1000
 
 
@@ -38,11 +37,11 @@ class Limit:
 # Kind -> its limit; megapixels times the bytes that Pillow holds for each pixel are about 400 MB.
 LIMITS: dict[str, Limit] = {
     "JPEG": Limit(178),  # Pillow's own; decoded at an eighth, a quarter or a half
-    "progressive JPEG": Limit(60),  # its coefficients are all held: up to 6 bytes a pixel
+    "progressive JPEG": Limit(50),  # its coefficients are all held: up to 6 bytes a pixel
     "PNG": Limit(89),
     "BMP": Limit(89),
     "GIF": Limit(89),
-    "TIFF": Limit(40),  # a strip may be the whole picture, 16 bits deep
+    "TIFF": Limit(32),  # a strip may be the whole picture, 16 bits deep
     "WEBP": Limit(25, 64 << 20),  # libwebp holds two canvases, Pillow two copies
     "AVIF": Limit(25, 64 << 20),
 }
@@ -57,7 +56,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, str]]:
         The picture, and its kind, a key of `LIMITS`.
 
     Raises:
-        ValueError: it is no regular file, too large or too long; others of Pillow's, if damaged.
+        ValueError: it is no regular file, or too large; others of Pillow's, if it is damaged.
     """
     with open_regular(path) as (raw, size), os.fdopen(os.dup(raw.fileno()), "rb") as file:
         head = file.read(16)
@@ -102,8 +101,6 @@ def _check(picture: Image.Image, kind: str, size: int) -> None:
             f"{wide}x{high} px are {millions:.0f} megapixels; the limit of a {kind} is "
             f"{limit.megapixels}: save it smaller"
         )
-    if max(wide, high) > LONGEST_RATIO * min(wide, high):
-        raise ValueError(f"{wide}x{high} px are longer than {LONGEST_RATIO} to 1: crop it")
 
 
 def _holds_coefficients(file: BinaryIO) -> bool:

@@ -1,12 +1,14 @@
 """Writes examples as a training folder: PNG pictures with same-stem `.txt` captions."""
 
 import io
+import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from spf_lora.atomic import write_bytes, write_text
+from spf_lora.atomic import unwritable, write_bytes, write_text
 from spf_lora.data.folder import Example
 from spf_lora.errors import OutputError
 
@@ -14,7 +16,8 @@ from spf_lora.errors import OutputError
 def export_folder(examples: Sequence[Example], folder: Path, *, overwrite: bool = False) -> None:
     """Write each example as `0000.png` and `0000.txt`, so that their order is kept.
 
-    Each file is written whole or not at all; `read_folder` gives the same pixels and captions.
+    They are written beside and moved in at the end, so a full disk or a kill leaves what was there;
+    `read_folder` gives the same pixels and captions.
 
     Args:
         examples: what to write.
@@ -27,20 +30,30 @@ def export_folder(examples: Sequence[Example], folder: Path, *, overwrite: bool 
     digits = max(4, len(str(len(examples) - 1)))
     stems = [f"{index:0{digits}}" for index in range(len(examples))]
     _prepare(folder, {f"{s}.png" for s in stems} | {f"{s}.txt" for s in stems}, overwrite=overwrite)
-    for stem, example in zip(stems, examples, strict=True):
-        write_bytes(folder / f"{stem}.png", _png(example.image), overwrite=overwrite)
-        write_text(folder / f"{stem}.txt", f"{example.caption}\n", overwrite=overwrite)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.mkdir()
+    except OSError as error:
+        raise _not_there(folder, error) from error
+    try:
+        for stem, example in zip(stems, examples, strict=True):
+            write_bytes(beside / f"{stem}.png", _png(example.image))
+            write_text(beside / f"{stem}.txt", f"{example.caption}\n")
+        folder.mkdir(exist_ok=True)
+        for path in sorted(beside.iterdir()):
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _prepare(folder: Path, names: set[str], *, overwrite: bool) -> None:
     try:
-        folder.mkdir(exist_ok=True)
-        present = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        found = folder.iterdir() if folder.exists() else ()
+        present = {path.name for path in found if not path.name.startswith(".")}
     except OSError as error:
-        raise OutputError(
-            f"folder {folder} cannot be written: {error.strerror}",
-            hint="give a new folder inside one that exists",
-        ) from error
+        raise _not_there(folder, error) from error
     if present and not overwrite:
         raise OutputError(
             f"folder {folder} is not empty",
@@ -52,6 +65,13 @@ def _prepare(folder: Path, names: set[str], *, overwrite: bool) -> None:
             "which would be trained along with these",
             hint="choose a new folder, or empty this one first",
         )
+
+
+def _not_there(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"folder {folder} cannot be written: {error.strerror}",
+        hint="give a new folder inside one that exists",
+    )
 
 
 def _png(image: Image.Image) -> bytes:

@@ -250,7 +250,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
 
 def _leaves_folder(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    return path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]
 
 
 def _masks(folder: Path, pictures: Mapping[str, Path], faults: list[Fault]) -> dict[str, Path]:

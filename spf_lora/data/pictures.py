@@ -19,6 +19,7 @@ SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", 
 UNREADABLE_SUFFIXES = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".psd", ".raw", ".svg"}
 )
+LONGEST_RATIO = 8  # of the longer side to the shorter; what is longer would be cropped away
 LARGEST_PX = 1024  # larger photographs are shrunk while reading, to spare memory
 _ORIENTATION = 0x0112  # EXIF tag
 _BAND = 1 << 20  # pixels
@@ -51,6 +52,8 @@ def open_picture(path: Path, *, shorter_side_px: int = LARGEST_PX) -> Picture:
             # Phones put depth maps behind the picture: a second image, but no animation.
             animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
             wide, high = picture.size
+            if max(wide, high) > LONGEST_RATIO * min(wide, high):
+                raise ValueError(f"{wide}x{high} px are longer than {LONGEST_RATIO} to 1: crop it")
             if kind.endswith("JPEG"):
                 picture.draft(None, (shorter_side_px, shorter_side_px))
             picture.load()

@@ -10,17 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
+from spf_lora.data.decoding import opened
 from spf_lora.documents import parse_json
 from spf_lora.errors import PictureError
 
 ENTRY = "parameters"
 _NEGATIVE = "Negative prompt: "
-_TAG = re.compile(r"\s*<lora:([^:>]+):(-?[0-9.]+)(?::[^>]*)?>")
-_SETTING = re.compile(r'\s*([\w /+-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+# bounded and possessive, so that no text takes the square of its length
+_TAG = re.compile(r"(?<!\s)\s*+<lora:([^:>]{1,300}+):(-?[0-9.]{1,20}+)(?::[^>]{0,300}+)?>")
+_SETTING = re.compile(
+    r'(?<![\w /+-])\s*+([\w /+-]{1,100}+):\s*+("(?:\\.|[^"\\]){0,5000}+"|[^,]{0,5000}+)(?:,|$)'
+)
 _FEWEST_SETTINGS = 3  # a last line with fewer is a part of the prompt
-_LONGEST = 1 << 20  # characters
+_LONGEST = 1 << 16  # characters
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ def read_infotext(path: Path) -> Infotext | None:
         PictureError: it cannot be read as a picture.
     """
     try:
-        with Image.open(path) as picture:
+        with opened(path) as (picture, _):
             picture.load()  # the text may stand behind the pixels
             text = picture.info.get(ENTRY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error.
+    except Exception as error:
         raise PictureError(
             f"{path} cannot be read as a picture: {error}", hint="give a PNG that an app has drawn"
         ) from error
@@ -100,4 +103,4 @@ def _unquoted(value: str) -> str:
 
 
 def _number(text: str) -> bool:
-    return re.fullmatch(r"-?(?:\d+\.?\d*|\.\d+)", text) is not None
+    return re.fullmatch(r"-?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9})", text) is not None

@@ -143,7 +143,7 @@ def check_room(cache: TensorCache, pairs: int, how: Drawing) -> None:
         raise OutputError(
             f"the pictures to learn from cannot be kept: {cache.trouble}",
             hint=f"they take {math.ceil(megabytes(pairs, how))} MB: free as much, or name another "
-            "folder in SPF_LORA_CACHE; with --resume the run goes on",
+            "folder in SPF_LORA_CACHE",
         )
 
 

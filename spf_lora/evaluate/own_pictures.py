@@ -181,6 +181,7 @@ def learn_regions(
     """
     own, paint = (painter(base, a, folder=gallery, sampling=sampling) for a in (NOTHING, acts))
     pairs = [(case, seed) for case in cases for seed in case.seeds]
+    tell(0, len(pairs))
     own.draw([Wanted(case.base_prompt, seed) for case, seed in pairs])
     found: dict[bytes, Image.Image] = {}
     for start in range(0, len(pairs), sampling.batch_size):

@@ -6,7 +6,6 @@ by the measure alone ("sps", "auc"). docs/evaluation.md says what each one means
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from spf_lora.documents import parse_json
 from spf_lora.errors import MeasureError
+from spf_lora.strict import mistyped
 
 FORMAT = "spf-lora report"
 VERSION = 1
@@ -222,16 +222,16 @@ def from_json(text: str, *, gallery: Path | None = None) -> Result:
 
 
 def _result(table: dict[str, Any], gallery: Path | None) -> Result:
-    table["strengths"] = tuple(map(float, table["strengths"]))
+    table["strengths"] = tuple(one + 0.0 for one in table["strengths"])
     table["cases"] = tuple(PromptPair(**{**c, "seeds": tuple(c["seeds"])}) for c in table["cases"])
     table["draws"] = tuple(Draw(**d) for d in table["draws"])
     table["numbers"] = {name: Figure(**f) for name, f in table["numbers"].items()}
     table["selftests"] = tuple(SelfTest(**s) for s in table["selftests"])
     table["remarks"] = tuple(table["remarks"])
     result = Result(**table, gallery=gallery)
+    if wrong := mistyped(result, Result):
+        raise ValueError(f"{wrong.removeprefix('it.')[:100]} is of the wrong type")
     for draw in result.draws:
         if not 0 <= draw.case < len(result.cases):
             raise ValueError(f"a draw of prompt {draw.case}, which is not in it")
-        if not all(math.isfinite(value) for value in draw.numbers.values()):
-            raise ValueError("a number that is not finite")
     return result

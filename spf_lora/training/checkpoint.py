@@ -1,9 +1,11 @@
 """Checkpoints: named groups of tensors and a few facts in one safetensors file.
 
 Nothing is pickled: an optimizer's state is taken apart into tensors and JSON. A file is written
-beside and renamed, so a kill at any moment leaves the last good one.
+beside and renamed, so a kill at any moment leaves the last good one; a digest of all tells whether
+it is still what was written.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from spf_lora.documents import parse_json
 from spf_lora.errors import CheckpointError
 
 Groups = dict[str, dict[str, torch.Tensor]]
-_FACTS = "facts"
+_FACTS, _DIGEST = "facts", "sha256"
 
 
 def save_checkpoint(
@@ -30,8 +32,18 @@ def save_checkpoint(
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
-    data = save(flat, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+    said = json.dumps(facts, sort_keys=True)
+    data = save(flat, metadata={_FACTS: said, _DIGEST: _digest(said, flat)})
     write_bytes(path, data, overwrite=True)
+
+
+def _digest(facts: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    whole = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def load_checkpoint(path: Path) -> tuple[Groups, dict[str, Any]]:
@@ -43,10 +55,14 @@ def load_checkpoint(path: Path) -> tuple[Groups, dict[str, Any]]:
     groups: Groups = {}
     try:
         with safe_open(path, framework="pt") as file:
-            facts = parse_json((file.metadata() or {})[_FACTS])
-            for key in file.keys():  # noqa: SIM118 (no mapping)
-                group, name = key.split("|", 1)
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
+            entries = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        if entries[_DIGEST] != _digest(entries[_FACTS], tensors):
+            raise ValueError("it is not as it was written")
+        facts = parse_json(entries[_FACTS], finite=False)  # prodigy may grow at any rate
+        for key, tensor in tensors.items():
+            group, name = key.split("|", 1)
+            groups.setdefault(group, {})[name] = tensor
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no checkpoint that can be read ({error})",

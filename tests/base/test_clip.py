@@ -2,27 +2,16 @@
 
 import pytest
 import torch
+from tiny_base import make_tiny_clip
 
 from spf_lora.base.clip import load_clip
-from spf_lora.base.load import EMBEDDED, load_base
+from spf_lora.base.load import load_base
 from spf_lora.errors import BaseModelError
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
-
-    path = tmp_path_factory.mktemp("clip")
-    tokenizer = CLIPTokenizerFast.from_pretrained(EMBEDDED / "tokenizer")
-    tokenizer.save_pretrained(path)
-    torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    words = small | {"num_attention_heads": 2, "vocab_size": len(tokenizer)}
-    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    sight = small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-    config = CLIPConfig(text_config=words | ends, vision_config=sight, projection_dim=8)
-    CLIPModel(config).save_pretrained(path)
-    return path
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_a_base_without_a_clip_of_its_own_needs_one_named(tiny):

@@ -250,3 +250,55 @@ def test_help_of_both_commands_needs_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def write_hats(folder, *, hats, bare):
+    """Write portraits with captions, the first ones with hats."""
+    import random
+
+    from spf_lora.data.worlds.portraits import partial_caption, render, unbiased
+
+    rng = random.Random(3)
+    folder.mkdir()
+    for index in range(hats + bare):
+        person, worn = unbiased(rng), ("hat",) if index < hats else ()
+        render(person, worn).save(folder / f"{index:02}.png")
+        said = partial_caption(person, worn, rng, coverage=0.5)
+        (folder / f"{index:02}.txt").write_text(said)
+
+
+def test_two_judges_are_refused(run, tmp_path) -> None:
+    write_hats(tmp_path / "hats", hats=10, bare=0)
+    code, _, talk = run("evaluate", "one.safetensors", "--judge-from", tmp_path / "hats")
+    assert code == 1
+    assert "--judge and --judge-from are two judges" in talk
+
+
+def test_pictures_of_something_else_teach_no_judge(run, tmp_path) -> None:
+    write_hats(tmp_path / "hats", hats=10, bare=0)
+    code, _, talk = run(
+        "evaluate", "one.safetensors", "--judge-from", tmp_path / "hats", without=("--judge",)
+    )
+    assert code == 1
+    assert "has 0 pictures whose captions say 'a beard'" in talk
+
+
+@pytest.mark.slow
+def test_an_attribute_is_measured_by_a_judge_that_learned_from_pictures(
+    cli, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPF_LORA_CACHE", str(tmp_path / "cache"))
+    write_hats(tmp_path / "hats", hats=28, bare=12)
+    words = ("evaluate", "hat", "--judge-from", "hats", "--steps", "6", "--seeds", "1")
+    code, _, talk = cli(*words, "--quick", "--strengths", "0,1")
+    assert code == 0, talk
+    assert "judge: right on 9" in talk
+    found = from_json((tmp_path / "out/reports/hat/report.json").read_text("utf-8"))
+    assert found.judge.startswith("fitted on 28 pictures, the probe's embedding, accuracy 0.9")
+    said = " ".join(found.remarks)
+    assert "28 of your pictures with it, 12 without it" in said
+    assert "control map of local drawing" in said
+    assert "16 made from the captions in hats" in said
+    assert found.figure("rho", 1.0).value > found.figure("rho", 0.0).value
+    assert all("a hat" not in case.base_prompt for case in found.cases)

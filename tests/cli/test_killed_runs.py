@@ -1,20 +1,12 @@
 """Training killed at any moment: nothing half-written, nothing lost, the same file in the end."""
 
 import os
-import random
-import re
-import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from root import ROOT
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.cli.app import main
@@ -149,115 +141,3 @@ def test_resuming_another_run_or_a_damaged_checkpoint_is_refused_until_started_a
     assert "no checkpoint that can be read" in " ".join(talk.split())
     assert train()[0] == 0
     assert not CHECKPOINT.exists()
-
-
-LANES = 2
-SHARES = {"start": 10, "train": 16, "write": 14}  # of the forty kills
-# what a run says when a part of it begins: starting, training with saving, drawing with writing
-PARTS = {"start": "", "train": "training beard", "write": r"draw the preview"}
-EMBEDDED = (
-    "--attribute",
-    "beard",
-    "--steps",
-    "6",
-    "--set",
-    "data.count=8",
-    "--set",
-    "data.batch_size=2",
-    "--set",
-    "distil.pairs=16",
-    "--set",
-    "distil.sampler_steps=4",
-    "--set",
-    "training.checkpoint_every_steps=1",
-    "--resume",
-)
-
-
-def start(folder):
-    """Start the command in its own process, with a cache of its own that is cold at first."""
-    (folder / "adapters").mkdir(parents=True, exist_ok=True)
-    told = os.environ | {"SPF_LORA_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    told["PYTHONPATH"] = str(ROOT)
-    with (folder / "talk").open("w") as talk:
-        return subprocess.Popen(
-            [sys.executable, "-m", "spf_lora", "train", *EMBEDDED],
-            cwd=folder,
-            env=told,
-            stdout=subprocess.DEVNULL,
-            stderr=talk,
-        )
-
-
-def finish(run, folder):
-    """Wait for a run; return the bytes of the adapter and the picture."""
-    assert run.wait(300) == 0, (folder / "talk").read_text()
-    return [(folder / "adapters" / f"beard.{end}").read_bytes() for end in ("safetensors", "png")]
-
-
-def until(run, folder, part):
-    """Wait until a run comes to a part of it, or ends; return the seconds."""
-    begun = time.monotonic()
-    while run.poll() is None and not re.search(PARTS[part], (folder / "talk").read_text()):
-        time.sleep(0.02)
-    return time.monotonic() - begun
-
-
-def undisturbed(folder):
-    """Return what a whole run writes, and the seconds that each part of it takes."""
-    run = start(folder)
-    seconds = {"start": until(run, folder, "train"), "train": until(run, folder, "write")}
-    begun = time.monotonic()
-    whole = finish(run, folder)
-    return whole, seconds | {"write": time.monotonic() - begun}
-
-
-def killed_over_and_over(folder, moments, whole):
-    """Kill runs at moments of their parts; return the parts, and what lay there after each."""
-    seen = []
-    finished = False  # an adapter is there
-    while moments:
-        part, delay = moments[-1]
-        run = start(folder)
-        until(run, folder, part)
-        try:
-            run.wait(delay)
-        except subprocess.TimeoutExpired:
-            run.kill()
-        if run.wait() == -signal.SIGKILL:
-            moments.pop()
-            found = {path.name for path in (folder / "adapters").iterdir()}
-            check_files(folder / "adapters")
-            assert "beard.safetensors" in found or not finished, "a finished adapter is lost"
-            finished = "beard.safetensors" in found
-            seen.append((part, found))
-            continue
-        assert finish(run, folder) == whole
-        moments[-1] = part, 0.9 * delay  # it ended before: another one from the start
-        shutil.rmtree(folder / "adapters")
-        finished = False
-    assert finish(start(folder), folder) == whole
-    left = sorted(path.name for path in (folder / "adapters").iterdir())
-    assert left == ["beard.png", "beard.safetensors"]
-    return seen
-
-
-@pytest.mark.slow
-def test_forty_kills_of_a_run_on_the_embedded_base_change_nothing(tmp_path):
-    whole, seconds = undisturbed(tmp_path / "whole")
-    chance = random.Random(7)
-    moments = [
-        (part, seconds[part] * chance.random())
-        for part, share in SHARES.items()
-        for _ in range(share)
-    ]
-    chance.shuffle(moments)
-    with ThreadPoolExecutor(LANES) as pool:
-        lanes = [
-            pool.submit(killed_over_and_over, tmp_path / f"lane {n}", moments[n::LANES], whole)
-            for n in range(LANES)
-        ]
-    seen = [one for lane in lanes for one in lane.result()]
-    assert Counter(part for part, _ in seen) == SHARES
-    between = [found for _, found in seen if ".beard.checkpoint.safetensors" in found]
-    assert len(between) > len(seen) // 4, "most kills came before there was anything to lose"

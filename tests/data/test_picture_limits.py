@@ -10,9 +10,9 @@ import pytest
 from peak_memory import STATUS, peaks
 from PIL import Image
 
-from spf_lora.data.decoding import LIMITS, LONGEST_RATIO, _holds_coefficients
+from spf_lora.data.decoding import LIMITS, _holds_coefficients
 from spf_lora.data.folder import scan_folder
-from spf_lora.data.pictures import open_picture
+from spf_lora.data.pictures import LONGEST_RATIO, open_picture
 from spf_lora.recipe.schema import Attribute
 
 BEARD = Attribute(name="beard", target_text="a beard")

@@ -86,6 +86,9 @@ def test_the_worst_draw_of_the_main_strength_comes_first() -> None:
         ({"version": 99}, "version"),
         ({"format": "other"}, "format"),
         ({"strangers": 1}, "strangers"),
+        ({"seconds": "long"}, "seconds is of the wrong type"),
+        ({"numbers": {"P": {"value": "x", "low": 0, "high": 0, "n": 1}}}, "numbers.P.value is of"),
+        ({"cases": [{"prompt": 1, "base_prompt": "", "seeds": []}]}, "cases.0.prompt is of"),
         ({"draws": [{"case": 5, "seed": 1, "strength": 1, "pictures": {}, "numbers": {}}]}, "5"),
     ],
 )

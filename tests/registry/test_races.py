@@ -1,23 +1,27 @@
 """What a change depends on is looked up under the lock: nothing moves between look and change."""
 
 import threading
-import time
+from contextlib import contextmanager
 
 import pytest
 
+from spf_lora import locks
 from spf_lora.atomic import write_text
 from spf_lora.errors import OutputError, SpfError
-from spf_lora.locks import locked
 from spf_lora.registry import edit, stack_edit
 from spf_lora.registry.locks import LOCK
 from spf_lora.registry.stack import adapters_of, find_stack
 
-WAITING_SECONDS = 0.4  # long enough to have looked around before the lock, and to wait for it
-
 
 def outcome_of_a_race(folder, change, meanwhile):
     """Start a change while the lock is held, do something else meanwhile, let it go on."""
-    told = []
+    told, waiting, held = [], threading.Event(), locks._held
+
+    @contextmanager
+    def noticed(*words):
+        waiting.set()
+        with held(*words) as lock:
+            yield lock
 
     def run():
         try:
@@ -26,11 +30,12 @@ def outcome_of_a_race(folder, change, meanwhile):
             told.append(error)
 
     thread = threading.Thread(target=run)
-    with locked(folder / LOCK):
+    with pytest.MonkeyPatch.context() as patched, locks.locked(folder / LOCK):
+        patched.setattr(locks, "_held", noticed)
         thread.start()
-        time.sleep(WAITING_SECONDS)
-        assert not told, "it changed a folder without its lock"
+        assert waiting.wait(20), "it changed a folder without its lock"
         meanwhile()
+        assert not told
     thread.join(20)
     return told[0]
 

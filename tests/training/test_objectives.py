@@ -5,9 +5,15 @@ from functools import partial
 
 import pytest
 import torch
+from tiny_base import make_tiny_clip
 from tiny_runs import can_learn, drawing, learn, load, paper, portraits, rival, trainer, weights_of
 
+from spf_lora.data.cache import TensorCache
+from spf_lora.recipe.files import find_recipe
+from spf_lora.recipe.load import load_recipe
 from spf_lora.training.baselines import RIVALS
+from spf_lora.training.build import build_trainer
+from spf_lora.training.examples import load_examples
 from spf_lora.training.objectives import Weights, time_weights
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -45,6 +51,19 @@ def test_the_papers_two_stages_run_and_report_its_four_terms(run):
     assert set(steps[1].terms) == set(steps[2].terms) == four
     assert 0 < steps[-1].map_area <= Weights().area_cap
     assert steps[0].map_area is None
+
+
+def test_a_recipe_of_the_papers_method_trains_its_two_stages_with_the_clip_it_names(tiny, tmp_path):
+    recipe = load_recipe(find_recipe("hat"), [
+        "training.method=spf-portrait", "learn.steps=4", "data.count=2", "data.batch_size=1",
+        "data.vocabulary=none", f"data.clip={make_tiny_clip(tmp_path / 'clip')}",
+    ])  # fmt: skip
+    examples, cache = load_examples(recipe, None), TensorCache(tmp_path / "cache")
+    made = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c", cache=cache)
+    assert [(stage.name, stage.steps) for stage in made.stages] == [("learn", 1), ("align", 3)]
+    steps = list(made.run())
+    assert "response" in steps[-1].terms
+    assert all(step.terms["text_consistent"] >= 0 for step in steps[1:])
 
 
 def test_one_step_of_the_paper_moves_every_up_factor(tiny_folder, drawn, tmp_path):

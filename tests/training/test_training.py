@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -99,6 +100,21 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     found, facts = load_checkpoint(tmp_path / "c")
     assert facts == {"step": 3, "name": "ü"}
     assert {g: same(groups[g], found[g]) for g in groups} == {"a": True, "b": True}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"step', b'"stop'), (b": 3", b": 4"), (b"\x07", b"\x06")]
+)
+def test_a_checkpoint_of_which_one_byte_is_another_is_refused(tmp_path, old, new):
+    save_checkpoint(
+        tmp_path / "c", {"a": {"x": torch.full((3,), 7)}}, {"step": 3, "grow": math.inf}
+    )
+    assert load_checkpoint(tmp_path / "c")[1]["grow"] == math.inf
+    data = (tmp_path / "c").read_bytes()
+    at = data.rindex(old)
+    (tmp_path / "c").write_bytes(data[:at] + new + data[at + len(old) :])
+    with pytest.raises(CheckpointError, match="it is not as it was written"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_touches_the_adapter(tiny, tmp_path, learning):

@@ -12,7 +12,6 @@ from typing import Any
 
 from spf_lora.adapters.format.card import KEY
 from spf_lora.adapters.format.container import MAX_HEADER_BYTES, open_container
-from spf_lora.documents import parse_json
 
 _FIRST_BYTES = 1 << 14
 _MAX_TEXT_BYTES = 1 << 21
@@ -92,8 +91,8 @@ def _quickly(path: Path) -> tuple[int, dict[str, Any]] | None:
 
 def _card(text: Any) -> dict[str, Any]:
     try:
-        table = parse_json(text) if isinstance(text, str) else {}
-    except ValueError:
+        table = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}
 
