@@ -127,7 +127,7 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         sampling=Sampling(steps=args.ddim_steps),
         name=f"{method}, order {at}, seed {seed}",
         tell=print,
-    )  # fmt: skip
+    )
     table = {
         "method": method,
         "order": at,
@@ -163,9 +163,13 @@ def _adapter(
 
 
 def _train(
-    changes: tuple[str, ...], attribute: str, learned: list[Known], seed: int, steps: int | None,
+    changes: tuple[str, ...],
+    attribute: str,
+    learned: list[Known],
+    seed: int,
+    steps: int | None,
     path: Path,
-) -> float:  # fmt: skip
+) -> float:
     from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
     from spf_lora.data.cache import TensorCache, cache_folder
@@ -185,9 +189,13 @@ def _train(
     began = time.perf_counter()
     with attached(base.unet, [(read_adapter(one.path), 1.0) for one in learned]):
         trainer = build_trainer(
-            recipe, base, examples, checkpoint=path.with_suffix(".none"),
-            cache=TensorCache(cache_folder()), under=under,
-        )  # fmt: skip
+            recipe,
+            base,
+            examples,
+            checkpoint=path.with_suffix(".none"),
+            cache=TensorCache(cache_folder()),
+            under=under,
+        )
         for _ in trainer.run():
             pass
         write_adapter(finished_adapter(recipe, base, examples, under), path)

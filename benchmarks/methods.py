@@ -32,9 +32,11 @@ ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 # name -> what is changed in the attribute's own recipe; rivals have one stage, all of learn.steps
 _RIVAL = (
-    "adapter.preset=attention", "optimizer.learning_rate=2e-3",
-    "data.vocabulary=none", "learn.steps=400",
-)  # fmt: skip
+    "adapter.preset=attention",
+    "optimizer.learning_rate=2e-3",
+    "data.vocabulary=none",
+    "learn.steps=400",
+)
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours-local": (),
@@ -147,7 +149,10 @@ def _measure(
             name: {
                 key: None if number is None else round(float(number), 4)
                 for key, number in (
-                    ("value", f.value), ("low", f.low), ("high", f.high), ("reached", f.reached),
+                    ("value", f.value),
+                    ("low", f.low),
+                    ("high", f.high),
+                    ("reached", f.reached),
                 )
             }
             for name, f in result.figures().items()
@@ -155,7 +160,7 @@ def _measure(
         "per_prompt": _per_prompt(result),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
-    }  # fmt: skip
+    }
 
 
 def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:

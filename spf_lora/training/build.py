@@ -43,10 +43,16 @@ PAPER = "spf-portrait"
 
 
 def build_trainer(
-    recipe: Recipe, base: Base, examples: Sequence[Example], *, checkpoint: Path,
-    cache: TensorCache, under: Below = NOTHING, processes: Processes | None = None,
+    recipe: Recipe,
+    base: Base,
+    examples: Sequence[Example],
+    *,
+    checkpoint: Path,
+    cache: TensorCache,
+    under: Below = NOTHING,
+    processes: Processes | None = None,
     tell: Tell = lambda what, done, total: None,
-) -> Trainer:  # fmt: skip
+) -> Trainer:
     """Encode the examples, attach the adapter to the base's U-Net and return its trainer.
 
     Args:
@@ -80,32 +86,52 @@ def build_trainer(
         tell=tell,
     )
     parameters = attach_trainable(
-        base.unet, preset=recipe.adapter.preset, rank=recipe.adapter.rank,
-        alpha=recipe.adapter.alpha, seed=training.seed,
-    )  # fmt: skip
+        base.unet,
+        preset=recipe.adapter.preset,
+        rank=recipe.adapter.rank,
+        alpha=recipe.adapter.alpha,
+        seed=training.seed,
+    )
     set_up(
-        base.unet, precision=training.precision,
+        base.unet,
+        precision=training.precision,
         gradient_checkpointing=training.gradient_checkpointing,
-        channels_last=training.channels_last, compile_blocks=training.compile,
-    )  # fmt: skip
+        channels_last=training.channels_last,
+        compile_blocks=training.compile,
+    )
     optimizer = make_optimizer(
-        recipe.optimizer.name, parameters.values(),
+        recipe.optimizer.name,
+        parameters.values(),
         learning_rate=recipe.optimizer.learning_rate,
-        weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas,
-    )  # fmt: skip
+        weight_decay=recipe.optimizer.weight_decay,
+        betas=recipe.optimizer.betas,
+    )
     said = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     return Trainer(
-        unet=base.unet, parameters=parameters, optimizer=optimizer, pictures=len(data),
-        stages=_stages(recipe, base, data, said, clip, under, cache), plan=_plan(recipe),
-        checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under),
-        device=base.device, processes=processes, remarks=remarks, tell=tell,
-    )  # fmt: skip
+        unet=base.unet,
+        parameters=parameters,
+        optimizer=optimizer,
+        pictures=len(data),
+        stages=_stages(recipe, base, data, said, clip, under, cache),
+        plan=_plan(recipe),
+        checkpoint=checkpoint,
+        run_id=run_id(recipe, base, examples, under),
+        device=base.device,
+        processes=processes,
+        remarks=remarks,
+        tell=tell,
+    )
 
 
 def _stages(
-    recipe: Recipe, base: Base, data: Prepared, said: Sequence[str], clip: ClipModel | None,
-    under: Below, cache: TensorCache,
-) -> list[Stage]:  # fmt: skip
+    recipe: Recipe,
+    base: Base,
+    data: Prepared,
+    said: Sequence[str],
+    clip: ClipModel | None,
+    under: Below,
+    cache: TensorCache,
+) -> list[Stage]:
     """Return the method's stages."""
     method, seed, steps = recipe.training.method, recipe.training.seed, recipe.learn.steps
     rival = RIVALS.get(method)
@@ -120,9 +146,13 @@ def _stages(
     learn = Learn(base.unet, data)
     if method == PAPER:
         objective = SpfPortrait(
-            base.unet, data, weights=Weights(), alphas=base.scheduler.alphas_cumprod,
-            embed=_embedder(base, clip), everywhere=recipe.attribute.scope == "global",
-        )  # fmt: skip
+            base.unet,
+            data,
+            weights=Weights(),
+            alphas=base.scheduler.alphas_cumprod,
+            embed=_embedder(base, clip),
+            everywhere=recipe.attribute.scope == "global",
+        )
         first = max(1, steps // 4)
         return [
             Stage("learn", first, learn, batch),
@@ -131,11 +161,15 @@ def _stages(
     distil = recipe.distil
     late = GLOBAL_START if recipe.attribute.scope == "global" else None
     teaching = Teaching(
-        base, teaching_prompts(recipe, said, under),
-        Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late), cache,
-        alpha=recipe.adapter.alpha, shares=Shares(distil.base_prompts, distil.empty_prompts),
-        below=under.digest, seed=seed,
-    )  # fmt: skip
+        base,
+        teaching_prompts(recipe, said, under),
+        Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late),
+        cache,
+        alpha=recipe.adapter.alpha,
+        shares=Shares(distil.base_prompts, distil.empty_prompts),
+        below=under.digest,
+        seed=seed,
+    )
     stages = [Stage("learn", steps, learn, batch)]
     if distil.steps == 0:
         return stages

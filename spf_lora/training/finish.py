@@ -46,9 +46,11 @@ def finished_adapter(
     """Take the trained adapter off the base's U-Net, with its card; it stays on at strength 1."""
     metadata = file_metadata(
         card_of(recipe, base, examples, under),
-        rank=recipe.adapter.rank, alpha=recipe.adapter.alpha, title=recipe.attribute.name,
+        rank=recipe.adapter.rank,
+        alpha=recipe.adapter.alpha,
+        title=recipe.attribute.name,
         description=f"Attribute LoRA: {recipe.attribute.target_text}. Trained to leave the rest of "
         "the picture alone.",
         usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
-    )  # fmt: skip
+    )
     return trained_adapter(base.unet, metadata)

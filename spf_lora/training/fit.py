@@ -13,13 +13,19 @@ from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 _GB = 1e9
 _PARTS = ("unet", "vae")
 _SD15_UNET = {
-    "sample_size": 64, "in_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "sample_size": 64,
+    "in_channels": 4,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
-}  # fmt: skip
+}
 _SD15_VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
-}  # fmt: skip
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 
 
 @dataclass(frozen=True)

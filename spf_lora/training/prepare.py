@@ -88,9 +88,13 @@ def own_pictures(base: Base, prompts: Sequence[str], sizes: Sequence[Size]) -> t
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
             rows = sample_latents(
-                base, encode(base, [prompts[place] for place in chunk]), chunk,
-                steps=_OWN_STEPS, guidance=GUIDANCE, size=size,
-            )  # fmt: skip
+                base,
+                encode(base, [prompts[place] for place in chunk]),
+                chunk,
+                steps=_OWN_STEPS,
+                guidance=GUIDANCE,
+                size=size,
+            )
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])
 

@@ -112,18 +112,30 @@ class Teaching:
         tell(DRAWING, 0, len(pairs))
         with awake(base.text_encoder, device=base.device), adapter_off(base.unet):
             drawn = draw_trajectories(
-                base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
-                below=self.below, on_progress=lambda done, total: tell(DRAWING, done, total),
-            )  # fmt: skip
+                base,
+                adapter_of(learned, self.alpha),
+                pairs,
+                self.how,
+                cache=self.cache,
+                below=self.below,
+                on_progress=lambda done, total: tell(DRAWING, done, total),
+            )
             check_pairs(drawn, everywhere=self.how.late is not None)
             without, asking = (
                 torch.cat([encode(base, [both[side]]) for both in self.prompts]).cpu()
                 for side in (0, 1)
             )
             self.curriculum = Curriculum(
-                drawn, range(len(pairs)), without, asking, encode(base, [""])[0].cpu(),
-                self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
-            )  # fmt: skip
+                drawn,
+                range(len(pairs)),
+                without,
+                asking,
+                encode(base, [""])[0].cpu(),
+                self.shares,
+                base.scheduler.alphas_cumprod.cpu(),
+                self.seed,
+                base.device,
+            )
 
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""

@@ -255,9 +255,16 @@ class Trainer:
             self.scaler.update()
             self.done = index + 1
             yield Step(
-                stage.name, self.done, self.steps, own + 1, stage.steps, outcome.loss.item(),
-                outcome.terms, time.perf_counter() - begun, outcome.map_area,
-            )  # fmt: skip
+                stage.name,
+                self.done,
+                self.steps,
+                own + 1,
+                stage.steps,
+                outcome.loss.item(),
+                outcome.terms,
+                time.perf_counter() - begun,
+                outcome.map_area,
+            )
 
     def _gradients(self, objective: Objective, batch: Batch, index: int) -> Outcome:
         """Leave the batch's mean gradient in the parameters, whatever it was computed in."""

@@ -28,14 +28,25 @@ def samples(side, pictures, width):
     states, one = torch.randn(pictures, 77, width), torch.ones(pictures)
     groups = torch.eye(77).expand(pictures, 77, 77)
     batch = Batch(
-        noise=latents.flip(3), noisy=latents, t=zero, rows=zero, base_states=states,
-        full_states=states.flip(1), base_groups=groups, full_groups=groups, real=one,
-    )  # fmt: skip
+        noise=latents.flip(3),
+        noisy=latents,
+        t=zero,
+        rows=zero,
+        base_states=states,
+        full_states=states.flip(1),
+        base_groups=groups,
+        full_groups=groups,
+        real=one,
+    )
     data = Prepared(
-        latents=latents, sizes=((side, side),) * len(latents), base_states=states,
-        full_states=states, base_groups=groups, full_groups=groups,
+        latents=latents,
+        sizes=((side, side),) * len(latents),
+        base_states=states,
+        full_states=states,
+        base_groups=groups,
+        full_groups=groups,
         phrases=torch.ones(pictures, 77),
-    )  # fmt: skip
+    )
     return batch, data
 
 
