@@ -40,6 +40,8 @@ _RIVAL = (
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours-local": (),
+    "ours-euler": (),
+    "ours-ddim-50": (),
     "plain": ("training.method=plain", *_RIVAL),
     "plain-local": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
@@ -50,6 +52,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dop": ("training.method=dop", *_RIVAL),
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
+}
+# how pictures are drawn where it is not DDIM in --steps with guidance 3
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "ours-euler": {"sampler": "euler", "steps": 25, "guidance": 7.0},
+    "ours-ddim-50": {"steps": 50},
 }
 LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
 
@@ -129,6 +136,7 @@ def _measure(
     trained = _train(recipe, load_examples(recipe, None), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
+    sampling = Sampling(**({"steps": args.steps} | SAMPLINGS.get(method, {})))
     result = evaluate(
         load_base("embedded", device=torch.device("cpu")),
         acting(trained.pop("adapter"), local=method in LOCAL),
@@ -136,7 +144,7 @@ def _measure(
             recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
         ),
         gallery=cache_folder(),
-        sampling=Sampling(steps=args.steps),
+        sampling=sampling,
     )
     return {
         "changes": list(changes),
@@ -144,7 +152,9 @@ def _measure(
         **trained,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
-        "ddim_steps": args.steps,
+        "sampler": sampling.sampler,
+        "sampler_steps": sampling.steps,
+        "guidance": sampling.guidance,
         "figures": {
             name: {
                 key: None if number is None else round(float(number), 4)

@@ -10,7 +10,15 @@ import typer
 from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.acting import start_of
-from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
+from spf_lora.cli.options import (
+    AS_USUAL,
+    ActingOptions,
+    Guidance,
+    SamplerName,
+    Steps,
+    Tokenizer,
+    with_groups,
+)
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
 from spf_lora.errors import PromptError
@@ -55,9 +63,9 @@ def generate(
     size: Annotated[
         str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpm++2m.")] = "ddim",
+    sampler: SamplerName = "ddim",
     steps: Steps = 25,
-    guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
+    guidance: Guidance = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",

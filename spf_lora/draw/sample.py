@@ -22,14 +22,16 @@ class Sampling:
     """How pictures are drawn.
 
     Attributes:
-        steps: DDIM steps.
+        steps: of the sampler.
         guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
         batch_size: pictures drawn at once.
+        sampler: a name of `SAMPLERS`.
     """
 
     steps: int = STEPS
     guidance: float = GUIDANCE
     batch_size: int = BATCH
+    sampler: str = DDIM
 
 
 SAMPLING = Sampling()

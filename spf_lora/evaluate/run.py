@@ -136,7 +136,7 @@ def _looked_at(draws: Sequence[Draw], judge: Judge, gallery: Path) -> list[Draw]
 def sampler_of(sampling: Sampling, acting: Acting) -> dict[str, str | int | float]:
     """Return what a result says of how its pictures were drawn."""
     return {
-        "name": "ddim",
+        "name": sampling.sampler,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         **_lateness(acting.starts),
