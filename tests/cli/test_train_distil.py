@@ -10,7 +10,7 @@ from spf_lora.adapters.format.hashes import content_id
 from spf_lora.data import cache as caching
 from spf_lora.draw import trajectories
 from spf_lora.errors import OutputError
-from spf_lora.training import build, distil, teach
+from spf_lora.training import distil, stages, teach
 
 pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 SMALL = ("--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2")
@@ -77,7 +77,7 @@ def interrupting(function, when):
 @pytest.mark.parametrize(
     ("where", "name", "when", "step"),
     [
-        (build, "draw_batch", 1, 1),
+        (stages, "draw_batch", 1, 1),
         (trajectories, "_packed", 1, 2),
         (distil.Curriculum, "batch", 1, 3),
     ],
