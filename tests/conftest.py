@@ -58,7 +58,7 @@ def few_draws() -> Iterator[None]:
     from dataclasses import replace
 
     from spf_lora.cli import preview
-    from spf_lora.training import prepare, stages, teach
+    from spf_lora.training import pairs, prepare, stages
 
     drawing, prompts = stages.Drawing, stages.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
@@ -66,8 +66,8 @@ def few_draws() -> Iterator[None]:
         patched.setattr(preview, "_PREVIEW_STEPS", 2)
         patched.setattr(stages, "Drawing", lambda *how: replace(drawing(*how), steps=2))
         patched.setattr(stages, "teaching_prompts", lambda *of: prompts(*of)[:3])
-        patched.setattr(teach, "_LEAST_CHANGE", 0.0)
-        patched.setattr(teach, "_COVERED", 2.0)
+        patched.setattr(pairs, "_LEAST_CHANGE", 0.0)
+        patched.setattr(pairs, "_COVERED", 2.0)
         yield
 
 

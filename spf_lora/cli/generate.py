@@ -84,7 +84,7 @@ def generate(
     start_of(act.start_percent)
     pixels = _size(size) if size else None
     from spf_lora.draw.grid import Cell, lines_of, parse_axes
-    from spf_lora.draw.samplers import check_sampler
+    from spf_lora.draw.schedulers import check_sampler
 
     check_sampler(sampler)
     adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))

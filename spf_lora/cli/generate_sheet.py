@@ -21,7 +21,7 @@ from spf_lora.draw.grid import Cell, Line
 from spf_lora.draw.infotext import Infotext
 from spf_lora.draw.prompts import Prompt, asking, taught, words_of
 from spf_lora.draw.sample import Style
-from spf_lora.draw.samplers import SAMPLERS
+from spf_lora.draw.schedulers import SAMPLERS
 from spf_lora.draw.sheet import Row, lay_out
 from spf_lora.errors import PromptError
 from spf_lora.recipe.schema import Attribute

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from spf_lora.data.bias import Against, Companion, companions
 from spf_lora.data.buckets import Bucket, cropped_share, enlargement, nearest_bucket
 from spf_lora.data.captions import base_prompt, full_prompt, split_phrases
+from spf_lora.data.duplicates import groups_of_equals, groups_of_near
 from spf_lora.data.faults import Fault
 from spf_lora.data.folder import Example, Scan, picture_digest
-from spf_lora.data.likeness import groups_of_equals, groups_of_near
 from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.data.topics import topic_shares
 from spf_lora.recipe.schema import Attribute

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.adapters.strength import HIGHEST, LOWEST, split_strength
-from spf_lora.draw.samplers import check_sampler
+from spf_lora.draw.schedulers import check_sampler
 from spf_lora.errors import PromptError
 from spf_lora.registry.names import resolve
 from spf_lora.strict import did_you_mean

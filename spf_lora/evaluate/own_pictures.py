@@ -19,16 +19,16 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.captions import base_prompt, has_target, unsafe_sentence
-from spf_lora.data.kohya import list_training_folder
+from spf_lora.data.kohya_folders import list_training_folder
 from spf_lora.data.pictures import open_picture
 from spf_lora.draw.act import NOTHING, Acting, text_states
 from spf_lora.draw.local import local_maps
 from spf_lora.draw.pixels import pictures_of, pixels_of
 from spf_lora.draw.sample import Sampling, decode
 from spf_lora.errors import DataError, MeasureError
+from spf_lora.evaluate.draw_missing import Painter, Wanted, painter
 from spf_lora.evaluate.gallery import has_picture, read_picture, write_picture
 from spf_lora.evaluate.judges.fitted import FEWEST, Embed, Fitted, fit_judge, picture_key
-from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, cases_of
 from spf_lora.recipe.schema import Attribute
 

@@ -16,8 +16,8 @@ from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Batch, draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
+from spf_lora.training.pairs import Teaching, teaching_prompts
 from spf_lora.training.prepare import Prepared
-from spf_lora.training.teach import Teaching, teaching_prompts
 from spf_lora.training.trainer import Stage
 
 PAPER = "spf-portrait"

@@ -23,7 +23,7 @@ from spf_lora.training.distil import (
     Shares,
     between,
 )
-from spf_lora.training.teach import check_pairs, teaching_prompts
+from spf_lora.training.pairs import check_pairs, teaching_prompts
 
 TIMES = torch.tensor([900, 500, 100])
 SAID = ["a man", "a woman, red hair"]

@@ -11,7 +11,7 @@ from spf_lora.base.load import load_base
 from spf_lora.training.baselines import RIVALS, RivalObjective
 from spf_lora.training.batch import Batch
 from spf_lora.training.distil import Distil, Lesson
-from spf_lora.training.fit import base_configs, fit
+from spf_lora.training.fit_gpu import base_configs, fit
 from spf_lora.training.memory import GPU_OWN, Needs, estimate, optimizer_bytes
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights
 from spf_lora.training.optim import OPTIMIZERS, make_optimizer

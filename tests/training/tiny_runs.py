@@ -16,9 +16,9 @@ from spf_lora.training.batch import draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
+from spf_lora.training.pairs import Teaching
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import prepare
-from spf_lora.training.teach import Teaching
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
 PLAN = Plan(batch_size=4, learning_rate=1e-2, warmup_steps=1, max_grad_norm=1.0, seed=0)
