@@ -26,7 +26,7 @@ _FEW_PHRASES = 4
 _BIAS_SHARE, _BIAS_LIFT = 0.5, 2.0
 
 
-class Pair(NamedTuple):
+class CaptionPrompts(NamedTuple):
     """The two prompts that training makes of a caption."""
 
     source: str
@@ -73,7 +73,7 @@ class Report:
     cropped: dict[str, float]
     animated: list[str]
     sentences: int
-    pairs: list[Pair]
+    pairs: list[CaptionPrompts]
     spared: list[str]
     unread: list[str]
     repeats: dict[str, int]
@@ -146,7 +146,7 @@ def check(
         animated=scan.animated,
         sentences=sum(map(is_sentence, captions)),
         pairs=[
-            Pair(e.source, prompt, full[e.source])
+            CaptionPrompts(e.source, prompt, full[e.source])
             for e, prompt in list(zip(examples, prompts, strict=True))[:PAIRS]
         ],
         spared=scan.spared,

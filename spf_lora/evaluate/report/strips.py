@@ -39,7 +39,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Case:
+class PromptStrips:
     """The strips of one prompt, worst first."""
 
     number: int
@@ -51,7 +51,7 @@ class Case:
         return any(s.faults for s in self.strips), max(s.pollution for s in self.strips)
 
 
-def cases(result: Result) -> list[Case]:
+def cases(result: Result) -> list[PromptStrips]:
     """Return the prompts of the main strength, those where something went wrong first."""
     strips: dict[int, list[Strip]] = {}
     ceilings = ceilings_of(result.draws)
@@ -59,7 +59,7 @@ def cases(result: Result) -> list[Case]:
         wrong = faults(draw, result.target_text, ceilings)
         strips.setdefault(draw.case, []).append(Strip(draw, wrong))
     found = [
-        Case(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
+        PromptStrips(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
         for number, of in strips.items()
     ]
     return sorted(found, key=lambda case: case.worst, reverse=True)
@@ -102,7 +102,7 @@ def draw_strips(result: Result) -> tuple[str, list[str]]:
     return "".join(shown), remarks
 
 
-def _case(result: Result, case: Case, side: int) -> tuple[str, int]:
+def _case(result: Result, case: PromptStrips, side: int) -> tuple[str, int]:
     asked = result.cases[case.number]
     missing, parts = 0, []
     for strip in case.strips:
