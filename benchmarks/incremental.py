@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import environment
+from common import environment, read_cell, write_cell
 from methods import METHODS as RIVALS
 
 from spf_lora.registry.onto import Below
@@ -114,7 +114,7 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         below = learned if METHODS[method].onto else []
         made, seconds[attribute] = _adapter(method, attribute, below, seed, args)
         learned.append(made)
-    found = measure_incremental(
+    result = measure_incremental(
         load_base("embedded"),
         [Learned(one.name, one.name, read_adapter(one.path)) for one in learned],
         StackProtocol(
@@ -128,22 +128,17 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         name=f"{method}, order {at}, seed {seed}",
         tell=print,
     )
-    table = {
+    run = {
         "method": method,
         "order": at,
         "seed": seed,
         "changes": list(METHODS[method].changes),
         "onto": METHODS[method].onto,
         "training_steps": args.steps,
-        "training_seconds": seconds,
         "content_ids": {one.name: one.content_id for one in learned},
-        "environment": environment(),
-        **json.loads(found.to_json()),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(table, indent=1) + "\n")
-    beside.replace(path)
+    measure = {"training_seconds": seconds, **json.loads(result.to_json())}
+    write_cell(path, run, measure, environment())
 
 
 def _adapter(
@@ -206,7 +201,7 @@ def _table() -> str:
     """Return what is there as Markdown, means over seeds and orders of each method."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        found = json.loads(path.read_text("utf-8"))
+        found = read_cell(path)
         cells.setdefault(found["method"], []).append(found)
     names = {
         "cells": lambda one: 1.0,

@@ -12,17 +12,13 @@ over response.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import peak_mib
+from common import environment, peak_mib, write_cell
 from methods_table import write_pages
 
 RESULTS = Path(__file__).parent / "results" / "methods"
@@ -58,6 +54,8 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
     "ours-euler": {"sampler": "euler", "steps": 25, "guidance": 7.0},
     "ours-ddim-50": {"steps": 50},
 }
+# what a cell found; the rest of it says what was run
+MEASURED = ("processor_seconds", "peak_mib", "map_area", "figures", "per_prompt")
 LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
 
 
@@ -107,11 +105,11 @@ def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args
     try:
         with get_context("spawn").Pool(1) as pool:  # so that the peak of memory is its own
             result = pool.apply(_measure, (method, changes, attribute, seed, args))
-        found = {"method": method, "attribute": attribute, "seed": seed, **result}
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(path)
-        figures = found["figures"]
+        where = result.pop("environment")
+        measure = {name: result.pop(name) for name in MEASURED if name in result}
+        run = {"method": method, "attribute": attribute, "seed": seed, **result}
+        write_cell(path, run, measure, where)
+        figures = measure["figures"]
         print(path.stem, *(f"{k}={figures[k]['value']}" for k in ("rho@1", "P@1", "BL@1", "sps")))
     finally:
         claim.unlink()
@@ -168,8 +166,7 @@ def _measure(
             for name, f in result.figures().items()
         },
         "per_prompt": _per_prompt(result),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
+        "environment": environment(),
     }
 
 

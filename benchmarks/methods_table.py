@@ -1,6 +1,5 @@
 """The methods' tables and curve from the cells' JSON, written into pages between two markers."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from common import mean_interval
+from common import mean_interval, read_cell
 
 from spf_lora.evaluate.report.curve import MATCHED as LEVEL
 from spf_lora.evaluate.report.curve import draw_curve
@@ -61,7 +60,7 @@ def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None
     A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes,
     rivals or summary. The curve is an SVG of its own.
     """
-    cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    cells: list[Cell] = [read_cell(path) for path in sorted(folder.glob("*.json"))]
     compared = _compared(cells)
     tables = {
         "means": _means(cells, compared),
