@@ -1,12 +1,16 @@
 """What a page names is there: links, headings, files, folders and tests."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import typer
 from root import ROOT
+
+from spf_lora.cli.app import app
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("adapters/**/README.md")])
 PAGES.remove(ROOT / "CHANGELOG.md")  # it speaks of what was
@@ -83,6 +87,27 @@ def test_a_page_is_linked_from_the_readme() -> None:
 
 def test_the_readme_fits_on_120_lines() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of every `spf-lora` command in a page's blocks of code."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [shlex.split(one, comments=True)[1:] for one in parts if one.startswith("spf-lora ")]
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [(page, words) for page in PAGES for words in commands(page)],
+    ids=lambda of: of.stem if isinstance(of, Path) else " ".join(of[:2]),
+)
+def test_a_page_writes_every_command_as_it_is_read(page: Path, words: list[str]) -> None:
+    """The words are read, options and kinds of values too; nothing runs."""
+    command = typer.main.get_command(app)
+    while subcommands := getattr(command, "commands", None):
+        command, words = subcommands[words[0]], words[1:]
+    command.make_context(command.name, [*words])
 
 
 def test_a_broken_link_and_an_absent_file_are_seen(tmp_path: Path) -> None:
