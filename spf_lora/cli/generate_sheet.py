@@ -124,8 +124,8 @@ def _check_runtime(request: Request, cells: Sequence[Cell], adapters: dict[Path,
     for attribute in (taught(adapter) for adapter in adapters.values()):
         if attribute is not None:
             check_local(attribute)
-    asked = [c for c in cells if c.adapters]
-    for cell in asked:
+    adapted = [c for c in cells if c.adapters]
+    for cell in adapted:
         if asking(cell.prompt, _attributes(cell, adapters), local=True).within == cell.prompt:
             out.warn("the prompt asks for no adapter: this is the base's picture")
             return

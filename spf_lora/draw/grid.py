@@ -209,9 +209,9 @@ def _compared(title: str, cells: tuple[Cell, ...], *, compare: bool) -> list[Lin
         return [Line(title, cells)]
     alone = tuple(replace(cell, adapters=()) for cell in cells)
     named = cells[0].adapters
-    told = " + ".join(f"{path.stem} {strength:g}" for path, strength in named) or "the same"
+    adapters = " + ".join(f"{path.stem} {strength:g}" for path, strength in named) or "the same"
     of = f"{title}: " if title else ""
-    return [Line(f"{of}base", alone), Line(title or f"with {told}", cells)]
+    return [Line(f"{of}base", alone), Line(title or f"with {adapters}", cells)]
 
 
 def _with(cell: Cell, key: str, value: Any) -> Cell:

@@ -138,8 +138,8 @@ def _completed(
         return examples, [f"captions stay as they are: {why} ({how})"]
     vocabulary = load_vocabulary(recipe.data.vocabulary)
     clip = load_clip(base, recipe.data.clip)
-    found, remark = completed(examples, recipe.attribute, vocabulary, base, clip, tell)
-    return found, [remark]
+    examples_completed, remark = completed(examples, recipe.attribute, vocabulary, base, clip, tell)
+    return examples_completed, [remark]
 
 
 def _plan(recipe: Recipe) -> Plan:

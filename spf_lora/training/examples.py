@@ -29,9 +29,9 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
         bias=recipe.data.bias,
     )
     rival = RIVALS.get(recipe.training.method)
-    told = rival is not None and rival.masks  # nobody else is told where the attribute is
+    masked = rival is not None and rival.masks  # nobody else is told where the attribute is
     return [
-        Example(picture, text, f"portrait {i}", mask if told else None)
+        Example(picture, text, f"portrait {i}", mask if masked else None)
         for i, (picture, text, mask) in enumerate(drawn)
     ]
 

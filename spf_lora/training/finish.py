@@ -21,18 +21,18 @@ def card_of(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Card:
     """Return the card of what a training makes; it is known before the training."""
-    said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
+    settings = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     # A card names no local file, but where anyone finds the base again.
-    said["training"] |= {"base": base.origin, "tokenizer": "own"}
+    settings["training"] |= {"base": base.origin, "tokenizer": "own"}
     for section, key in (("data", "vocabulary"), ("distil", "vocabulary"), ("data", "clip")):
-        if Path(said[section][key]).exists():
-            said[section][key] = Path(said[section][key]).name
+        if Path(settings[section][key]).exists():
+            settings[section][key] = Path(settings[section][key]).name
     return Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,
         trigger=recipe.attribute.target_text,
         base_id=base.id,
-        recipe=said,
+        recipe=settings,
         parents=under.content_ids,
         dataset_digest=dataset_digest(examples),
         versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},

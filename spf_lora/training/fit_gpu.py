@@ -40,10 +40,10 @@ def base_configs(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configs of a base's U-Net and VAE; SD1.5's where no folder here tells them."""
     folder = EMBEDDED if spec == "embedded" else Path(spec)
     try:
-        found = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
+        configs = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
     except (OSError, ValueError):
         return _SD15_UNET, _SD15_VAE
-    return found[0], found[1]
+    return configs[0], configs[1]
 
 
 def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs:
@@ -88,9 +88,9 @@ def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
         one = replace(needs, pictures=1)
         if one not in known:
             known[one] = estimate(unet, vae, one)
-        found = _times(known[one], needs.pictures)
-        if found.total + GPU_OWN <= vram_gb * _GB:
-            return Fit(changes, found)
+        needed = _times(known[one], needs.pictures)
+        if needed.total + GPU_OWN <= vram_gb * _GB:
+            return Fit(changes, needed)
     return None
 
 

@@ -118,7 +118,7 @@ def phrase_distances(
         if not own:
             continue
         similarity = pooled[[at[p] for p in own]] @ pooled[at[target_text]]
-        found = base.tokenizer(
+        tokens = base.tokenizer(
             prompt, truncation=True, max_length=out.shape[1], return_offsets_mapping=True
         )
         place = 0
@@ -127,7 +127,7 @@ def phrase_distances(
             if first < 0:
                 continue
             place = first + len(phrase)
-            for token, (start, end) in enumerate(found.offset_mapping):
+            for token, (start, end) in enumerate(tokens.offset_mapping):
                 if first <= start and end <= place and end > start:
                     out[row, token] = distance
     return out

@@ -70,11 +70,12 @@ def table(results: Sequence[Result], rows: Sequence[tuple[str, str, str]], corne
     columns = _columns(results)
     lines = []
     for measure, label, note in rows:
-        found = [(name, _at(result, measure, strength)) for name, result, strength in columns]
-        if not any(figure for _, figure in found):
+        figures = [(name, _at(result, measure, strength)) for name, result, strength in columns]
+        if not any(figure for _, figure in figures):
             continue
         cells = "".join(
-            f'<td role="cell" data-of="{text(name)}">{_cell(figure)}</td>' for name, figure in found
+            f'<td role="cell" data-of="{text(name)}">{_cell(figure)}</td>'
+            for name, figure in figures
         )
         lines.append(
             f'<tr role="row"><th role="rowheader" scope="row">{_label(label)}'
@@ -102,8 +103,8 @@ def _cell(figure: Figure | None) -> str:
     if figure.value is None:
         return f"{text(figure.text())} <small>n = {figure.n}</small>"
     # "-0.00" is a zero that would only make readers wonder.
-    said = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(3 if 0 < abs(figure.value) < 0.1 else 2))
-    value, _, interval = said.partition(" ")
+    written = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(3 if 0 < abs(figure.value) < 0.1 else 2))
+    value, _, interval = written.partition(" ")
     return f"<b>{value}</b> <small>{text(interval)} n = {figure.n}</small>"
 
 
