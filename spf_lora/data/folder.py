@@ -142,7 +142,7 @@ def usable(
     if faults and not (skip_faulty and good):
         raise DataError(
             as_list(f"folder {scan.folder}", faults),
-            hint="mend or remove these files, or go on without them: --skip-faulty; each picture "
+            hint="fix or remove these files, or go on without them: --skip-faulty; each picture "
             f"needs a caption of the same name that says {attribute.target_text!r}",
         )
     return good

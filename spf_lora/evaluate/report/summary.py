@@ -12,7 +12,7 @@ ROWS = (
     *((channel, f"  {channel}") for channel in CHANNELS),
     ("excess", "excess over the prompt"),
     ("BL", "base leakage"),
-    ("unasked", "seen unasked"),
+    ("unasked", "shown unasked"),
     ("H", "balance H"),
     ("sps", "SPS (P at response 0.8)"),
     ("auc", "area (mean P)"),
