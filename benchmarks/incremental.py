@@ -15,6 +15,7 @@ import json
 import re
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,44 +202,31 @@ def _table() -> str:
     """Return what is there as Markdown, means over seeds and orders of each method."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        found = read_cell(path)
-        cells.setdefault(found["method"], []).append(found)
-    names = {
-        "cells": lambda one: 1.0,
+        cell = read_cell(path)
+        cells.setdefault(cell["method"], []).append(cell)
+    columns: dict[str, Callable[[dict[str, Any]], float]] = {
         "response when learned": lambda one: _mean(_ends(one, "response", 0)),
         "at the end": lambda one: _mean(_ends(one, "response", -1)),
-        "forgetting": lambda one: one["orders"][0]["forgetting"],
-        "together (worst pair)": lambda one: _worst_pair(one),
+        "together (worst pair)": _worst_pair,
         "P alone": lambda one: _mean([row["value"] for row in one["alone_pollution"]]),
         "P, all on": lambda one: one["orders"][0]["mean_pollution"][-1],
-        "slope of P": lambda one: one["orders"][0]["slope"],
         "base leakage": lambda one: one["orders"][0]["leakage"][-1]["value"],
-        "largest cross-talk": lambda one: _largest(one["cross_talk"]),
-        "checks held": lambda one: float(sum(row["passed"] for row in one["checks"])),
     }
-    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines = ["| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for method, rows in cells.items():
-        numbers = [_mean([number(one) for one in rows]) for number in names.values()]
-        shown = [str(len(rows)), *(f"{one:.2f}" for one in numbers[1:])]
-        lines.append(f"| {method} | " + " | ".join(shown) + " |")
+        means = (_mean([number(one) for one in rows]) for number in columns.values())
+        lines.append(f"| {method} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
     return "\n".join(lines)
 
 
-def _ends(found: dict[str, Any], measure: str, at: int) -> list[float]:
-    rows = [[one["value"] for one in row if one] for row in found["orders"][0][measure]]
+def _ends(cell: dict[str, Any], measure: str, at: int) -> list[float]:
+    rows = [[one["value"] for one in row if one] for row in cell["orders"][0][measure]]
     return [row[at] for row in rows]
 
 
-def _worst_pair(found: dict[str, Any]) -> float:
-    pairs = [one["response"] for one in found["together"] if len(one["names"]) == 2]
+def _worst_pair(cell: dict[str, Any]) -> float:
+    pairs = [one["response"] for one in cell["together"] if len(one["names"]) == 2]
     return min(min(pair) for pair in pairs) if pairs else float("nan")
-
-
-def _largest(matrix: list[list[float]]) -> float:
-    return max(
-        (abs(value) for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j),
-        default=0.0,
-    )
 
 
 def _mean(values: list[float]) -> float:
