@@ -1,6 +1,7 @@
 """The builder: a recipe and a base become a trainer.
 
-Only it, `stages`, `examples` and `finish` see a recipe; everything below takes plain arguments.
+A recipe is seen here, in `stages`, `pairs.teaching_prompts`, `examples`, `finish` and `fit_gpu`;
+all other functions take plain arguments.
 """
 
 import hashlib
