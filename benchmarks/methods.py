@@ -12,17 +12,13 @@ over response.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import peak_mib
+from common import environment, peak_mib, write_cell
 from methods_table import write_pages
 
 RESULTS = Path(__file__).parent / "results" / "methods"
@@ -32,9 +28,11 @@ ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 # name -> what is changed in the attribute's own recipe; rivals have one stage, all of learn.steps
 _RIVAL = (
-    "adapter.preset=attention", "optimizer.learning_rate=2e-3",
-    "data.vocabulary=none", "learn.steps=400",
-)  # fmt: skip
+    "adapter.preset=attention",
+    "optimizer.learning_rate=2e-3",
+    "data.vocabulary=none",
+    "learn.steps=400",
+)
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours-local": (),
@@ -56,6 +54,8 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
     "ours-euler": {"sampler": "euler", "steps": 25, "guidance": 7.0},
     "ours-ddim-50": {"steps": 50},
 }
+# what a cell found; the rest of it says what was run
+MEASURED = ("processor_seconds", "peak_mib", "map_area", "figures", "per_prompt")
 LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
 
 
@@ -105,11 +105,11 @@ def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args
     try:
         with get_context("spawn").Pool(1) as pool:  # so that the peak of memory is its own
             result = pool.apply(_measure, (method, changes, attribute, seed, args))
-        found = {"method": method, "attribute": attribute, "seed": seed, **result}
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(path)
-        figures = found["figures"]
+        where = result.pop("environment")
+        measure = {name: result.pop(name) for name in MEASURED if name in result}
+        run = {"method": method, "attribute": attribute, "seed": seed, **result}
+        write_cell(path, run, measure, where)
+        figures = measure["figures"]
         print(path.stem, *(f"{k}={figures[k]['value']}" for k in ("rho@1", "P@1", "BL@1", "sps")))
     finally:
         claim.unlink()
@@ -157,15 +157,17 @@ def _measure(
             name: {
                 key: None if number is None else round(float(number), 4)
                 for key, number in (
-                    ("value", f.value), ("low", f.low), ("high", f.high), ("reached", f.reached),
+                    ("value", f.value),
+                    ("low", f.low),
+                    ("high", f.high),
+                    ("reached", f.reached),
                 )
             }
             for name, f in result.figures().items()
         },
         "per_prompt": _per_prompt(result),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
-    }  # fmt: skip
+        "environment": environment(),
+    }
 
 
 def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     Raises:
         SpfError: something of it cannot be used; nothing is drawn then.
     """
-    from spf_lora.draw.samplers import check_sampler
+    from spf_lora.draw.schedulers import check_sampler
     from spf_lora.registry.names import resolve
 
     check_sampler(options.sampler)

@@ -117,7 +117,7 @@ def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
     if failed:
         raise TrainingError(
             f"{len(failed)} of {len(jobs)} attributes are not trained: {', '.join(failed)}",
-            hint="mend what is said above; the same command with --resume trains those alone",
+            hint="fix what is said above; the same command with --resume trains those alone",
         )
 
 

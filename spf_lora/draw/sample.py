@@ -11,7 +11,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
 from spf_lora.draw.pixels import pictures_of
-from spf_lora.draw.samplers import DDIM, SAMPLERS, scheduler_of
+from spf_lora.draw.schedulers import DDIM, SAMPLERS, scheduler_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32

@@ -125,7 +125,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecipeError(
             f"recipe {path} is not valid TOML: {error}",
-            hint='mend that place; texts need quotes, as in name = "beard"',
+            hint='fix that place; texts need quotes, as in name = "beard"',
         ) from error
     except OSError as error:
         raise RecipeError(
@@ -206,5 +206,5 @@ def _all_faults(path: Path, faults: list[str]) -> RecipeError:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return RecipeError(
         "\n  ".join((f"recipe {path} has {count}:", *faults)),
-        hint="mend them all, then run again; `spf-lora recipe show beard` shows every key",
+        hint="fix them all, then run again; `spf-lora recipe show beard` shows every key",
     )

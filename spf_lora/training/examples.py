@@ -22,13 +22,16 @@ def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
     if folder is not None:
         return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
     drawn = training_set(
-        recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
-        coverage=recipe.data.coverage, bias=recipe.data.bias,
-    )  # fmt: skip
+        recipe.attribute.name,
+        count=recipe.data.count,
+        seed=recipe.data.seed,
+        coverage=recipe.data.coverage,
+        bias=recipe.data.bias,
+    )
     rival = RIVALS.get(recipe.training.method)
-    told = rival is not None and rival.masks  # nobody else is told where the attribute is
+    masked = rival is not None and rival.masks  # nobody else is told where the attribute is
     return [
-        Example(picture, text, f"portrait {i}", mask if told else None)
+        Example(picture, text, f"portrait {i}", mask if masked else None)
         for i, (picture, text, mask) in enumerate(drawn)
     ]
 
@@ -48,8 +51,10 @@ def checked_examples(
         DataError: lists every fault, unless the user asked to go on without those pictures.
     """
     report = check(
-        scan, recipe.attribute, buckets=shapes_of(recipe, base),
+        scan,
+        recipe.attribute,
+        buckets=shapes_of(recipe, base),
         cut_off=lambda prompt: cut_off(base.tokenizer, prompt),
-    )  # fmt: skip
+    )
     faults = [fault for fault in report.faults if fault not in scan.faults]
     return usable(scan, recipe.attribute, more=faults, skip_faulty=skip_faulty), report

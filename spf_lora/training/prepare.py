@@ -89,9 +89,13 @@ def own_pictures(base: Base, prompts: Sequence[str], sizes: Sequence[Size]) -> t
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
             rows = sample_latents(
-                base, encode(base, [prompts[place] for place in chunk]), chunk,
-                steps=_OWN_STEPS, guidance=GUIDANCE, size=size,
-            )  # fmt: skip
+                base,
+                encode(base, [prompts[place] for place in chunk]),
+                chunk,
+                steps=_OWN_STEPS,
+                guidance=GUIDANCE,
+                size=size,
+            )
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])
 
@@ -115,7 +119,7 @@ def phrase_distances(
         if not own:
             continue
         similarity = pooled[[at[p] for p in own]] @ pooled[at[target_text]]
-        found = base.tokenizer(
+        tokens = base.tokenizer(
             prompt, truncation=True, max_length=out.shape[1], return_offsets_mapping=True
         )
         place = 0
@@ -124,7 +128,7 @@ def phrase_distances(
             if first < 0:
                 continue
             place = first + len(phrase)
-            for token, (start, end) in enumerate(found.offset_mapping):
+            for token, (start, end) in enumerate(tokens.offset_mapping):
                 if first <= start and end <= place and end > start:
                     out[row, token] = distance
     return out

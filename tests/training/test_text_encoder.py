@@ -23,7 +23,7 @@ from spf_lora.errors import AdapterFileError, RecipeError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.training.encoders import ReadingUnet
-from spf_lora.training.fit import base_configs, needs_of, text_config
+from spf_lora.training.fit_gpu import base_configs, needs_of, text_config
 from spf_lora.training.memory import estimate
 
 SMALL = (

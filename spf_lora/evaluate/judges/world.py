@@ -135,7 +135,7 @@ class WorldJudge:
         return look
 
     def _heads(self, asked: bool) -> list[str]:
-        """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""
+        """Return the heads that must not change; asked for, hidden and excluded ones may."""
         return [head for head in self.probe.heads if not (asked and head in self.free)]
 
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -44,17 +44,17 @@ def protected_prompts(
     are asked for; every so many prompts ask for none of them.
     """
     others = taught(under)
-    found = []
+    pairs = []
     for index, prompt in enumerate(prompts):
         turn = index % (len(others) + 1)
         asked = full_prompt(prompt, others[turn - 1]) if turn else prompt
         if has_target(asked, attribute):  # what the other is called means the target too
             asked = prompt
-        found.append((asked, full_prompt(asked, attribute)))
-    return found
+        pairs.append((asked, full_prompt(asked, attribute)))
+    return pairs
 
 
-def teaching_prompts(recipe: Recipe, said: Sequence[str], under: Below) -> list[tuple[str, str]]:
+def teaching_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[tuple[str, str]]:
     """Return the prompts of the pairs, without and with the target.
 
     They are the captions' base prompts in turn; with a vocabulary each keeps its subject and names
@@ -62,7 +62,7 @@ def teaching_prompts(recipe: Recipe, said: Sequence[str], under: Below) -> list[
     taught on what they name moves on what they do not.
     """
     count = recipe.distil.pairs
-    wanted = [said[i % len(said)] for i in range(count)]
+    wanted = [prompts[i % len(prompts)] for i in range(count)]
     if recipe.distil.vocabulary != NONE:
         vocabulary = load_vocabulary(recipe.distil.vocabulary)
         rng = random.Random(recipe.training.seed)
@@ -115,15 +115,27 @@ class Teaching:
         off = adapter_off(base.unet, base.text_encoder)
         with awake(base.text_encoder, device=base.device), off:
             drawn = draw_trajectories(
-                base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
-                below=self.below, on_progress=lambda done, total: tell(DRAWING, done, total),
-            )  # fmt: skip
+                base,
+                adapter_of(learned, self.alpha),
+                pairs,
+                self.how,
+                cache=self.cache,
+                below=self.below,
+                on_progress=lambda done, total: tell(DRAWING, done, total),
+            )
             check_pairs(drawn, everywhere=self.how.late is not None)
             without, asking = (self._read([both[i] for both in self.prompts]) for i in (0, 1))
             self.curriculum = Curriculum(
-                drawn, range(len(pairs)), without, asking, self._read([""])[0],
-                self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
-            )  # fmt: skip
+                drawn,
+                range(len(pairs)),
+                without,
+                asking,
+                self._read([""])[0],
+                self.shares,
+                base.scheduler.alphas_cumprod.cpu(),
+                self.seed,
+                base.device,
+            )
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return text states, or token ids where they are wanted."""

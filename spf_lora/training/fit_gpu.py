@@ -13,17 +13,25 @@ from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 _GB = 1e9
 _PARTS = ("unet", "vae")
 _SD15_UNET = {
-    "sample_size": 64, "in_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "sample_size": 64,
+    "in_channels": 4,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
-}  # fmt: skip
+}
 _SD15_VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
-}  # fmt: skip
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 _SD15_TEXT = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
     "num_attention_heads": 12,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,10 @@ def base_configs(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configs of a base's U-Net and VAE; SD1.5's where no folder here tells them."""
     folder = EMBEDDED if spec == "embedded" else Path(spec)
     try:
-        found = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
+        configs = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
     except (OSError, ValueError):
         return _SD15_UNET, _SD15_VAE
-    return found[0], found[1]
+    return configs[0], configs[1]
 
 
 def text_config(recipe: Recipe) -> dict[str, Any] | None:
@@ -102,9 +110,9 @@ def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
         one = replace(needs, pictures=1)
         if one not in known:
             known[one] = estimate(unet, vae, one, text)
-        found = _times(known[one], needs.pictures)
-        if found.total + GPU_OWN <= vram_gb * _GB:
-            return Fit(changes, found)
+        needed = _times(known[one], needs.pictures)
+        if needed.total + GPU_OWN <= vram_gb * _GB:
+            return Fit(changes, needed)
     return None
 
 
