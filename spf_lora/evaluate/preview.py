@@ -14,6 +14,7 @@ from PIL import Image
 
 from spf_lora.adapters.attach import adapter_off
 from spf_lora.base.load import Base
+from spf_lora.base.outline import picture_step
 from spf_lora.data.captions import base_prompt, full_prompt
 from spf_lora.data.folder import Example
 from spf_lora.data.worlds.portraits import caption, unbiased
@@ -78,11 +79,11 @@ def draw_preview(
     """
     prompts = _prompts(recipe, examples)
     full_prompts = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
-    seeds = list(range(len(prompts)))
+    seeds, size = list(range(len(prompts))), _square(base, recipe)
     off = adapter_off(base.unet, base.text_encoder)
     with off if acting is None else nullcontext():
-        before = draw(base, prompts, seeds, steps=steps)
-    after = draw(base, full_prompts, seeds, acting or NOTHING, steps=steps)
+        before = draw(base, prompts, seeds, steps=steps, size=size)
+    after = draw(base, full_prompts, seeds, acting or NOTHING, steps=steps, size=size)
     judge = _judge(recipe)
     verdicts = () if judge is None else _verdicts(judge, before, after)
     notes = [_note(one, recipe.attribute) for one in verdicts] or [("", "")] * len(prompts)
@@ -120,6 +121,14 @@ def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
     """Return how far two pictures are apart, twice as bright."""
     apart = (pixels_of(one) - pixels_of(other)).abs().mean(0) / 2 * 255 * _GAIN
     return Image.fromarray(apart.clamp(max=255).round().to(torch.uint8).numpy()).convert("RGB")
+
+
+def _square(base: Base, recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of the latents of a square picture at the resolution of training."""
+    wide = len(base.vae.config.block_out_channels)
+    step = picture_step(wide, len(base.unet.config.block_out_channels))
+    side = (recipe.data.resolution or base.resolution) // step * step
+    return (side // 2 ** (wide - 1),) * 2
 
 
 def _judge(recipe: Recipe) -> Judge | None:

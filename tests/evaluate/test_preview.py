@@ -51,3 +51,16 @@ def test_an_attached_adapter_is_taken_off_for_the_bases_pictures(tiny, monkeypat
     assert draw_preview(tiny, recipe, [], steps=1).verdicts == ()
     assert all(not row.note for row in seen[0])
     assert [len(row.pictures) for row in seen[0]] == [3] * 6
+
+
+def test_pictures_are_as_large_as_those_that_were_trained_on(tiny, monkeypatch):
+    monkeypatch.setattr(preview, "_judge", lambda recipe: None)
+    seen = []
+    plain = preview.lay_out
+    monkeypatch.setattr(
+        preview, "lay_out", lambda rows, **how: seen.extend(rows) or plain(rows, **how)
+    )
+    larger = 2 * tiny.resolution
+    recipe = load_recipe(find_recipe("beard"), [f"data.resolution={larger}"])
+    draw_preview(tiny, recipe, [], acting=acting(random_adapter(tiny.unet)), steps=1)
+    assert {picture.size for row in seen for picture in row.pictures} == {(larger, larger)}
