@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from spf_lora.adapters.format.layouts import TEXT_ENCODER
 from spf_lora.adapters.module import Adapter, Module
 
 _PREFIX = "unet."
-_OF_TEXT = TEXT_ENCODER + "text_model."
+_OF_TEXT = "text_encoder.text_model."
 _DOWN, _UP = ".lora_A.default.weight", ".lora_B.default.weight"
 _CROSS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 _SELF = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
