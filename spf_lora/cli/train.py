@@ -18,6 +18,7 @@ from spf_lora.errors import DataError, RecipeError
 from spf_lora.recipe.files import locate_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.recipe.schema import Recipe
+from spf_lora.recipe.steps import with_steps
 
 if TYPE_CHECKING:
     from spf_lora.registry.onto import Below
@@ -178,8 +179,6 @@ def _recipe(
     ]
     settings = load_recipe(path, changes)
     if steps is not None:
-        from spf_lora.training.build import with_steps
-
         settings = load_recipe(path, [*changes, *with_steps(settings, steps)])
     if attribute is not None and settings.attribute.name != attribute.rpartition("/")[2]:
         raise RecipeError(
