@@ -105,8 +105,9 @@ def train_one(
 
     settings, under = job.settings, job.under
     phases("read pictures")
+    cache = TensorCache(cache_folder())
     examples = checked_examples(
-        settings, base, scan, skip_faulty=job.skip_faulty, talk=siblings.first
+        settings, base, scan, cache, skip_faulty=job.skip_faulty, talk=siblings.first
     )
     finished = job.resume and _is_finished(job, card_of(settings, base, examples, under))
     begun = job.resume and job.checkpoint.exists()
@@ -117,7 +118,6 @@ def train_one(
             _clear(job)
             _show_files(job)
         return
-    cache = TensorCache(cache_folder())
     trainer = build_trainer(
         settings,
         base,

@@ -62,14 +62,14 @@ def build_trainer(
     method, training = recipe.training.method, recipe.training
     rival = RIVALS.get(method)
     clip = load_clip(base, recipe.data.clip) if method == PAPER else None
-    asked, remarks = _completed(recipe, base, examples, tell)
+    asked, remarks, details = _completed(recipe, base, examples, cache, tell)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in asked]
     data = prepare(
         base,
         [e.image for e in examples],
         base_prompts=prompts,
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in asked],
-        phrases=[base_phrases(p, recipe.attribute) for p in prompts],
+        phrases=[base_phrases(p, recipe.attribute) for p in prompts] if method == PAPER else None,
         target_text=recipe.attribute.target_text,
         own=rival is not None and rival.own_share > 0,
         masks=_masks(rival, examples),
@@ -77,6 +77,7 @@ def build_trainer(
         buckets=shapes_of(recipe, base),
         repeats=[e.repeats for e in examples],
         cache=cache,
+        below=under.digest,
         tell=tell,
     )
     parameters = attach_trainable(
@@ -98,7 +99,7 @@ def build_trainer(
         unet=base.unet, parameters=parameters, optimizer=optimizer, pictures=len(data),
         stages=_stages(recipe, base, data, said, clip, under, cache), plan=_plan(recipe),
         checkpoint=checkpoint, run_id=run_id(recipe, base, examples, under),
-        device=base.device, processes=processes, remarks=remarks, tell=tell,
+        device=base.device, processes=processes, remarks=remarks, details=details, tell=tell,
     )  # fmt: skip
 
 
@@ -148,19 +149,19 @@ def _stages(
 
 
 def _completed(
-    recipe: Recipe, base: Base, examples: Sequence[Example], tell: Tell
-) -> tuple[Sequence[Example], list[str]]:
-    """Complete the captions; return the examples and what to tell."""
+    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+) -> tuple[Sequence[Example], list[str], Sequence[str]]:
+    """Complete the captions; return the examples, what to tell, and its details."""
     if recipe.data.vocabulary == NONE:
-        return examples, []
+        return examples, [], ()
     if not brings_clip(base, recipe.data.clip):
-        why = "completing them needs a CLIP with an image tower, and this base brings none"
-        how = "--set data.clip=openai/clip-vit-large-patch14"
-        return examples, [f"captions stay as they are: {why} ({how})"]
+        why = "completing them takes a CLIP that sees, and this base brings none"
+        how = "for less pollution name one: --set data.clip=openai/clip-vit-large-patch14"
+        return examples, [f"captions stay as they are: {why}; {how}"], ()
     vocabulary = load_vocabulary(recipe.data.vocabulary)
     clip = load_clip(base, recipe.data.clip)
-    found, remark = completed(examples, recipe.attribute, vocabulary, base, clip, tell)
-    return found, [remark]
+    done = completed(examples, recipe.attribute, vocabulary, base, clip, tell, cache)
+    return done.examples, [done.remark], done.details
 
 
 def _plan(recipe: Recipe) -> Plan:

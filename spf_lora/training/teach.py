@@ -9,7 +9,6 @@ import torch
 from spf_lora.adapters.attach import adapter_of, adapter_off
 from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
-from spf_lora.base.texts import encode
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
@@ -19,6 +18,7 @@ from spf_lora.errors import TrainingError
 from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import Below
 from spf_lora.training.distil import Curriculum, Lesson, Shares
+from spf_lora.training.encoders import Encoders
 from spf_lora.training.precision import awake
 from spf_lora.training.trainer import Tell
 
@@ -110,6 +110,7 @@ class Teaching:
         seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
         pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
         tell(DRAWING, 0, len(pairs))
+        words = Encoders(base, self.cache)
         with awake(base.text_encoder, device=base.device), adapter_off(base.unet):
             drawn = draw_trajectories(
                 base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
@@ -117,11 +118,11 @@ class Teaching:
             )  # fmt: skip
             check_pairs(drawn, everywhere=self.how.late is not None)
             without, asking = (
-                torch.cat([encode(base, [both[side]]) for both in self.prompts]).cpu()
+                torch.stack([words.states(both[side]) for both in self.prompts]).cpu()
                 for side in (0, 1)
             )
             self.curriculum = Curriculum(
-                drawn, range(len(pairs)), without, asking, encode(base, [""])[0].cpu(),
+                drawn, range(len(pairs)), without, asking, words.states("").cpu(),
                 self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
             )  # fmt: skip
 
