@@ -87,6 +87,9 @@ def train(
     plan_only: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its memory; train nothing.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell details, as captions before and after.")
+    ] = False,
     vram: Annotated[
         float | None, typer.Option(min=0.1, help="With --dry-run: settings that fit so many GB.")
     ] = None,
@@ -110,7 +113,9 @@ def train(
         for settings, folder, target in zip(recipes, folders, targets, strict=True):
             under = _under(onto, settings, target)
             logs = log_dir / settings.attribute.name if log_dir and len(recipes) > 1 else log_dir
-            job = Job(settings, target, folder, logs, under, resume, force, skip_faulty, watch)
+            job = Job(
+                settings, target, folder, logs, under, resume, force, skip_faulty, watch, verbose
+            )
             job.check()
             jobs.append(job)
         with locked_for_the_run(jobs):
