@@ -106,14 +106,36 @@ def write_result(
         out: the file, or None.
         where: more of the environment, such as a GPU's name.
     """
-    parts = {"run": dict(run), "measure": dict(measure), "environment": environment(**where)}
-    text = json.dumps(parts, indent=2)
-    print(text)
+    parts = _parts(run, measure, environment(**where))
+    print(json.dumps(parts, indent=2))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out.with_suffix(".part")
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(out)
+        _write(out, parts, indent=2)
+
+
+def write_cell(
+    path: Path, run: Mapping[str, Any], measure: Mapping[str, Any], where: Mapping[str, Any]
+) -> None:
+    """Write one of many results that a table is made of; nothing is printed."""
+    _write(path, _parts(run, measure, where), indent=1)
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """Return a cell's run and measure as one table; one of the first version is one already."""
+    parts = json.loads(path.read_text("utf-8"))
+    return {**parts["run"], **parts["measure"]} if "run" in parts else dict(parts)
+
+
+def _parts(
+    run: Mapping[str, Any], measure: Mapping[str, Any], where: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {"run": dict(run), "measure": dict(measure), "environment": dict(where)}
+
+
+def _write(out: Path, parts: Mapping[str, Any], *, indent: int) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix(".part")
+    beside.write_text(json.dumps(parts, indent=indent) + "\n", encoding="utf-8")
+    beside.replace(out)
 
 
 def command_line(**settings: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from spf_lora.adapters.module import Adapter, Module
 from spf_lora.base.load import Base, load_base
 from spf_lora.draw.act import NOTHING
 from spf_lora.draw.sample import BATCH, Sampling
-from spf_lora.evaluate.paint import painter
+from spf_lora.evaluate.draw_missing import painter
 from spf_lora.evaluate.plan import PicturePlan
 from spf_lora.evaluate.protocol import held_out_cases
 

@@ -15,11 +15,12 @@ import json
 import re
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import environment
+from common import environment, read_cell, write_cell
 from methods import METHODS as RIVALS
 
 from spf_lora.registry.onto import Below
@@ -114,7 +115,7 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         below = learned if METHODS[method].onto else []
         made, seconds[attribute] = _adapter(method, attribute, below, seed, args)
         learned.append(made)
-    found = measure_incremental(
+    result = measure_incremental(
         load_base("embedded"),
         [Learned(one.name, one.name, read_adapter(one.path)) for one in learned],
         StackProtocol(
@@ -127,23 +128,18 @@ def _cell(method: str, at: int, order: tuple[str, ...], seed: int, args: Any) ->
         sampling=Sampling(steps=args.ddim_steps),
         name=f"{method}, order {at}, seed {seed}",
         tell=print,
-    )  # fmt: skip
-    table = {
+    )
+    run = {
         "method": method,
         "order": at,
         "seed": seed,
         "changes": list(METHODS[method].changes),
         "onto": METHODS[method].onto,
         "training_steps": args.steps,
-        "training_seconds": seconds,
         "content_ids": {one.name: one.content_id for one in learned},
-        "environment": environment(),
-        **json.loads(found.to_json()),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(table, indent=1) + "\n")
-    beside.replace(path)
+    measure = {"training_seconds": seconds, **json.loads(result.to_json())}
+    write_cell(path, run, measure, environment())
 
 
 def _adapter(
@@ -163,9 +159,13 @@ def _adapter(
 
 
 def _train(
-    changes: tuple[str, ...], attribute: str, learned: list[Known], seed: int, steps: int | None,
+    changes: tuple[str, ...],
+    attribute: str,
+    learned: list[Known],
+    seed: int,
+    steps: int | None,
     path: Path,
-) -> float:  # fmt: skip
+) -> float:
     from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
     from spf_lora.base.load import load_base
     from spf_lora.data.cache import TensorCache, cache_folder
@@ -186,9 +186,13 @@ def _train(
     began = time.perf_counter()
     with attached(base.unet, [(read_adapter(one.path), 1.0) for one in learned]):
         trainer = build_trainer(
-            recipe, base, examples, checkpoint=path.with_suffix(".none"),
-            cache=TensorCache(cache_folder()), under=under,
-        )  # fmt: skip
+            recipe,
+            base,
+            examples,
+            checkpoint=path.with_suffix(".none"),
+            cache=TensorCache(cache_folder()),
+            under=under,
+        )
         for _ in trainer.run():
             pass
         write_adapter(finished_adapter(recipe, base, examples, under), path)
@@ -199,44 +203,31 @@ def _table() -> str:
     """Return what is there as Markdown, means over seeds and orders of each method."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        found = json.loads(path.read_text("utf-8"))
-        cells.setdefault(found["method"], []).append(found)
-    names = {
-        "cells": lambda one: 1.0,
+        cell = read_cell(path)
+        cells.setdefault(cell["method"], []).append(cell)
+    columns: dict[str, Callable[[dict[str, Any]], float]] = {
         "response when learned": lambda one: _mean(_ends(one, "response", 0)),
         "at the end": lambda one: _mean(_ends(one, "response", -1)),
-        "forgetting": lambda one: one["orders"][0]["forgetting"],
-        "together (worst pair)": lambda one: _worst_pair(one),
+        "together (worst pair)": _worst_pair,
         "P alone": lambda one: _mean([row["value"] for row in one["alone_pollution"]]),
         "P, all on": lambda one: one["orders"][0]["mean_pollution"][-1],
-        "slope of P": lambda one: one["orders"][0]["slope"],
         "base leakage": lambda one: one["orders"][0]["leakage"][-1]["value"],
-        "largest cross-talk": lambda one: _largest(one["cross_talk"]),
-        "checks held": lambda one: float(sum(row["passed"] for row in one["checks"])),
     }
-    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines = ["| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for method, rows in cells.items():
-        numbers = [_mean([number(one) for one in rows]) for number in names.values()]
-        shown = [str(len(rows)), *(f"{one:.2f}" for one in numbers[1:])]
-        lines.append(f"| {method} | " + " | ".join(shown) + " |")
+        means = (_mean([number(one) for one in rows]) for number in columns.values())
+        lines.append(f"| {method} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
     return "\n".join(lines)
 
 
-def _ends(found: dict[str, Any], measure: str, at: int) -> list[float]:
-    rows = [[one["value"] for one in row if one] for row in found["orders"][0][measure]]
+def _ends(cell: dict[str, Any], measure: str, at: int) -> list[float]:
+    rows = [[one["value"] for one in row if one] for row in cell["orders"][0][measure]]
     return [row[at] for row in rows]
 
 
-def _worst_pair(found: dict[str, Any]) -> float:
-    pairs = [one["response"] for one in found["together"] if len(one["names"]) == 2]
+def _worst_pair(cell: dict[str, Any]) -> float:
+    pairs = [one["response"] for one in cell["together"] if len(one["names"]) == 2]
     return min(min(pair) for pair in pairs) if pairs else float("nan")
-
-
-def _largest(matrix: list[list[float]]) -> float:
-    return max(
-        (abs(value) for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j),
-        default=0.0,
-    )
 
 
 def _mean(values: list[float]) -> float:

@@ -17,7 +17,7 @@ from common import command_line, write_result
 from diffusers import UNet2DConditionModel
 
 from spf_lora.adapters.attach import attach_trainable
-from spf_lora.training.fit import base_configs
+from spf_lora.training.fit_gpu import base_configs
 from spf_lora.training.memory import Needs, estimate
 from spf_lora.training.optim import make_optimizer
 

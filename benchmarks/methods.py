@@ -12,17 +12,13 @@ over response.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import peak_mib
+from common import environment, peak_mib, write_cell
 from methods_table import write_pages
 
 RESULTS = Path(__file__).parent / "results" / "methods"
@@ -32,12 +28,16 @@ ATTRIBUTES = ("beard", "glasses", "hat", "blonde-hair", "moustache", "sunglasses
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 # name -> what is changed in the attribute's own recipe; rivals have one stage, all of learn.steps
 _RIVAL = (
-    "adapter.preset=attention", "optimizer.learning_rate=2e-3",
-    "data.vocabulary=none", "learn.steps=400",
-)  # fmt: skip
+    "adapter.preset=attention",
+    "optimizer.learning_rate=2e-3",
+    "data.vocabulary=none",
+    "learn.steps=400",
+)
 METHODS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "ours-local": (),
+    "ours-euler": (),
+    "ours-ddim-50": (),
     "plain": ("training.method=plain", *_RIVAL),
     "plain-local": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
@@ -49,6 +49,13 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dco": ("training.method=dco", *_RIVAL),
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
+# how pictures are drawn where it is not DDIM in --steps with guidance 3
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "ours-euler": {"sampler": "euler", "steps": 25, "guidance": 7.0},
+    "ours-ddim-50": {"steps": 50},
+}
+# what a cell found; the rest of it says what was run
+MEASURED = ("processor_seconds", "peak_mib", "map_area", "figures", "per_prompt")
 LOCAL = ("ours-local", "plain-local")  # drawn by our own runtime where they answer alone
 
 
@@ -98,11 +105,11 @@ def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args
     try:
         with get_context("spawn").Pool(1) as pool:  # so that the peak of memory is its own
             result = pool.apply(_measure, (method, changes, attribute, seed, args))
-        found = {"method": method, "attribute": attribute, "seed": seed, **result}
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(path)
-        figures = found["figures"]
+        where = result.pop("environment")
+        measure = {name: result.pop(name) for name in MEASURED if name in result}
+        run = {"method": method, "attribute": attribute, "seed": seed, **result}
+        write_cell(path, run, measure, where)
+        figures = measure["figures"]
         print(path.stem, *(f"{k}={figures[k]['value']}" for k in ("rho@1", "P@1", "BL@1", "sps")))
     finally:
         claim.unlink()
@@ -127,6 +134,7 @@ def _measure(
     trained = _train(recipe, load_examples(recipe, None), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
+    sampling = Sampling(**({"steps": args.steps} | SAMPLINGS.get(method, {})))
     result = evaluate(
         load_base("embedded", device=torch.device("cpu")),
         acting(trained.pop("adapter"), local=method in LOCAL),
@@ -134,7 +142,7 @@ def _measure(
             recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
         ),
         gallery=cache_folder(),
-        sampling=Sampling(steps=args.steps),
+        sampling=sampling,
     )
     return {
         "changes": list(changes),
@@ -142,20 +150,24 @@ def _measure(
         **trained,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
-        "ddim_steps": args.steps,
+        "sampler": sampling.sampler,
+        "sampler_steps": sampling.steps,
+        "guidance": sampling.guidance,
         "figures": {
             name: {
                 key: None if number is None else round(float(number), 4)
                 for key, number in (
-                    ("value", f.value), ("low", f.low), ("high", f.high), ("reached", f.reached),
+                    ("value", f.value),
+                    ("low", f.low),
+                    ("high", f.high),
+                    ("reached", f.reached),
                 )
             }
             for name, f in result.figures().items()
         },
         "per_prompt": _per_prompt(result),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {t: version(t) for t in ("spf-lora", "torch", "diffusers", "peft")},
-    }  # fmt: skip
+        "environment": environment(),
+    }
 
 
 def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The methods' tables and curve from the cells' JSON, written into pages between two markers."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from common import mean_interval
+from common import mean_interval, read_cell
 
 from spf_lora.evaluate.report.curve import MATCHED as LEVEL
 from spf_lora.evaluate.report.curve import draw_curve
@@ -20,16 +19,24 @@ from spf_lora.training.baselines import RIVALS
 SPS = "sps"
 # of the table of means; each is lower for the better but response and H
 COLUMNS = {
-    "response": "rho@1", "P": "P@1", "P above the base's own": "excess@1",
-    "base leakage": "BL@1", "shown unasked": "unasked@1", "H": "H@1",
-    "distance to truth": "truth:pixels@1", "area": "auc",
-}  # fmt: skip
+    "response": "rho@1",
+    "P": "P@1",
+    "P above the base's own": "excess@1",
+    "base leakage": "BL@1",
+    "shown unasked": "unasked@1",
+    "H": "H@1",
+    "distance to truth": "truth:pixels@1",
+    "area": "auc",
+}
 # where response first reaches 0.8
 MATCHED = {"SPS": "P", "above the base's own": "excess", "leakage": "BL", "unasked": "unasked"}
 BY_ATTRIBUTE = {
-    "Response": "rho@1", "Pollution P": "P@1", "Pollution at response 0.8 (SPS)": SPS,
-    "Base leakage": "BL@1", "Shown unasked": "unasked@1",
-}  # fmt: skip
+    "Response": "rho@1",
+    "Pollution P": "P@1",
+    "Pollution at response 0.8 (SPS)": SPS,
+    "Base leakage": "BL@1",
+    "Shown unasked": "unasked@1",
+}
 BESIDE = ("ours", "ours-local")
 # in the curve, where more lines would hide each other
 DRAWN = ("ours", "ours-local", "masked-prior", "plain", "plain-completed", "spf-portrait")
@@ -53,12 +60,14 @@ def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None
     A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes,
     rivals or summary. The curve is an SVG of its own.
     """
-    cells: list[Cell] = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    cells: list[Cell] = [read_cell(path) for path in sorted(folder.glob("*.json"))]
     compared = _compared(cells)
     tables = {
-        "means": _means(cells, compared), "attributes": _by_attribute(cells),
-        "rivals": _rivals(), "summary": _summary(compared),
-    }  # fmt: skip
+        "means": _means(cells, compared),
+        "attributes": _by_attribute(cells),
+        "rivals": _rivals(),
+        "summary": _summary(compared),
+    }
     print("\n\n".join(tables.values()))
     for page in pages:
         text = page.read_text("utf-8")
@@ -132,8 +141,9 @@ def _matched(compared: Mapping[str, Sequence[Cell]], one: str) -> list[str]:
             (cell, other)
             for cell in own
             if (other := ours.get((cell["attribute"], cell["seed"])))
-            and _figure(cell, SPS) is not None and _figure(other, SPS) is not None
-        ]  # fmt: skip
+            and _figure(cell, SPS) is not None
+            and _figure(other, SPS) is not None
+        ]
         if method == one or not pairs:
             continue
         theirs, beside = zip(*pairs, strict=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from common import read_cell
+
 RESULTS = Path(__file__).parent / "results" / "methods"
 TARGET = Path(__file__).parents[1] / "spf_lora" / "evaluate" / "report" / "plain_lora.json"
 MEASURES = ("rho", "P", "BL", "unasked")
@@ -21,7 +23,7 @@ def reference(base_id: str) -> dict[str, Any]:
     for path in sorted(RESULTS.glob("plain-*.json")):
         if not re.fullmatch(r"plain-.+-\d+", path.stem):
             continue
-        result = json.loads(path.read_text("utf-8"))
+        result = read_cell(path)
         if result["method"] == "plain":
             figures = result["figures"]
             found[result["attribute"]].append({m: figures[f"{m}@1"]["value"] for m in MEASURES})

@@ -1,4 +1,4 @@
-"""Reads JSON, TOML and plain text that anybody may have written: the one door for all of them.
+"""Reads JSON, TOML and plain text that anybody may have written: the one reader for all of them.
 
 What comes out is bounded: in bytes, in depth, in the size of its numbers, and it is text in UTF-8.
 Every fault is a `ValueError` of one printable sentence, for the caller to say where it was found.

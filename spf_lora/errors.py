@@ -9,7 +9,7 @@ from typing import Any
 
 
 class SpfError(Exception):
-    """A fault the user can mend.
+    """A fault the user can fix.
 
     What of it came from a file or the command line may hold anything, signs that steer terminals
     among it; only what can be printed stays.

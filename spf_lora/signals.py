@@ -52,15 +52,15 @@ def ending_politely() -> Iterator[None]:
 @contextmanager
 def asked_to_end() -> Iterator[Callable[[], int]]:
     """Yield a question to ask between two steps: the signal that asks to end, or 0."""
-    asked: list[int] = []
+    signals: list[int] = []
 
     def note(number: int) -> None:
-        asked.append(number)
+        signals.append(number)
         with suppress(OSError):  # stderr may be the terminal that went
             os.write(2, _TOLD)
 
     with _handled(note):
-        yield lambda: asked[0] if asked else 0
+        yield lambda: signals[0] if signals else 0
 
 
 @contextmanager

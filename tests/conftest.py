@@ -58,16 +58,16 @@ def few_draws() -> Iterator[None]:
     from dataclasses import replace
 
     from spf_lora.cli import preview
-    from spf_lora.training import build, prepare, teach
+    from spf_lora.training import pairs, prepare, stages
 
-    drawing, prompts = build.Drawing, build.teaching_prompts
+    drawing, prompts = stages.Drawing, stages.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepare, "_OWN_STEPS", 2)
         patched.setattr(preview, "_PREVIEW_STEPS", 2)
-        patched.setattr(build, "Drawing", lambda *how: replace(drawing(*how), steps=2))
-        patched.setattr(build, "teaching_prompts", lambda *of: prompts(*of)[:3])
-        patched.setattr(teach, "_LEAST_CHANGE", 0.0)
-        patched.setattr(teach, "_COVERED", 2.0)
+        patched.setattr(stages, "Drawing", lambda *how: replace(drawing(*how), steps=2))
+        patched.setattr(stages, "teaching_prompts", lambda *of: prompts(*of)[:3])
+        patched.setattr(pairs, "_LEAST_CHANGE", 0.0)
+        patched.setattr(pairs, "_COVERED", 2.0)
         yield
 
 

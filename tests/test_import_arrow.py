@@ -71,7 +71,7 @@ def module_of(path: Path) -> str:
     return ".".join(("spf_lora", *path.relative_to(PACKAGE).with_suffix("").parts))
 
 
-# the library's door names functions of every room; it imports them when they are asked for
+# the library's ten names are functions of every room; it imports them when they are asked for
 DOOR = PACKAGE / "__init__.py"
 
 

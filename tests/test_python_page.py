@@ -1,4 +1,4 @@
-"""The library's door: every block of docs/python.md runs, and importing takes no time."""
+"""The library's names: every block of docs/python.md runs, and importing takes no time."""
 
 import re
 import subprocess

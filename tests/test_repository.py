@@ -1,6 +1,7 @@
 """What holds for every file of the repository, and for the start of every command."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -90,3 +91,10 @@ def test_no_help_has_words_in_square_brackets(path: Path) -> None:
         if word.arg == "help" and isinstance(word.value, ast.Constant)
     ]
     assert not [text for text in texts if re.search(r"\[[a-z]", str(text))]
+
+
+def test_every_result_of_a_benchmark_has_its_three_parts() -> None:
+    results = [p for p in committed() if "results" in p.parts and p.suffix == ".json"]
+    assert len(results) > 50
+    parts = {p.name: [*json.loads(p.read_text("utf-8"))] for p in results}
+    assert not {n for n, own in parts.items() if own != ["run", "measure", "environment"]}

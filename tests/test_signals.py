@@ -108,6 +108,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 def test_a_closed_terminal_saves_and_ends_in_no_error(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
+        _as_from_a_terminal()
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-c", BETWEEN_STEPS, str(tmp_path / "state")])
     said = b""

@@ -88,3 +88,17 @@ def noisy_adapter(folder: Path) -> Adapter:
         for parameter in parameters.values():
             parameter.add_(0.1 * torch.randn(parameter.shape))
     return trained_adapter(unet, {})
+
+
+def text_adapter(folder: Path) -> Adapter:
+    """Random factors on the text encoder of the tiny base alone."""
+    from spf_lora.adapters.attach import adapter_of, attach_trainable_text
+    from spf_lora.base.load import load_base
+
+    base = load_base(str(folder), device=torch.device("cpu"))
+    parts = attach_trainable_text(base.text_encoder, rank=2, alpha=2.0, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for part in parts.values():
+            part.add_(torch.randn(part.shape))
+    return adapter_of(parts, 2.0)

@@ -1,9 +1,9 @@
-"""Put a trainable LoRA on a U-Net with peft, switch it off and on, and take it off as an adapter.
+"""Put a trainable LoRA on models with peft, switch it off and on, and take it off as an adapter.
 
 Drawing with finished adapters goes another way: see `spf_lora.draw.weights`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import nn
 from spf_lora.adapters.module import Adapter, Module
 
 _PREFIX = "unet."
+_OF_TEXT = "text_encoder.text_model."
 _DOWN, _UP = ".lora_A.default.weight", ".lora_B.default.weight"
 _CROSS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 _SELF = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
+_TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # as kohya's
 # name -> endings of the U-Net's module names that get an adapter
 PRESETS: dict[str, tuple[str, ...]] = {
     "kv": ("attn2.to_k", "attn2.to_v"),
@@ -51,31 +53,53 @@ def attach_trainable(
     Returns:
         The trainable parameters by name, in a fixed order.
     """
+    return _injected(unet, PRESETS[preset], rank, alpha, seed)
+
+
+def attach_trainable_text(
+    text_encoder: nn.Module, *, rank: int, alpha: float, seed: int
+) -> dict[str, nn.Parameter]:
+    """Put a fresh LoRA on a frozen CLIP text encoder, on every layer that kohya's trainers adapt.
+
+    Args:
+        text_encoder: the frozen model, changed in place.
+        rank: of every module.
+        alpha: scale is alpha / rank.
+        seed: of the down factors' random start.
+
+    Returns:
+        The trainable parameters by canonical name, in a fixed order.
+    """
+    found = _injected(text_encoder, _TEXT_LAYERS, rank, alpha, seed)
+    return {_OF_TEXT + name.removeprefix("text_model."): p for name, p in found.items()}
+
+
+def _injected(
+    model: nn.Module, layers: Sequence[str], rank: int, alpha: float, seed: int
+) -> dict[str, nn.Parameter]:
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(PRESETS[preset]))
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, unet, adapter_name="default")
-    return {name: p for name, p in sorted(unet.named_parameters()) if p.requires_grad}
+        inject_adapter_in_model(config, model, adapter_name="default")
+    return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
 
 
-def _layers(unet: nn.Module) -> Iterator[tuple[str, Any]]:
+def _layers(model: nn.Module) -> Iterator[Any]:
     from peft.tuners.lora import LoraLayer
 
-    for name, module in unet.named_modules():
-        if isinstance(module, LoraLayer):
-            yield name, module
+    return (module for module in model.modules() if isinstance(module, LoraLayer))
 
 
 @contextmanager
-def adapter_off(unet: nn.Module) -> Iterator[None]:
-    """Run the frozen model; afterwards the adapter is on and trainable as before.
+def adapter_off(*models: nn.Module) -> Iterator[None]:
+    """Run frozen models; afterwards the adapter is on and trainable as before.
 
     peft's switch rewrites `requires_grad` (peft issue 3447), so it is saved and restored.
     """
-    layers = [layer for _, layer in _layers(unet)]
-    wanted = [(p, p.requires_grad) for p in unet.parameters()]
+    layers = [layer for model in models for layer in _layers(model)]
+    wanted = [(p, p.requires_grad) for model in models for p in model.parameters()]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -87,21 +111,33 @@ def adapter_off(unet: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(grad)
 
 
-def trained_adapter(unet: nn.Module, metadata: Mapping[str, str]) -> Adapter:
-    """Take the LoRA that `attach_trainable` put on as an adapter in canonical names."""
-    alphas = {layer.lora_alpha["default"] for _, layer in _layers(unet)}
+def trained_adapter(
+    unet: nn.Module, metadata: Mapping[str, str], *, text_encoder: nn.Module | None = None
+) -> Adapter:
+    """Take the LoRA that was put on as an adapter in canonical names.
+
+    Args:
+        unet: carries it.
+        metadata: of the adapter.
+        text_encoder: carries a part of it, or nothing.
+    """
+    alphas = {layer.lora_alpha["default"] for layer in _layers(unet)}
     trained = {name: p for name, p in unet.named_parameters() if _DOWN in name or _UP in name}
+    for name, p in text_encoder.named_parameters() if text_encoder is not None else ():
+        if _DOWN in name or _UP in name:
+            trained[_OF_TEXT + name.removeprefix("text_model.")] = p
     return adapter_of(trained, float(alphas.pop()), metadata)
 
 
 def adapter_of(
     parameters: Mapping[str, torch.Tensor], alpha: float, metadata: Mapping[str, str] | None = None
 ) -> Adapter:
-    """Return the parameters that `attach_trainable` named as an adapter in canonical names."""
+    """Return parameters, as the two functions above name them, as an adapter."""
     modules = {}
     for name, down in parameters.items():
         if _DOWN in name:
-            path = _PREFIX + name.removesuffix(_DOWN)
+            path = name.removesuffix(_DOWN)
+            path = path if path.startswith(_OF_TEXT) else _PREFIX + path
             up = parameters[name.replace(_DOWN, _UP)]
             modules[path] = Module(path, _numbers(down), _numbers(up), alpha)
     return Adapter(dict(sorted(modules.items())), dict(metadata or {}))

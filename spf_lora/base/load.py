@@ -98,7 +98,7 @@ def load_base(
 
 
 @dataclass(frozen=True)
-class Place:
+class BasePlace:
     """Where a base is: its layout, its path, and what it is called everywhere ("" if local)."""
 
     spec: str
@@ -112,7 +112,7 @@ class Place:
         return self.path.parent if self.layout == "file" else self.path
 
 
-def locate(spec: str) -> Place:
+def locate(spec: str) -> BasePlace:
     """Find a base by what the user calls it; a base from the hub is fetched.
 
     Raises:
@@ -123,14 +123,14 @@ def locate(spec: str) -> Place:
     path = Path(spec)
     if spec == "embedded":
         check_embedded()
-        return Place(spec, "embedded", EMBEDDED, spec)
+        return BasePlace(spec, "embedded", EMBEDDED, spec)
     if path.is_file():
-        return Place(spec, "file", path, "")
+        return BasePlace(spec, "file", path, "")
     if (path / "model_index.json").is_file():
-        return Place(spec, "folder", path, "")
+        return BasePlace(spec, "folder", path, "")
     if not path.exists() and is_hub_id(spec):
         folder, origin = fetch_base(spec)
-        return Place(spec, "hub", folder, origin)
+        return BasePlace(spec, "hub", folder, origin)
     fault = (
         "is no folder in diffusers layout: it has no model_index.json"
         if path.is_dir()
@@ -143,7 +143,7 @@ def locate(spec: str) -> Place:
     )
 
 
-def _read(place: Place, tokenizer: str | None) -> Parts:
+def _read(place: BasePlace, tokenizer: str | None) -> Parts:
     from spf_lora.base.folder import read_folder_base, read_tokenizer
     from spf_lora.base.single_file import check_file, read_single_file
 
@@ -155,7 +155,7 @@ def _read(place: Place, tokenizer: str | None) -> Parts:
     return read_folder_base(place.path, place.spec, other)
 
 
-def _tokenizer_folder(place: Place, tokenizer: str | None) -> Path:
+def _tokenizer_folder(place: BasePlace, tokenizer: str | None) -> Path:
     from spf_lora.base.hub import fetch_tokenizer, is_hub_id
 
     if tokenizer == "embedded":

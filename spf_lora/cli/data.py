@@ -75,7 +75,7 @@ def check(
         count = len(report.faults)
         raise CheckFailedError(
             f"{folder} has {count} fault{'s' if count > 1 else ''}, so training would stop",
-            hint="mend or remove these files; or `train --skip-faulty` trains on the rest",
+            hint="fix or remove these files; or `train --skip-faulty` trains on the rest",
         )
 
 

@@ -20,7 +20,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     """Print what a training would do and hold; train nothing."""
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_seconds
-    from spf_lora.training.fit import base_configs, estimate_recipe, fit, needs_of
+    from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
 
     side = needs_of(settings, *base_configs(settings.training.base)).side

@@ -59,8 +59,10 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     Raises:
         SpfError: something of it cannot be used; nothing is drawn then.
     """
+    from spf_lora.draw.schedulers import check_sampler
     from spf_lora.registry.names import resolve
 
+    check_sampler(options.sampler)
     paths = [resolve(word) for word in words]
     strengths = sweep(options)
     start = start_of(act.start_percent)
@@ -92,7 +94,8 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
         acting(adapter, start_percent=start, words=words_alone, local=act.local)
         for adapter in adapters
     ]
-    sampling, remarks = Sampling(steps=options.steps), list[str]()
+    sampling = Sampling(options.steps, options.guidance, sampler=options.sampler)
+    remarks: list[str] = []
     if own is None:
         judge = _judge(options, attribute, base)
     else:

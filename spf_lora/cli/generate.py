@@ -10,7 +10,15 @@ import typer
 from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
 from spf_lora.cli.acting import start_of
-from spf_lora.cli.options import AS_USUAL, ActingOptions, Steps, Tokenizer, with_groups
+from spf_lora.cli.options import (
+    AS_USUAL,
+    ActingOptions,
+    Guidance,
+    SamplerName,
+    Steps,
+    Tokenizer,
+    with_groups,
+)
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
 from spf_lora.errors import PromptError
@@ -55,9 +63,9 @@ def generate(
     size: Annotated[
         str | None, typer.Option(metavar="PX|WxH", help="Of a picture; the base's by default.")
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ddim, euler, euler-a or dpm++2m.")] = "ddim",
+    sampler: SamplerName = "ddim",
     steps: Steps = 25,
-    guidance: Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")] = 3.0,
+    guidance: Guidance = 3.0,
     base: Annotated[
         str, typer.Option(help="`embedded`, a diffusers folder, a .safetensors or a hub id.")
     ] = "embedded",
@@ -76,7 +84,7 @@ def generate(
     start_of(act.start_percent)
     pixels = _size(size) if size else None
     from spf_lora.draw.grid import Cell, lines_of, parse_axes
-    from spf_lora.draw.samplers import check_sampler
+    from spf_lora.draw.schedulers import check_sampler
 
     check_sampler(sampler)
     adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))
@@ -96,8 +104,8 @@ def generate(
     hush()
     from spf_lora.cli.generate_sheet import Request, draw_sheet
 
-    asked = Request(lines, columns, (base, tokenizer), negative, pixels, act.exact, act.local)
-    picture, text = draw_sheet(asked)
+    request = Request(lines, columns, (base, tokenizer), negative, pixels, act.exact, act.local)
+    picture, text = draw_sheet(request)
     path = target if force else numbered(target)
     write_bytes(path, _png(picture, text), overwrite=force)
     out.show(str(path))
@@ -123,8 +131,8 @@ def _prompts(prompt: str | None, file: Path | None, negative: str) -> list[str]:
 
 def _size(text: str) -> tuple[int, int]:
     """Return width and height in pixels."""
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
-    width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 8 <= min(width, height) <= max(width, height) <= _LARGEST:
         raise PromptError(
             f"the size {text!r} is none", hint="write it like --size 512 or --size 512x768"

@@ -21,7 +21,7 @@ from spf_lora.draw.grid import Cell, Line
 from spf_lora.draw.infotext import Infotext
 from spf_lora.draw.prompts import Prompt, asking, taught, words_of
 from spf_lora.draw.sample import Style
-from spf_lora.draw.samplers import SAMPLERS
+from spf_lora.draw.schedulers import SAMPLERS
 from spf_lora.draw.sheet import Row, lay_out
 from spf_lora.errors import PromptError
 from spf_lora.recipe.schema import Attribute
@@ -124,8 +124,8 @@ def _check_runtime(request: Request, cells: Sequence[Cell], adapters: dict[Path,
     for attribute in (taught(adapter) for adapter in adapters.values()):
         if attribute is not None:
             check_local(attribute)
-    asked = [c for c in cells if c.adapters]
-    for cell in asked:
+    adapted = [c for c in cells if c.adapters]
+    for cell in adapted:
         if asking(cell.prompt, _attributes(cell, adapters), local=True).within == cell.prompt:
             out.warn("the prompt asks for no adapter: this is the base's picture")
             return

@@ -25,11 +25,11 @@ def inspect(
     from spf_lora.adapters.check import facts
     from spf_lora.adapters.check.facts import AdapterFacts
 
-    found: list[AdapterFacts | dict[str, Any]] = []
+    facts_or_pictures: list[AdapterFacts | dict[str, Any]] = []
     faults: list[AdapterFileError | PictureError] = []
     for file in files:
         try:
-            found.append(
+            facts_or_pictures.append(
                 _picture(file)
                 if file.suffix.lower() == ".png"
                 else facts.inspect(file, whole=True if full else None)
@@ -38,7 +38,7 @@ def inspect(
             faults.append(error)
     if len(files) == 1 and faults:
         raise faults[0]
-    _show(found, as_json=as_json)
+    _show(facts_or_pictures, as_json=as_json)
     for fault in faults:
         out.warn(out.printable(fault.message))
     if faults:
@@ -47,13 +47,13 @@ def inspect(
         )
 
 
-def _show(found: list[Any], *, as_json: bool) -> None:
+def _show(rows: list[Any], *, as_json: bool) -> None:
     from spf_lora.adapters.check.facts import AdapterFacts
 
     if as_json:
-        out.show_json([one.as_json() if isinstance(one, AdapterFacts) else one for one in found])
+        out.show_json([one.as_json() if isinstance(one, AdapterFacts) else one for one in rows])
         return
-    for at, one in enumerate(found):
+    for at, one in enumerate(rows):
         if at:
             out.show("")
         if isinstance(one, AdapterFacts):
@@ -66,25 +66,25 @@ def _picture(path: Path) -> dict[str, Any]:
     """Return what a PNG says about how it was drawn."""
     from spf_lora.draw.infotext import read_infotext
 
-    said = read_infotext(path)
-    if said is None:
+    infotext = read_infotext(path)
+    if infotext is None:
         raise PictureError(
             f"{path} does not say how it was drawn",
             hint="it has no text `parameters`; apps that edit or upload pictures drop it",
         )
     return {
         "file": str(path),
-        "prompt": said.prompt,
-        "negative": said.negative,
-        "adapters": [{"name": name, "strength": strength} for name, strength in said.adapters],
-        "settings": dict(said.settings),
+        "prompt": infotext.prompt,
+        "negative": infotext.negative,
+        "adapters": [{"name": name, "strength": strength} for name, strength in infotext.adapters],
+        "settings": dict(infotext.settings),
     }
 
 
-def _show_picture(said: dict[str, Any]) -> None:
-    out.show(str(said["file"]))
-    adapters = ", ".join(f"{one['name']} {one['strength']:g}" for one in said["adapters"])
-    lines = {"prompt": said["prompt"], "negative": said["negative"], "adapters": adapters}
-    for label, text in {**lines, **said["settings"]}.items():
+def _show_picture(picture: dict[str, Any]) -> None:
+    out.show(str(picture["file"]))
+    adapters = ", ".join(f"{one['name']} {one['strength']:g}" for one in picture["adapters"])
+    lines = {"prompt": picture["prompt"], "negative": picture["negative"], "adapters": adapters}
+    for label, text in {**lines, **picture["settings"]}.items():
         if text:
             out.show(f"  {out.printable(label):<14} {out.printable(text)}")

@@ -150,12 +150,12 @@ def sources_of(scorers: Sequence[str]) -> dict[str, str]:
     Raises:
         MeasureError: one cannot be read.
     """
-    found = {}
+    folders = {}
     for text in scorers:
         model, _, folder = text.partition("=")
         if not model or not folder:
             raise MeasureError(
                 f"the scorer {text!r} cannot be read", hint="write it like --scorer clip=FOLDER"
             )
-        found[model] = folder
-    return found
+        folders[model] = folder
+    return folders

@@ -21,6 +21,8 @@ Registry = Annotated[
     typer.Option("--registry", metavar="FOLDER", help="Look here first; changes happen here."),
 ]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")]
+Guidance = Annotated[float, typer.Option(min=0.0, max=50.0, help="Guidance scale.")]
+SamplerName = Annotated[str, typer.Option("--sampler", help="ddim, euler, euler-a or dpm++2m.")]
 Tokenizer = Annotated[
     str | None, typer.Option(help="Folder or hub id of the base's tokenizer, if it has none.")
 ]
@@ -82,6 +84,8 @@ class MeasureOptions:
         typer.Option(metavar="A,B,...", help="The sweep; 0,0.25,...,1.25, quick 0,0.5,1."),
     ] = None
     steps: Steps = 25
+    guidance: Guidance = 3.0
+    sampler: SamplerName = "ddim"
     judge: Annotated[
         str | None, typer.Option(help="`world` or `photographs`; by default as the base needs.")
     ] = None

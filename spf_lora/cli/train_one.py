@@ -145,8 +145,10 @@ def train_one(
             out.say(f"  {out.printable(detail, most=600)}")
         _clear(job, keep=begun)
     decodes = settings.training.method == "spf-portrait"
+    idle = [] if settings.adapter.text_encoder else [base.text_encoder]
+    idle += [] if decodes else [base.vae]
     with _resumable():
-        with resting(base.text_encoder, *([] if decodes else [base.vae])):
+        with resting(*idle):
             look = watching(
                 job.watch,
                 job.target,

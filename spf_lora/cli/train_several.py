@@ -117,7 +117,7 @@ def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
     if failed:
         raise TrainingError(
             f"{len(failed)} of {len(jobs)} attributes are not trained: {', '.join(failed)}",
-            hint="mend what is said above; the same command with --resume trains those alone",
+            hint="fix what is said above; the same command with --resume trains those alone",
         )
 
 
@@ -140,7 +140,7 @@ def _loaded(job: Job) -> Iterator["Base"]:
     base = load_base(training.base, tokenizer=tokenizer)
     check_base(job.under, base.id)
     on = [(read_adapter(known.path), strength) for known, strength in job.under.members]
-    with attached(base.unet, on):
+    with attached(base.unet, on, text_encoder=base.text_encoder):
         yield base
 
 

@@ -38,7 +38,7 @@ def verify(
     if failed:
         raise CheckFailedError(
             f"{len(failed)} of {len(findings)} files did not pass",
-            hint="spf-lora convert IN OUT --to kohya mends layout and alpha; --app limits the apps",
+            hint="spf-lora convert IN OUT --to kohya fixes layout and alpha; --app limits the apps",
         )
 
 

@@ -90,7 +90,7 @@ def full_prompt(base_prompt: str, attribute: Attribute) -> str:
 
 
 def base_phrases(base_prompt: str, attribute: Attribute) -> list[str]:
-    """Return the phrases whose meaning must not move, in order.
+    """Return the phrases whose meaning must not change, in order.
 
     They are the attribute's own list where it has one (captions without commas), each phrase that
     the prompt holds; otherwise the prompt split at commas.

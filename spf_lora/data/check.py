@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from spf_lora.data.bias import Against, Companion, companions
 from spf_lora.data.buckets import Bucket, cropped_share, enlargement, nearest_bucket
 from spf_lora.data.captions import base_prompt, full_prompt, split_phrases
+from spf_lora.data.duplicates import groups_of_equals, groups_of_near
 from spf_lora.data.faults import Fault
 from spf_lora.data.folder import Example, Scan, picture_digest
-from spf_lora.data.likeness import groups_of_equals, groups_of_near
 from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.data.topics import topic_shares
 from spf_lora.recipe.schema import Attribute
@@ -26,7 +26,7 @@ _FEW_PHRASES = 4
 _BIAS_SHARE, _BIAS_LIFT = 0.5, 2.0
 
 
-class Pair(NamedTuple):
+class CaptionPrompts(NamedTuple):
     """The two prompts that training makes of a caption."""
 
     source: str
@@ -73,7 +73,7 @@ class Report:
     cropped: dict[str, float]
     animated: list[str]
     sentences: int
-    pairs: list[Pair]
+    pairs: list[CaptionPrompts]
     spared: list[str]
     unread: list[str]
     repeats: dict[str, int]
@@ -146,7 +146,7 @@ def check(
         animated=scan.animated,
         sentences=sum(map(is_sentence, captions)),
         pairs=[
-            Pair(e.source, prompt, full[e.source])
+            CaptionPrompts(e.source, prompt, full[e.source])
             for e, prompt in list(zip(examples, prompts, strict=True))[:PAIRS]
         ],
         spared=scan.spared,

@@ -121,8 +121,8 @@ def complete(
             continue
         later = (
             place
-            for place, said in enumerate(phrases)
-            if group_of.get(said, -1) > number or not base_prompt(said, attribute)
+            for place, existing in enumerate(phrases)
+            if group_of.get(existing, -1) > number or not base_prompt(existing, attribute)
         )
         phrases.insert(len(phrases) if in_sentences else next(later, len(phrases)), phrase)
     return join_phrases(phrases)

@@ -50,8 +50,8 @@ def export_folder(examples: Sequence[Example], folder: Path, *, overwrite: bool 
 
 def _prepare(folder: Path, names: set[str], *, overwrite: bool) -> None:
     try:
-        found = folder.iterdir() if folder.exists() else ()
-        present = {path.name for path in found if not path.name.startswith(".")}
+        inside = folder.iterdir() if folder.exists() else ()
+        present = {path.name for path in inside if not path.name.startswith(".")}
     except OSError as error:
         raise _not_there(folder, error) from error
     if present and not overwrite:

@@ -18,7 +18,7 @@ from spf_lora.data.captions import (
     unsafe_sentence,
 )
 from spf_lora.data.faults import Fault, as_list
-from spf_lora.data.kohya import list_training_folder
+from spf_lora.data.kohya_folders import list_training_folder
 from spf_lora.data.listing import LEAVES, Caption, leaves
 from spf_lora.data.pictures import LARGEST_PX as LARGEST_PX
 from spf_lora.data.pictures import Picture, open_picture
@@ -76,7 +76,7 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LA
     """Read every picture of a folder with its caption and mask; collect what is wrong.
 
     Args:
-        folder: holds pictures and captions; see `listing` and `kohya`.
+        folder: holds pictures and captions; see `listing` and `kohya_folders`.
         attribute: every caption must name its target or an alias.
         shorter_side_px: larger pictures are shrunk to it while reading, which saves memory.
 
@@ -142,7 +142,7 @@ def usable(
     if faults and not (skip_faulty and good):
         raise DataError(
             as_list(f"folder {scan.folder}", faults),
-            hint="mend or remove these files, or go on without them: --skip-faulty; each picture "
+            hint="fix or remove these files, or go on without them: --skip-faulty; each picture "
             f"needs a caption of the same name that says {attribute.target_text!r}",
         )
     return good

@@ -73,9 +73,9 @@ def list_folder(folder: Path, *, spare: str = "") -> Listing:
     """
     files = _files(folder)
     faults: list[Fault] = []
-    told = [row for p in files if p.name in METADATA_FILES for row in _metadata(p, faults)]
+    rows = [row for p in files if p.name in METADATA_FILES for row in _metadata(p, faults)]
     pictures = {p.name: p for p in files if p.suffix.lower() in SUFFIXES}
-    for name, caption in told:
+    for name, caption in rows:
         if (folder / name).is_file():
             pictures.setdefault(name, folder / name)
         else:
@@ -90,7 +90,7 @@ def list_folder(folder: Path, *, spare: str = "") -> Listing:
             hint="give the folder that holds the pictures and their .txt captions",
         )
     pictures = {n: path for n, path in sorted(pictures.items()) if n not in unreadable}
-    captions, without = _captions(files, pictures, told, faults)
+    captions, without = _captions(files, pictures, rows, faults)
     if spare:
         captions |= {name: Caption(spare, f"{name} (its folder's name)") for name in without}
     else:
@@ -128,7 +128,7 @@ def _files(folder: Path) -> list[Path]:
 def _captions(
     files: list[Path],
     pictures: Mapping[str, Path],
-    told: list[tuple[str, Caption]],
+    rows: list[tuple[str, Caption]],
     faults: list[Fault],
 ) -> tuple[dict[str, Caption], list[str]]:
     """Give each picture its caption, and name those that have none.
@@ -136,7 +136,7 @@ def _captions(
     A second caption, or one without a picture, is a fault.
     """
     captions: dict[str, Caption] = {}
-    for name, caption in told:
+    for name, caption in rows:
         if name in captions:
             faults.append(Fault(caption.place, f"{name} has a second caption here"))
         captions.setdefault(name, caption)
@@ -178,11 +178,11 @@ def _caption_of(
 
 
 def _caption_files(files: list[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in files:
         if path.suffix.lower() in CAPTION_SUFFIXES:
-            found.setdefault(path.stem, []).append(path)
-    return found
+            by_stem.setdefault(path.stem, []).append(path)
+    return by_stem
 
 
 def leaves(path: Path, folder: Path) -> bool:

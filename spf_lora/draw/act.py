@@ -55,7 +55,9 @@ class Acting:
         rows = list(zip(self.adapters, self.strengths, strict=True))
         with ExitStack() as switched:
             if not self.words:
-                switched.enter_context(attached(base.unet, rows, start_percent=self.starts or 0.0))
+                starts = self.starts or 0.0
+                on = attached(base.unet, rows, text_encoder=base.text_encoder, start_percent=starts)
+                switched.enter_context(on)
                 yield
                 return
             for (adapter, strength), words in zip(rows, self.words, strict=True):
@@ -116,20 +118,29 @@ def draw_latents(
 ) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) of one batch; see `draw`."""
     texts = [prompt.text for prompt in prompts]
-    states, late = text_states(base, texts), late_of(prompts)
+    late = late_of(prompts)
+
     within = [prompt.within for prompt in prompts if prompt.within is not None]
     if acting.local and within:
+        frozen = text_states(base, within)
+
+        def asking(texts: Sequence[str]) -> torch.Tensor:
+            with acting.on(base, texts):
+                states = text_states(base, texts)
+            same = torch.tensor([a == b for a, b in zip(texts, within, strict=True)])
+            return torch.where(same.to(states.device)[:, None, None], frozen, states)
+
         each = [
-            Asking(text_states(base, alone), partial(acting.on, base, alone))
+            Asking(asking(alone), partial(acting.on, base, alone))
             for alone in zip(*(prompt.each for prompt in prompts), strict=True)
         ]
         return sample_locally(
             base,
-            states,
+            asking(texts),
             seeds,
             steps=steps,
             guidance=guidance,
-            within=text_states(base, within),
+            within=frozen,
             acting=partial(acting.on, base, texts),
             each=each,
             late=late,
@@ -138,7 +149,14 @@ def draw_latents(
         )
     with acting.on(base, texts):
         return sample_latents(
-            base, states, seeds, steps=steps, guidance=guidance, late=late, style=style, size=size
+            base,
+            text_states(base, texts),
+            seeds,
+            steps=steps,
+            guidance=guidance,
+            late=late,
+            style=style,
+            size=size,
         )
 
 

@@ -76,8 +76,9 @@ def exactly(
                 layer = unet.get_submodule(name.removeprefix("unet."))
             except AttributeError as error:
                 raise AdapterFileError(
-                    f"the base has no module {name} for this adapter",
-                    hint="text encoder adapters and other architectures cannot be drawn with here",
+                    f"the U-Net has no module {name} for this adapter",
+                    hint="one with a part for the text encoder changes how all words are read, so "
+                    "it cannot act on its own alone: leave --exact out",
                 ) from error
             hook = _hook(module, strength, tokens, layer, acts)
             handles.append(layer.register_forward_hook(hook))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spf_lora.adapters.strength import HIGHEST, LOWEST, split_strength
-from spf_lora.draw.samplers import check_sampler
+from spf_lora.draw.schedulers import check_sampler
 from spf_lora.errors import PromptError
 from spf_lora.registry.names import resolve
 from spf_lora.strict import did_you_mean
@@ -209,9 +209,9 @@ def _compared(title: str, cells: tuple[Cell, ...], *, compare: bool) -> list[Lin
         return [Line(title, cells)]
     alone = tuple(replace(cell, adapters=()) for cell in cells)
     named = cells[0].adapters
-    told = " + ".join(f"{path.stem} {strength:g}" for path, strength in named) or "the same"
+    adapters = " + ".join(f"{path.stem} {strength:g}" for path, strength in named) or "the same"
     of = f"{title}: " if title else ""
-    return [Line(f"{of}base", alone), Line(title or f"with {told}", cells)]
+    return [Line(f"{of}base", alone), Line(title or f"with {adapters}", cells)]
 
 
 def _with(cell: Cell, key: str, value: Any) -> Cell:

@@ -54,9 +54,9 @@ def parse(text: str) -> Infotext:
     lines = text.strip().splitlines()
     settings: dict[str, str] = {}
     if lines:
-        found = {name.strip(): _unquoted(value) for name, value in _SETTING.findall(lines[-1])}
-        if len(found) >= _FEWEST_SETTINGS:
-            settings, lines = found, lines[:-1]
+        entries = {name.strip(): _unquoted(value) for name, value in _SETTING.findall(lines[-1])}
+        if len(entries) >= _FEWEST_SETTINGS:
+            settings, lines = entries, lines[:-1]
     start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
     prompt, negative = "\n".join(lines[:start]), "\n".join(lines[start:])
     return Infotext(

@@ -132,8 +132,8 @@ def _region(
 ) -> torch.Tensor:
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
     states, acting, late = asking
-    both = torch.cat([encode(base, [""]).expand_as(states), states])
     with acting():
+        both = torch.cat([encode(base, [""]).expand_as(states), states])
         drawn = followed(base, states, seeds, late=late, **how)
         answers = _apart(base, reference, both, late)
     answers += _apart(base, drawn, within, late)

@@ -11,7 +11,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
 from spf_lora.draw.pixels import pictures_of
-from spf_lora.draw.samplers import DDIM, SAMPLERS, scheduler_of
+from spf_lora.draw.schedulers import DDIM, SAMPLERS, scheduler_of
 from spf_lora.errors import PromptError
 
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
@@ -22,14 +22,16 @@ class Sampling:
     """How pictures are drawn.
 
     Attributes:
-        steps: DDIM steps.
+        steps: of the sampler.
         guidance: scale of classifier-free guidance (arXiv 2207.12598, eq. 6, w + 1).
         batch_size: pictures drawn at once.
+        sampler: a name of `SAMPLERS`.
     """
 
     steps: int = STEPS
     guidance: float = GUIDANCE
     batch_size: int = BATCH
+    sampler: str = DDIM
 
 
 SAMPLING = Sampling()

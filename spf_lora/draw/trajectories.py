@@ -203,7 +203,10 @@ def _packed(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -
 
 def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> LocalPicture:
     texts = [pair.base_prompt for pair in pairs]
-    within, states = encode(base, texts), encode(base, [pair.full_prompt for pair in pairs])
+    within = encode(base, texts)
+    on = partial(attached, base.unet, [(adapter, 1.0)], text_encoder=base.text_encoder)
+    with on():
+        states = encode(base, [pair.full_prompt for pair in pairs])
     seeds = [pair.seed for pair in pairs]
     settings: dict[str, Any] = {"steps": how.steps, "guidance": how.guidance, "size": how.size}
     if how.late is None:
@@ -212,11 +215,11 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
             states,
             seeds,
             within=within,
-            acting=lambda: attached(base.unet, [(adapter, 1.0)]),
+            acting=on,
             **settings,
         )
     reference = followed(base, within, seeds, **settings)
-    with attached(base.unet, [(adapter, 1.0)], start_percent=how.late):
+    with on(start_percent=how.late):
         late = [Late(texts, how.late)]
         response = followed(base, states, seeds, late=late, **settings)
     return LocalPicture(torch.ones_like(reference[0].noisy[:, :1]), reference, response)

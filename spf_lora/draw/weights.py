@@ -1,6 +1,6 @@
-"""Add finished adapters to a U-Net's weights and put the very weights back afterwards.
+"""Add finished adapters to a model's weights and put the very weights back afterwards.
 
-A U-Net that no adapter is on any more is bitwise what it was.
+A model that no adapter is on any more is bitwise what it was.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from spf_lora.adapters.format.layouts import TEXT_ENCODER
 from spf_lora.adapters.module import Adapter, Module
 from spf_lora.draw.late import starts_of_each, switched_by_time
 from spf_lora.errors import AdapterFileError
@@ -22,28 +23,35 @@ def attached(
     unet: nn.Module,
     adapters: Sequence[tuple[Adapter, float]],
     *,
+    text_encoder: nn.Module | None = None,
     start_percent: float | Sequence[float] = 0.0,
 ) -> Iterator[None]:
-    """Add adapters at their strengths to the U-Net's weights; afterwards the old weights are back.
+    """Add adapters at their strengths to the weights; afterwards the old weights are back.
 
     Args:
         unet: changed in place while the context lasts.
         adapters: with their strengths.
+        text_encoder: changed too, for adapters that have a part for it. Prompts are encoded once,
+            so that part acts from the first step on. Without it such adapters are refused.
         start_percent: share of the sampling's time steps, in [0, 1), in which they do not act yet:
             with 0.4 of 1000 they act at t <= 600. ComfyUI's hooks call it so. Of all, or of each.
 
     Raises:
-        AdapterFileError: an adapter has a module that this U-Net has not, or of another shape.
+        AdapterFileError: an adapter has a module that the models have not, or of another shape.
     """
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
+    words: dict[str, tuple[nn.Parameter, torch.Tensor]] = {}
     rows = list(zip(adapters, starts_of_each(start_percent, len(adapters)), strict=True))
     starts = sorted({start for _, start in rows})
     added: list[dict[str, torch.Tensor]] = []  # the weights from each start on
     try:
+        for adapter, strength in adapters:
+            for module in _of_text(adapter, there=True):
+                _add(text_encoder, module, strength, words)
         for start in starts:
             for adapter, strength in (row for row, begins in rows if begins == start):
-                for name, module in adapter.modules.items():
-                    _add(unet, name, module, strength, saved)
+                for module in _of_text(adapter, there=False):
+                    _add(unet, module, strength, saved)
             added.append(
                 {
                     path: weight.data if start == starts[-1] else weight.data.clone()
@@ -54,7 +62,10 @@ def attached(
             yield
     finally:
         with torch.no_grad():
-            for weight, before in saved.values():  # its name may have changed: peft wraps layers
+            for weight, before in [
+                *saved.values(),
+                *words.values(),
+            ]:  # its name may have changed: peft wraps layers
                 weight.copy_(before)
 
 
@@ -84,22 +95,35 @@ def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor
     return (strength * module.scale * delta).reshape(like.shape).to(like)
 
 
+def _of_text(adapter: Adapter, *, there: bool) -> list[Module]:
+    """Return the modules of the text encoder, or all others."""
+    every = adapter.modules.items()
+    return [module for name, module in every if name.startswith(TEXT_ENCODER) is there]
+
+
+def path_in(model: nn.Module | None, name: str) -> str:
+    """Return where a module with a canonical name is in the U-Net or the text encoder."""
+    path = name.removeprefix(_PREFIX).removeprefix(TEXT_ENCODER)
+    return path if hasattr(model, "text_model") else path.removeprefix("text_model.")
+
+
 @torch.no_grad()
 def _add(
-    unet: nn.Module,
-    name: str,
+    model: nn.Module | None,
     module: Module,
     strength: float,
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]],
 ) -> None:
-    path = name.removeprefix(_PREFIX)
+    path = path_in(model, module.name)
     try:
-        layer = unet.get_submodule(path)
+        if model is None:
+            raise AttributeError(module.name)
+        layer = model.get_submodule(path)
         weight = getattr(layer, "base_layer", layer).get_parameter("weight")  # peft wraps layers
     except AttributeError as error:
         raise AdapterFileError(
-            f"the base has no module {name} for this adapter",
-            hint="text encoder adapters and other architectures cannot be drawn with here",
+            f"the base has no module {module.name} for this adapter",
+            hint="the adapter was trained on another architecture; inspect says which",
         ) from error
     if path not in saved:
         saved[path] = weight, weight.clone()

@@ -28,13 +28,13 @@ def several(thing: str) -> bool:
 
 def ceilings_of(draws: Sequence[Draw]) -> dict[str, float]:
     """Return how far another seed is from the base's picture in each channel, on average."""
-    found: dict[str, list[float]] = {}
+    by_channel: dict[str, list[float]] = {}
     for draw in draws:
         for name, value in draw.numbers.items():
             channel = name.removeprefix("ceiling:")
             if channel in _CHANNELS and channel != name:
-                found.setdefault(channel, []).append(value)
-    return {channel: sum(values) / len(values) for channel, values in found.items()}
+                by_channel.setdefault(channel, []).append(value)
+    return {channel: sum(values) / len(values) for channel, values in by_channel.items()}
 
 
 def faults(draw: Draw, target_text: str, ceilings: Mapping[str, float]) -> tuple[str, ...]:
@@ -46,22 +46,22 @@ def faults(draw: Draw, target_text: str, ceilings: Mapping[str, float]) -> tuple
         ceilings: from `ceilings_of`.
     """
     numbers, thing = draw.numbers, the(target_text)
-    found = []
+    sentences = []
     if numbers.get("shown") == 0:
-        found.append(f"{thing} {'are' if several(thing) else 'is'} missing")
+        sentences.append(f"{thing} {'are' if several(thing) else 'is'} missing")
     if numbers.get("unasked") == 1 and numbers.get("score:I0", 0.0) <= 0.5:
-        found.append(f"{thing} appear{'' if several(thing) else 's'} where nobody asked")
+        sentences.append(f"{thing} appear{'' if several(thing) else 's'} where nobody asked")
     if numbers.get("P", 0.0) >= ANOTHER:
-        found.append("as far from the base's picture as another seed")
-    found += [f"{name} changed" for name in _named(numbers, CHANGED)]
-    found += [f"{name} changed where nobody asked" for name in _named(numbers, LEAKED)]
+        sentences.append("as far from the base's picture as another seed")
+    sentences += [f"{name} changed" for name in _named(numbers, CHANGED)]
+    sentences += [f"{name} changed where nobody asked" for name in _named(numbers, LEAKED)]
     if not _named(numbers, CHANGED):
-        found += [
+        sentences += [
             words
             for channel, words in _CHANNELS.items()
             if numbers.get(channel, 0.0) >= MOVED * ceilings.get(channel, float("inf"))
         ]
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _named(numbers: Mapping[str, float], prefix: str) -> list[str]:

@@ -58,7 +58,7 @@ def headline(result: Result) -> Headline:
         return Headline("unknown", "The words alone, without an adapter", _detail(result, thing))
     levels = [_level(result, threshold) for threshold in THRESHOLDS]
     level = max(levels, key=("unknown", "clean", "some", "heavy").index)
-    said = {
+    line = {
         "clean": f"Clean: changes little besides {thing}",
         "some": f"Some pollution: more changes than {thing}",
         "heavy": f"Heavy pollution: much more changes than {thing}",
@@ -67,8 +67,8 @@ def headline(result: Result) -> Headline:
     if shown is not None and shown.value is not None and shown.value < ANSWERS:
         how = "often missing" if shown.value >= OFTEN else "mostly missing"
         link = "but" if level == "clean" else "and"
-        said += f", {link} {thing} {'are' if several(thing) else 'is'} {how}"
-    return Headline(level, said, _detail(result, thing) + _doubt(result, level))
+        line += f", {link} {thing} {'are' if several(thing) else 'is'} {how}"
+    return Headline(level, line, _detail(result, thing) + _doubt(result, level))
 
 
 def _level(result: Result, threshold: Threshold) -> Level:
@@ -110,16 +110,16 @@ def _detail(result: Result, thing: str) -> str:
             ("P", 0.0),
         )
     )
-    said = []
+    sentences = []
     if asked is not None:
         also = "" if unasked is None else f" and in {unasked:.0%} of those that do not"
         verb = "appear" if several(thing) else "appears"
-        said.append(f"{thing} {verb} in {asked:.0%} of the pictures that ask for it{also}")
+        sentences.append(f"{thing} {verb} in {asked:.0%} of the pictures that ask for it{also}")
     if moved is not None:
         own = "" if alone is None or result.main == 0 else f" (the words alone: {alone:.0%})"
-        said.append(f"besides, {moved:.0%} of what another seed would change is changed{own}")
-    text = "; ".join(said)
-    return f"{text[:1].upper()}{text[1:]}." if said else ""
+        sentences.append(f"besides, {moved:.0%} of what another seed would change is changed{own}")
+    text = "; ".join(sentences)
+    return f"{text[:1].upper()}{text[1:]}." if sentences else ""
 
 
 def _value_at(result: Result, measure: str, strength: float) -> float | None:

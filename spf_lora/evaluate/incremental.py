@@ -26,10 +26,10 @@ from spf_lora.draw.late import stages
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import Sampling
 from spf_lora.errors import MeasureError
+from spf_lora.evaluate.draw_missing import Painter, Wanted, painter
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental_result import Incremental, Meeting, Order
 from spf_lora.evaluate.judges.world import world_judge
-from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, held_out_cases
 from spf_lora.evaluate.result import Draw, Figure, Result
 from spf_lora.evaluate.run import Measurement, evaluate, sampler_of

@@ -19,16 +19,16 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.captions import base_prompt, has_target, unsafe_sentence
-from spf_lora.data.kohya import list_training_folder
+from spf_lora.data.kohya_folders import list_training_folder
 from spf_lora.data.pictures import open_picture
 from spf_lora.draw.act import NOTHING, Acting, text_states
 from spf_lora.draw.local import local_maps
 from spf_lora.draw.pixels import pictures_of, pixels_of
 from spf_lora.draw.sample import Sampling, decode
 from spf_lora.errors import DataError, MeasureError
+from spf_lora.evaluate.draw_missing import Painter, Wanted, painter
 from spf_lora.evaluate.gallery import has_picture, read_picture, write_picture
 from spf_lora.evaluate.judges.fitted import FEWEST, Embed, Fitted, fit_judge, picture_key
-from spf_lora.evaluate.paint import Painter, Wanted, painter
 from spf_lora.evaluate.protocol import Case, cases_of
 from spf_lora.recipe.schema import Attribute
 
@@ -64,18 +64,18 @@ def read_own_pictures(folder: Path, attribute: Attribute) -> OwnPictures:
     listing = list_training_folder(folder)
     has_it, without, captions = list[Image.Image](), list[Image.Image](), list[str]()
     for name, path in listing.pictures.items():
-        said = listing.captions.get(name)
-        if said is None:
+        caption = listing.captions.get(name)
+        if caption is None:
             continue
         try:
             picture = open_picture(path).image
         except ValueError:
             continue  # `data check` tells of it
-        if not has_target(said.text, attribute):
+        if not has_target(caption.text, attribute):
             without.append(picture)
-        elif unsafe_sentence(said.text, attribute) is None:
+        elif unsafe_sentence(caption.text, attribute) is None:
             has_it.append(picture)
-            captions.append(said.text)
+            captions.append(caption.text)
     if len(has_it) < FEWEST:
         raise DataError(
             f"{folder} has {len(has_it)} pictures whose captions say {attribute.target_text!r}; "
@@ -93,11 +93,11 @@ def caption_cases(
     Raises:
         MeasureError: no caption says anything but the attribute.
     """
-    said = list(dict.fromkeys(base_prompt(caption, attribute) for caption in own.captions))
-    random.Random("prompts from captions").shuffle(said)
+    texts = list(dict.fromkeys(base_prompt(caption, attribute) for caption in own.captions))
+    random.Random("prompts from captions").shuffle(texts)
     cases = [
         case
-        for case in cases_of([text for text in said if text], attribute, seeds=seeds)
+        for case in cases_of([text for text in texts if text], attribute, seeds=seeds)
         if not cut_off(base.tokenizer, case.prompt)
     ]
     if not cases:
@@ -135,8 +135,10 @@ def learn_judge(
         MeasureError: the judge is not good enough to rely on.
     """
     paint = painter(base, NOTHING, folder=gallery, sampling=sampling)
-    said = list(dict.fromkeys(base_prompt(caption, attribute) for caption in own.captions))
-    wanted = [Wanted(said[i % len(said)], _FIRST_SEED + i) for i in range(max(OWN, len(said)))]
+    prompts = list(dict.fromkeys(base_prompt(caption, attribute) for caption in own.captions))
+    wanted = [
+        Wanted(prompts[i % len(prompts)], _FIRST_SEED + i) for i in range(max(OWN, len(prompts)))
+    ]
     paint.draw(wanted, tell)
     drawn = [pixels_of(read_picture(gallery, paint.key(one))) for one in wanted]
     return fit_judge(
@@ -183,7 +185,7 @@ def learn_regions(
     pairs = [(case, seed) for case in cases for seed in case.seeds]
     tell(0, len(pairs))
     own.draw([Wanted(case.base_prompt, seed) for case, seed in pairs])
-    found: dict[bytes, Image.Image] = {}
+    maps: dict[bytes, Image.Image] = {}
     for start in range(0, len(pairs), sampling.batch_size):
         some = pairs[start : start + sampling.batch_size]
         keys = [_map_key(paint, case, seed) for case, seed in some]
@@ -192,9 +194,9 @@ def learn_regions(
                 write_picture(gallery, key, picture)
         for key, (case, seed) in zip(keys, some, strict=True):
             before = read_picture(gallery, own.key(Wanted(case.base_prompt, seed)))
-            found[picture_key(before)] = read_picture(gallery, key)
+            maps[picture_key(before)] = read_picture(gallery, key)
         tell(min(start + len(some), len(pairs)), len(pairs))
-    return found
+    return maps
 
 
 def _maps(
@@ -219,8 +221,8 @@ def _maps(
 
 
 def _map_key(paint: Painter, case: Case, seed: int) -> str:
-    asked = paint.key(Wanted(case.prompt, seed, 1.0, within=case.base_prompt))
-    return hashlib.sha256(json.dumps(["control map", 1, asked]).encode()).hexdigest()[:40]
+    picture = paint.key(Wanted(case.prompt, seed, 1.0, within=case.base_prompt))
+    return hashlib.sha256(json.dumps(["control map", 1, picture]).encode()).hexdigest()[:40]
 
 
 def what_rests_on_what(
@@ -236,7 +238,7 @@ def what_rests_on_what(
         prompts: where the prompts are from, in words.
     """
     target = attribute.target_text
-    said = [
+    sentences = [
         f"{target!r} is seen by a judge that learned from {len(own.has_it)} of your pictures with "
         f"it, {len(own.without)} without it and the base's own: it is right on "
         f"{fitted.accuracy:.0%} of pictures that it had not seen",
@@ -244,13 +246,13 @@ def what_rests_on_what(
         f"prompts: {prompts}",
     ]
     if fitted.own_without is None:
-        said.append(
+        sentences.append(
             "none of your pictures is without it, so the judge may know your pictures by their "
             f"style: add {FEWEST} of the same kind whose captions do not say {target!r}"
         )
     elif fitted.own_without < 0.8:
-        said.append(
+        sentences.append(
             f"of your pictures without it only {fitted.own_without:.0%} are told rightly: the "
             "judge knows your pictures by their style, and what it sees means little"
         )
-    return said
+    return sentences

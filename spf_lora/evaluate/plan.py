@@ -7,9 +7,9 @@ import torch
 
 from spf_lora.draw.late import stages
 from spf_lora.draw.pixels import pixels_of
+from spf_lora.evaluate.draw_missing import Painter, Wanted
 from spf_lora.evaluate.gallery import read_picture, write_content
 from spf_lora.evaluate.judges.judge import Judge, Truth
-from spf_lora.evaluate.paint import Painter, Wanted
 from spf_lora.evaluate.protocol import Case, other_seed
 from spf_lora.evaluate.result import Draw
 

@@ -78,21 +78,24 @@ def draw_preview(
         steps: of the sampler.
     """
     prompts = _prompts(recipe, examples)
-    asked = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
+    full_prompts = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
     seeds, size = list(range(len(prompts))), _square(base, recipe)
-    with adapter_off(base.unet) if acting is None else nullcontext():
+    off = adapter_off(base.unet, base.text_encoder)
+    with off if acting is None else nullcontext():
         before = draw(base, prompts, seeds, steps=steps, size=size)
-    after = draw(base, asked, seeds, acting or NOTHING, steps=steps, size=size)
+    after = draw(base, full_prompts, seeds, acting or NOTHING, steps=steps, size=size)
     judge = _judge(recipe)
     verdicts = () if judge is None else _verdicts(judge, before, after)
     notes = [_note(one, recipe.attribute) for one in verdicts] or [("", "")] * len(prompts)
     rows = [
         Row([one, other, _difference(one, other)], text, note, tone)
-        for one, other, text, (note, tone) in zip(before, after, asked, notes, strict=True)
+        for one, other, text, (note, tone) in zip(before, after, full_prompts, notes, strict=True)
     ]
     strength = acting.strengths[0] if acting is not None and acting.strengths else 1.0
     columns = ("base, not asked", f"adapter at {strength:g}, asked", "difference")
-    return Preview(lay_out(rows, columns=columns, least_px=_LEAST_PX), tuple(asked), verdicts)
+    return Preview(
+        lay_out(rows, columns=columns, least_px=_LEAST_PX), tuple(full_prompts), verdicts
+    )
 
 
 @torch.no_grad()
@@ -111,9 +114,9 @@ def _verdicts(
 def _note(verdict: Verdict, attribute: Attribute) -> tuple[str, str]:
     """Return what is written on a row, and its tone."""
     thing = the(attribute.target_text)
-    said = [f"{thing} {'are' if several(thing) else 'is'} missing"] if verdict.missing else []
-    said += [f"{name} changed" for name in verdict.changed]
-    return (", ".join(said), "bad") if said else ("nothing else changed", "good")
+    notes = [f"{thing} {'are' if several(thing) else 'is'} missing"] if verdict.missing else []
+    notes += [f"{name} changed" for name in verdict.changed]
+    return (", ".join(notes), "bad") if notes else ("nothing else changed", "good")
 
 
 def _difference(one: Image.Image, other: Image.Image) -> Image.Image:

@@ -12,10 +12,10 @@ from spf_lora.data.worlds.portraits import ATTRIBUTES
 from spf_lora.draw.act import Acting
 from spf_lora.draw.sample import SAMPLING, Sampling
 from spf_lora.errors import MeasureError
+from spf_lora.evaluate.draw_missing import Progress, painter
 from spf_lora.evaluate.judges.judge import Judge
 from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.numbers import with_numbers, with_pollution
-from spf_lora.evaluate.paint import Progress, painter
 from spf_lora.evaluate.plan import PicturePlan
 from spf_lora.evaluate.protocol import STRENGTHS, Case, check_lengths
 from spf_lora.evaluate.result import CHANNELS, Draw, PromptPair, Result
@@ -136,7 +136,7 @@ def _looked_at(draws: Sequence[Draw], judge: Judge, gallery: Path) -> list[Draw]
 def sampler_of(sampling: Sampling, acting: Acting) -> dict[str, str | int | float]:
     """Return what a result says of how its pictures were drawn."""
     return {
-        "name": "ddim",
+        "name": sampling.sampler,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         **_lateness(acting.starts),

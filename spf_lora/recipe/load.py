@@ -73,6 +73,12 @@ def _contradictions(sections: Mapping[str, Any]) -> list[str]:
         faults.append(f"data.passes must divide data.batch_size, which is {data.batch_size}")
     if distil.base_prompts + distil.empty_prompts >= 1:
         faults.append("distil.base_prompts and empty_prompts leave no sample that asks")
+    method = sections["training"].method
+    if sections["adapter"].text_encoder and method not in ("ours", "plain"):
+        faults.append(
+            f"adapter.text_encoder cannot be trained with training.method {method}, which compares "
+            "text states that stay: leave it false"
+        )
     return faults
 
 
@@ -119,7 +125,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecipeError(
             f"recipe {path} is not valid TOML: {error}",
-            hint='mend that place; texts need quotes, as in name = "beard"',
+            hint='fix that place; texts need quotes, as in name = "beard"',
         ) from error
     except OSError as error:
         raise RecipeError(
@@ -200,5 +206,5 @@ def _all_faults(path: Path, faults: list[str]) -> RecipeError:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return RecipeError(
         "\n  ".join((f"recipe {path} has {count}:", *faults)),
-        hint="mend them all, then run again; `spf-lora recipe show beard` shows every key",
+        hint="fix them all, then run again; `spf-lora recipe show beard` shows every key",
     )

@@ -51,7 +51,7 @@ scope = "{scope}"
 # steps = 100
 """
 _HELD = """\
-# words of a caption in sentences that must not move
+# words of a caption in sentences that must stay
 phrases = {phrases}
 """
 

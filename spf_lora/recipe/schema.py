@@ -51,6 +51,9 @@ class AdapterSettings:
     preset: Preset = setting("attention", "layers that get an adapter")
     rank: int = setting(8, "rank of each update", low=1, high=256)
     alpha: float = setting(8.0, "the update is scaled by alpha / rank", low=0.01, high=1024)
+    text_encoder: bool = setting(
+        False, "train the text encoder too, for words that it does not know; it gets a LoRA as well"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -165,8 +165,8 @@ def resolve(text: str, registry: Path | None = None) -> Path:
     """
     if _NAME.fullmatch(text):
         near = [place.folder / f"{text}{SUFFIX}" for place in places(registry)]
-        if found := next((path for path in near if path.is_file()), None):
-            return found
+        if nearest := next((path for path in near if path.is_file()), None):
+            return nearest
     if Path(text).exists():
         return Path(text)
     if text.endswith(SUFFIX) or Path(text).name != text:

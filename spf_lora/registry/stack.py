@@ -158,7 +158,7 @@ def read_stack(name: str, place: Place) -> Stack:
     if faults:
         raise StackError(
             "\n  ".join((f"the stack {path} cannot be used:", *faults)),
-            hint=f"mend it, or remove it and create it anew: spf-lora stack create {name} ...",
+            hint=f"fix it, or remove it and create it anew: spf-lora stack create {name} ...",
         )
     return Stack(name, head["base_id"], tuple(one for one in members if one), place)
 
@@ -280,7 +280,7 @@ def _table(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StackError(
             f"the stack {path} cannot be read: {str(error)[:200]}",
-            hint="mend it, or remove it and create it anew",
+            hint="fix it, or remove it and create it anew",
         ) from error
 
 

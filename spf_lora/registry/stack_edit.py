@@ -28,7 +28,7 @@ from spf_lora.registry.stack import (
 
 def create(
     name: str,
-    asked: Sequence[tuple[str, float]],
+    adapters: Sequence[tuple[str, float]],
     registry: Path | None = None,
     *,
     orphans: bool = False,
@@ -37,7 +37,7 @@ def create(
 
     Args:
         name: what to call it.
-        asked: names of registered adapters with their strengths, in the order they were learned.
+        adapters: names of registered adapters with their strengths, in the order they were learned.
         registry: the folder asked for, or None.
         orphans: take adapters that were trained onto others which are not in the stack.
 
@@ -48,13 +48,13 @@ def create(
     """
     check_name(name)
     stack = Stack(name, "", (), home(registry))
-    if not asked:
+    if not adapters:
         _refuse_empty(stack)
-    for adapter, _ in asked:
+    for adapter, _ in adapters:
         find(adapter, registry)  # a slip of the pen makes no folder
     with changing(stack.place, registry) as folder:
         known: list[Known] = []
-        for adapter, strength in asked:
+        for adapter, strength in adapters:
             stack = _with(stack, known, _registered(adapter, registry), strength, orphans=orphans)
         refuse_taken(folder, name)
         write_text(stack.path, to_toml(stack))

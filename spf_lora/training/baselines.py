@@ -113,34 +113,43 @@ RIVALS: dict[str, Rival] = {
     "plain": Rival(
         "LoRA (arXiv 2106.09685) as diffusers' train_text_to_image_lora.py sets it up",
         "its target layers; rank, rate and steps are ours",
-        _plain, 2,
+        _plain,
+        2,
     ),
     "l2-to-base": Rival(
         "a penalty on leaving the frozen model, common in fine-tuning; no one source",
         "the prediction on the full prompt is held, everywhere and with weight 1",
-        _l2, 3,
+        _l2,
+        3,
     ),
     "prior-preservation": Rival(
         "DreamBooth, arXiv 2208.12242, eq. 2",
         "one of the base's own pictures for each training picture, under its base prompt; weight 1",
-        _prior, 2, own_share=_PRIOR_SHARE,
+        _prior,
+        2,
+        own_share=_PRIOR_SHARE,
     ),
     "dop": Rival(
         "ai-toolkit, differential output preservation",
         "the base prompt stands for its class prompt, on the training pictures; weight 1",
-        _dop, 5,
+        _dop,
+        5,
     ),
     "dco": Rival(
         "Direct Consistency Optimization, arXiv 2402.12004",
         "beta 1000; no guidance of its own while drawing, so that all are drawn alike",
-        _dco, 3, weight=1000,
+        _dco,
+        3,
+        weight=1000,
     ),
     "masked-prior": Rival(
         "OneTrainer, masked training with prior preservation",
         "the mask is the renderer's true region, the prior is on the full prompt; weight 1",
-        _masked_prior, 3, masks=True,
+        _masked_prior,
+        3,
+        masks=True,
     ),
-}  # fmt: skip
+}
 
 
 class RivalObjective:

@@ -26,7 +26,7 @@ class Batch:
         noisy: the sum at time t, same shape.
         t: time steps, (batch,).
         rows: which picture, (batch,).
-        base_states: states of the base prompts, (batch, 77, width).
+        base_states: states of the base prompts, (batch, 77, width), or token ids; see `Prepared`.
         full_states: what the adapter is asked, same shape.
         base_groups: token groups of the base prompts, (batch, 77, 77).
         full_groups: token groups of what the adapter is asked.
@@ -103,14 +103,14 @@ def draw_batch(
     noise = torch.randn(latents.shape, generator=generator).to(device)
     steps = scheduler.config.num_train_timesteps
     t = torch.from_numpy(even_spread(first, size, seed) * steps).long().to(device)
-    asked = None if data.own is None else data.base_states
+    own_states = None if data.own is None else data.base_states
     return Batch(
         noise=noise,
         noisy=scheduler.add_noise(latents, noise, t),
         t=t,
         rows=chosen,
         base_states=data.base_states[chosen],
-        full_states=picked(data.full_states, asked),
+        full_states=picked(data.full_states, own_states),
         base_groups=data.base_groups[chosen],
         full_groups=data.full_groups[chosen],
         real=(~own).to(latents.dtype),

@@ -32,8 +32,8 @@ def save_checkpoint(
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
-    said = json.dumps(facts, sort_keys=True)
-    data = save(flat, metadata={_FACTS: said, _DIGEST: _digest(said, flat)})
+    text = json.dumps(facts, sort_keys=True)
+    data = save(flat, metadata={_FACTS: text, _DIGEST: _digest(text, flat)})
     write_bytes(path, data, overwrite=True)
 
 

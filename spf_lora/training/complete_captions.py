@@ -65,21 +65,21 @@ def completed(
         tell("complete captions", len(rows), len(examples))
         rows.append(asked.picture(fit(example.image, square), base.device))
     pictures = torch.cat(rows)  # (examples, dim)
-    found: list[list[tuple[str, float]]] = [[] for _ in examples]
+    seen: list[list[tuple[str, float]]] = [[] for _ in examples]
     for group in vocabulary.groups:
         texts = asked.texts([vocabulary.template.replace("{}", phrase) for phrase in group])
         best = (clip.scale * pictures @ texts.T).softmax(dim=-1).max(dim=-1)
         for row, certainty, which in zip(
-            found, best.values.tolist(), best.indices.tolist(), strict=True
+            seen, best.values.tolist(), best.indices.tolist(), strict=True
         ):
             row.append((group[which], certainty))
     captions = [
         complete(e.caption, attribute, vocabulary, row)
-        for e, row in zip(examples, found, strict=True)
+        for e, row in zip(examples, seen, strict=True)
     ]
     out = [
-        e if cut_off(base.tokenizer, said) else replace(e, caption=said)
-        for e, said in zip(examples, captions, strict=True)
+        e if cut_off(base.tokenizer, caption) else replace(e, caption=caption)
+        for e, caption in zip(examples, captions, strict=True)
     ]
     return Completed(out, *_told(examples, out, attribute))
 

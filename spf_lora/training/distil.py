@@ -8,6 +8,7 @@ locally; the student is the file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ class Lesson:
     Attributes:
         noisy: latents on a trajectory, (batch, channels, h, w).
         t: time steps, (batch,).
-        states: text states of what is asked there, (batch, 77, width).
+        states: text states of what is asked there, (batch, 77, width), or token ids, (batch, 77).
         wanted: what should be predicted, same shape as `noisy`.
         asks: (batch,) 1 where the target is asked for.
     """
@@ -60,9 +61,10 @@ class Curriculum:
     Attributes:
         trajectories: what is taught.
         kept: which pairs of them.
-        base_states: text states of the pairs' base prompts, (pairs, 77, width).
+        base_states: text states of the pairs' base prompts, (pairs, 77, width); or their token
+            ids, (pairs, 77), where the text encoder is trained too.
         full_states: of their full prompts, same shape.
-        empty_state: of no prompt, (77, width).
+        empty_state: of no prompt, (77, width) or (77,).
         shares: of what a batch holds.
         alphas: the scheduler's cumulated alphas, (time steps,).
         seed: decides the order.
@@ -146,7 +148,7 @@ class Distil:
         weights: of the time steps, (steps,).
     """
 
-    def __init__(self, unet: torch.nn.Module, weights: torch.Tensor) -> None:
+    def __init__(self, unet: Any, weights: torch.Tensor) -> None:
         self.unet, self.weights = unet, weights
 
     def __call__(self, batch: Lesson) -> Outcome:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from spf_lora.base.load import default_device
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
-from spf_lora.training.fit import base_configs, needs_of
+from spf_lora.training.fit_gpu import base_configs, needs_of
 from spf_lora.training.precision import PRECISIONS
 
 _TOKENS = 77

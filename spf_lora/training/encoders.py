@@ -1,6 +1,7 @@
 """The frozen base's answers to pictures and prompts, each asked for once and kept on disk."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,6 +17,25 @@ from spf_lora.draw.pixels import pixels_of
 def picture_tensor(picture: Image.Image, resolution: int) -> torch.Tensor:
     """Return (3, resolution, resolution) in [-1, 1]: the centre square, resized."""
     return pixels_of(fit(picture, Bucket(resolution, resolution)))
+
+
+class ReadingUnet:
+    """A U-Net that reads token ids in place of text states, since its text encoder is trained too.
+
+    Args:
+        unet: reads text states.
+        text_encoder: makes them, with gradient.
+    """
+
+    def __init__(self, unet: Any, text_encoder: Any) -> None:
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def __call__(
+        self, noisy: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, **settings: Any
+    ) -> Any:
+        """Return what the U-Net does for prompts (batch, 77) as token ids."""
+        states = self.text_encoder(input_ids=ids).last_hidden_state
+        return self.unet(noisy, t, states, **settings)
 
 
 class Encoders:

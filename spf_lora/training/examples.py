@@ -27,11 +27,14 @@ def load_examples(
         return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
     rival = RIVALS.get(recipe.training.method)
     drawn = training_set(
-        recipe.attribute.name, count=recipe.data.count, seed=recipe.data.seed,
-        coverage=recipe.data.coverage, bias=recipe.data.bias,
+        recipe.attribute.name,
+        count=recipe.data.count,
+        seed=recipe.data.seed,
+        coverage=recipe.data.coverage,
+        bias=recipe.data.bias,
         masks=rival is not None and rival.masks,  # nobody else is told where the attribute is
         draw=kept_in(cache),
-    )  # fmt: skip
+    )
     return [
         Example(picture, text, f"portrait {i}", mask)
         for i, (picture, text, mask) in enumerate(drawn)
@@ -53,8 +56,10 @@ def checked_examples(
         DataError: lists every fault, unless the user asked to go on without those pictures.
     """
     report = check(
-        scan, recipe.attribute, buckets=shapes_of(recipe, base),
+        scan,
+        recipe.attribute,
+        buckets=shapes_of(recipe, base),
         cut_off=lambda prompt: cut_off(base.tokenizer, prompt),
-    )  # fmt: skip
+    )
     faults = [fault for fault in report.faults if fault not in scan.faults]
     return usable(scan, recipe.attribute, more=faults, skip_faulty=skip_faulty), report

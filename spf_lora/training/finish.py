@@ -21,18 +21,18 @@ def card_of(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Card:
     """Return the card of what a training makes; it is known before the training."""
-    said = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
+    settings = recipe_to_dict(recipe) | ({"onto": under.as_rows()} if under.members else {})
     # A card names no local file, but where anyone finds the base again.
-    said["training"] |= {"base": base.origin, "tokenizer": "own"}
+    settings["training"] |= {"base": base.origin, "tokenizer": "own"}
     for section, key in (("data", "vocabulary"), ("distil", "vocabulary"), ("data", "clip")):
-        if Path(said[section][key]).exists():
-            said[section][key] = Path(said[section][key]).name
+        if Path(settings[section][key]).exists():
+            settings[section][key] = Path(settings[section][key]).name
     return Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,
         trigger=recipe.attribute.target_text,
         base_id=base.id,
-        recipe=said,
+        recipe=settings,
         parents=under.content_ids,
         dataset_digest=dataset_digest(examples),
         versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
@@ -43,12 +43,14 @@ def card_of(
 def finished_adapter(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Adapter:
-    """Take the trained adapter off the base's U-Net, with its card; it stays on at strength 1."""
+    """Take the trained adapter off the base, with its card; it stays on at strength 1."""
     metadata = file_metadata(
         card_of(recipe, base, examples, under),
-        rank=recipe.adapter.rank, alpha=recipe.adapter.alpha, title=recipe.attribute.name,
+        rank=recipe.adapter.rank,
+        alpha=recipe.adapter.alpha,
+        title=recipe.attribute.name,
         description=f"Attribute LoRA: {recipe.attribute.target_text}. Trained to leave the rest of "
         "the picture alone.",
         usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
-    )  # fmt: skip
-    return trained_adapter(base.unet, metadata)
+    )
+    return trained_adapter(base.unet, metadata, text_encoder=base.text_encoder)

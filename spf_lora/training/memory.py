@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spf_lora.adapters.attach import attach_trainable
+from spf_lora.adapters.attach import attach_trainable, attach_trainable_text
 from spf_lora.method import losses
 from spf_lora.method.dual_path import dual_path
+from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.peak_memory import Tally
 from spf_lora.training.precision import PRECISIONS, set_up
 
@@ -89,19 +90,26 @@ def optimizer_bytes(name: str, sizes: Iterable[int]) -> int:
     return _MOMENTS[name] * each
 
 
-def estimate(unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs) -> Estimate:
+def estimate(
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    needs: Needs,
+    text: Mapping[str, Any] | None = None,
+) -> Estimate:
     """Weigh one step.
 
     Args:
         unet: the U-Net's config.
         vae: the VAE's; decodes for a response loss.
         needs: what is trained, and how.
+        text: the text encoder's config, where it is trained too.
     """
-    plain, frozen, sizes = _peak(unet, vae, replace(needs, dual=False, response=False))
-    dual = max(plain, _peak(unet, vae, replace(needs, response=False))[0]) if needs.dual else plain
+    models = (unet, vae, text)
+    plain, frozen, sizes = _peak(models, replace(needs, dual=False, response=False))
+    dual = max(plain, _peak(models, replace(needs, response=False))[0]) if needs.dual else plain
     whole = dual
     if needs.dual and needs.response:
-        peak, frozen, _ = _peak(unet, vae, needs)
+        peak, frozen, _ = _peak(models, needs)
         whole = max(dual, peak)
     adapter = 4 * sum(sizes)
     return Estimate(
@@ -115,14 +123,19 @@ def estimate(unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs) -> E
     )
 
 
-def _peak(
-    unet: Mapping[str, Any], vae: Mapping[str, Any], needs: Needs
-) -> tuple[int, int, list[int]]:
+_Configs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None]
+
+
+def _peak(configs: _Configs, needs: Needs) -> tuple[int, int, list[int]]:
     """Return a step's peak above the weights, the frozen weights' bytes, the trainable sizes."""
+    (unet, vae, text), encoder, more = configs, None, list[int]()
     model, decoder, frozen, sizes = _models(unet, vae, needs)
+    if text is not None:
+        encoder, more = _text_encoder(text, needs)
+        frozen += 4 * sum(p.numel() for p in encoder.parameters()) - 4 * sum(more)
     width = unet["cross_attention_dim"]
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.enable_grad():
-        for one in (model, decoder):
+        for one in filter(None, (model, decoder, encoder)):
             _make_fake(one, PRECISIONS[needs.precision] if one is model else torch.float32)
         set_up(
             model, precision=needs.precision, gradient_checkpointing=needs.gradient_checkpointing
@@ -131,12 +144,26 @@ def _peak(
             _norms_in_fp32(model)
         latents = torch.randn(needs.pictures, unet["in_channels"], needs.side, needs.side)
         states = torch.randn(needs.pictures, _TOKENS, width)
+        if encoder is not None:
+            states = torch.zeros(needs.pictures, _TOKENS, dtype=torch.long)
         t = torch.zeros(needs.pictures, dtype=torch.long)
-        known = [*model.parameters(), *decoder.parameters(), latents, states, t]
+        read = [] if encoder is None else [*encoder.parameters(), *encoder.buffers()]
+        known = [*model.parameters(), *decoder.parameters(), *read, latents, states, t]
+        reads = model if encoder is None else ReadingUnet(model, encoder)
         with Tally(known) as tally:
-            _loss(model, decoder, latents, states, t, needs).backward()
+            _loss(reads, decoder, latents, states, t, needs).backward()
         assert fake is not None
-        return tally.peak, frozen, sizes
+        return tally.peak, frozen, sizes + more
+
+
+def _text_encoder(config: Mapping[str, Any], needs: Needs) -> tuple[Any, list[int]]:
+    """Return a text encoder on the meta device with its adapter, and the trainable sizes."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        model = CLIPTextModel(CLIPTextConfig(**config)).requires_grad_(False).eval()
+    attach_trainable_text(model, rank=needs.rank, alpha=1.0, seed=0)
+    return model, [p.numel() for p in model.parameters() if p.requires_grad]
 
 
 def _models(

@@ -120,18 +120,24 @@ class SpfPortrait:
         """Return the weighted terms of the paper."""
         weights = self.weights
         reference, response = dual_path(
-            self.unet, batch.noisy, batch.t, base_states=batch.base_states,
+            self.unet,
+            batch.noisy,
+            batch.t,
+            base_states=batch.base_states,
             full_states=batch.full_states,
-        )  # fmt: skip
+        )
         control = self._map(batch, reference, response)
         terms = {
             "denoise": losses.denoise(response.eps, batch.noise),
             "fine_grained": losses.fine_grained(response.queries, reference.queries, control),
             "text_consistent": losses.text_consistent(
-                response.attention, reference.attention, batch.full_groups, batch.base_groups,
+                response.attention,
+                reference.attention,
+                batch.full_groups,
+                batch.base_groups,
                 control,
             ),
-        }  # fmt: skip
+        }
         if self.embed is not None:
             terms["response"] = self._response(batch, response.eps)
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

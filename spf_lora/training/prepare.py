@@ -37,8 +37,9 @@ class Prepared:
     Attributes:
         latents: scaled, (n, channels, h, w).
         sizes: height and width of each row's latents.
-        base_states: text states of the base prompts, (n, 77, width).
-        full_states: text states of the full prompts, (n, 77, width).
+        base_states: text states of the base prompts, (n, 77, width); or their token ids, (n, 77),
+            where the text encoder is trained too.
+        full_states: the same of the full prompts.
         base_groups: token groups of the base prompts, (n, 77, 77); see `token_groups`.
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
@@ -141,7 +142,7 @@ def phrase_distances(
         if not own:
             continue
         similarity = pooled[[at[p] for p in own]] @ pooled[at[target_text]]
-        found = base.tokenizer(
+        tokens = base.tokenizer(
             prompt, truncation=True, max_length=out.shape[1], return_offsets_mapping=True
         )
         place = 0
@@ -150,7 +151,7 @@ def phrase_distances(
             if first < 0:
                 continue
             place = first + len(phrase)
-            for token, (start, end) in enumerate(found.offset_mapping):
+            for token, (start, end) in enumerate(tokens.offset_mapping):
                 if first <= start and end <= place and end > start:
                     out[row, token] = distance
     return out
@@ -166,6 +167,7 @@ def prepare(
     phrases: Sequence[Sequence[str]] | None,
     target_text: str,
     own: bool = False,
+    as_ids: bool = False,
     masks: Sequence[Image.Image] | None = None,
     clip: ClipModel | None = None,
     buckets: Sequence[Bucket] = (),
@@ -184,6 +186,7 @@ def prepare(
         phrases: of each base prompt, or None where no loss needs them.
         target_text: the attribute's.
         own: whether the base draws its own pictures of the base prompts.
+        as_ids: whether prompts stay token ids, for a text encoder that is trained.
         masks: one per picture, white where the attribute is.
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
@@ -211,11 +214,15 @@ def prepare(
     drawn = None
     if masks is not None:
         drawn = [fit(mask, bucket) for mask, bucket in zip(masks, chosen, strict=True)]
+    without, asked = (
+        kept.to(base.device) if as_ids else torch.stack([encoders.states(p) for p in prompts])
+        for kept, prompts in zip(ids, (base_prompts, full_prompts), strict=True)
+    )
     return Prepared(
         latents=_together(rows),
         sizes=tuple(sizes),
-        base_states=torch.stack([encoders.states(p) for p in base_prompts]),
-        full_states=torch.stack([encoders.states(p) for p in full_prompts]),
+        base_states=without,
+        full_states=asked,
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
         phrases=None if phrases is None else distances(phrases).to(base.device),

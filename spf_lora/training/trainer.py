@@ -28,7 +28,7 @@ from spf_lora.training.processes import Processes
 _MOST_SKIPPED = 30  # the loss's scale halves each time
 
 
-class Batch(Protocol):
+class AnyBatch(Protocol):
     """What every stage's batches have."""
 
     @property
@@ -56,7 +56,7 @@ class Stage:
     name: str
     steps: int
     objective: Objective
-    batch: Callable[[int, int], Batch]
+    batch: Callable[[int, int], AnyBatch]
     begin: Callable[[Mapping[str, torch.Tensor], Tell], None] | None = None
     fresh: bool = False
 
@@ -258,11 +258,18 @@ class Trainer:
             self.scaler.update()
             self.done = index + 1
             yield Step(
-                stage.name, self.done, self.steps, own + 1, stage.steps, outcome.loss.item(),
-                outcome.terms, time.perf_counter() - begun, outcome.map_area,
-            )  # fmt: skip
+                stage.name,
+                self.done,
+                self.steps,
+                own + 1,
+                stage.steps,
+                outcome.loss.item(),
+                outcome.terms,
+                time.perf_counter() - begun,
+                outcome.map_area,
+            )
 
-    def _gradients(self, objective: Objective, batch: Batch, index: int) -> Outcome:
+    def _gradients(self, objective: Objective, batch: AnyBatch, index: int) -> Outcome:
         """Leave the batch's mean gradient in the parameters, whatever it was computed in."""
         own = part_of(batch, self.processes.share(len(batch.t)))
         size = len(own.t) // self.plan.passes

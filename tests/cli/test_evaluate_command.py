@@ -133,6 +133,18 @@ def test_an_adapter_is_measured_late_on_its_words_alone_or_where_it_answers(run,
     assert "--start-percent 1 is no share" in talk
 
 
+def test_an_adapter_is_measured_with_another_sampler(run, desk) -> None:
+    plain, other = ("--steps", "2"), ("--steps", "2", "--sampler", "euler", "--guidance", "7")
+    found = []
+    for name, how in (("ddim", plain), ("euler", other)):
+        code, _, talk = run("evaluate", "one.safetensors", "-o", name, *how, without=("--steps",))
+        assert code == 0, talk
+        found.append(from_json((desk / name / "report.json").read_text("utf-8")))
+    assert (found[0].sampler["name"], found[0].sampler["guidance"]) == ("ddim", 3)
+    assert (found[1].sampler["name"], found[1].sampler["guidance"]) == ("euler", 7)
+    assert found[0].numbers["P@1"].value != found[1].numbers["P@1"].value
+
+
 def test_what_changes_the_whole_picture_is_not_measured_where_it_answers(run, desk) -> None:
     code, _, talk = run("evaluate", "one.safetensors", "--attribute", "sd15/old", "--local")
     assert code == 1
@@ -195,6 +207,7 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
         (("one.safetensors", "-a", "beart"), (), "no recipe for the attribute 'beart'"),
         (("none.safetensors",), (), "none.safetensors"),
         (("one.safetensors", "--strengths", "0,much"), ("--strengths",), "'much' is no number"),
+        (("one.safetensors", "--sampler", "dim"), (), "no sampler 'dim'; did you mean ddim"),
         (("one.safetensors", "--strengths", "-1"), ("--strengths",), "'-1' is no number"),
         (("one.safetensors", "--strengths", ""), ("--strengths",), "'' is no number"),
         (("one.safetensors", "--gate", "speed<1"), (), "'speed' is no figure"),

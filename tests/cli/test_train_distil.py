@@ -10,7 +10,7 @@ from spf_lora.adapters.format.hashes import content_id
 from spf_lora.data import cache as caching
 from spf_lora.draw import trajectories
 from spf_lora.errors import OutputError
-from spf_lora.training import build, distil, teach
+from spf_lora.training import distil, pairs, stages
 
 pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 SMALL = ("--steps", "4", "--set", "data.count=4", "--set", "data.batch_size=2")
@@ -77,7 +77,7 @@ def interrupting(function, when):
 @pytest.mark.parametrize(
     ("where", "name", "when", "step"),
     [
-        (build, "draw_batch", 1, 1),
+        (stages, "draw_batch", 1, 1),
         (trajectories, "_packed", 1, 2),
         (distil.Curriculum, "batch", 1, 3),
     ],
@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_first_step(train, mon
 
 
 def test_a_teacher_that_changes_nothing_stops_the_run_before_it_distils(train, monkeypatch):
-    monkeypatch.setattr(teach, "_LEAST_CHANGE", 0.1)
+    monkeypatch.setattr(pairs, "_LEAST_CHANGE", 0.1)
     code, said, talk = train("--set", "optimizer.learning_rate=1e-8")
     assert (code, said) == (1, "")
     assert "so there is nothing to distil" in talk
@@ -154,7 +154,7 @@ def test_a_teacher_that_changes_nothing_stops_the_run_before_it_distils(train, m
 def test_a_teacher_that_changes_the_whole_picture_stops_the_run_unless_it_is_meant(
     train, monkeypatch
 ):
-    monkeypatch.setattr(teach, "_COVERED", 0.0)
+    monkeypatch.setattr(pairs, "_COVERED", 0.0)
     code, said, talk = train()
     assert (code, said) == (1, "")
     assert "what was learned changes the whole picture" in talk

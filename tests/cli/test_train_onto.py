@@ -18,7 +18,7 @@ from spf_lora.registry import stack_edit
 from spf_lora.registry.onto import NOTHING, Below, below
 from spf_lora.registry.stack import Known, onto_members
 from spf_lora.training.build import run_id
-from spf_lora.training.teach import protected_prompts, taught, teaching_prompts
+from spf_lora.training.pairs import protected_prompts, taught, teaching_prompts
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"

@@ -26,8 +26,8 @@ def test_what_is_kept_and_drawn_on_the_way_changes_nothing_at_the_end(train):
     train()
     plain = Path("adapters/hat.safetensors").read_bytes()
     Path("p.txt").write_text("a man, a hat\na woman, a hat\n")
-    train("--force", "--keep-every", "1", "--sample-every", "2", "--sample-prompts", "p.txt",
-          "--log-dir", "logs")  # fmt: skip
+    words = "--force --keep-every 1 --sample-every 2 --sample-prompts p.txt --log-dir logs"
+    train(*words.split())
     assert Path("adapters/hat.safetensors").read_bytes() == plain
     kept = sorted(Path("adapters/hat-steps").iterdir())
     assert [path.name for path in kept] == [f"hat-00000{n}.safetensors" for n in (1, 2, 3)]

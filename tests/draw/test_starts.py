@@ -19,9 +19,9 @@ from spf_lora.draw.sample import Sampling
 from spf_lora.draw.weights import attached
 from spf_lora.errors import PromptError
 from spf_lora.evaluate import incremental
+from spf_lora.evaluate.draw_missing import Wanted, painter
 from spf_lora.evaluate.gallery import read_picture
 from spf_lora.evaluate.incremental import Learned, StackProtocol
-from spf_lora.evaluate.paint import Wanted, painter
 from spf_lora.evaluate.run import sampler_of
 from spf_lora.registry import stack_edit
 

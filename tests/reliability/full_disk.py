@@ -23,7 +23,8 @@ WRITERS = {
     "resize": ([], f"resize {BEARD} @/x.safetensors --rank 2"),
     "merge": ([], f"merge {BEARD} {HAT} --out @/x.safetensors"),
     "metadata": (
-        [f"convert {BEARD} @/x.safetensors --to kohya"], "metadata @/x.safetensors --strip",
+        [f"convert {BEARD} @/x.safetensors --to kohya"],
+        "metadata @/x.safetensors --strip",
     ),
     "overwrite": (
         [f"resize {BEARD} @/x.safetensors --rank 2"],
@@ -31,11 +32,15 @@ WRITERS = {
     ),
     "adapters add": ([], f"adapters add {BEARD} --name x --registry @"),
     "stack create": (
-        [f"adapters add {BEARD} --name x --registry @"], "stack create s x --registry @",
+        [f"adapters add {BEARD} --name x --registry @"],
+        "stack create s x --registry @",
     ),
     "stack add": (
-        [f"adapters add {BEARD} --name x --registry @", f"adapters add {HAT} --name y --registry @",
-         "stack create s x --registry @"],
+        [
+            f"adapters add {BEARD} --name x --registry @",
+            f"adapters add {HAT} --name y --registry @",
+            "stack create s x --registry @",
+        ],
         "stack add s y --registry @",
     ),
     "stack export": (
@@ -50,10 +55,11 @@ WRITERS = {
     "portraits export": ([], "portraits export @/photos --attribute beard --count 12"),
     "generate": ([], "generate a+portrait --steps 1 --count 8 --out @/grid.png"),
     "train": (
-        [], "train -a beard --steps 2 --set data.count=4 --set data.batch_size=2 --set "
+        [],
+        "train -a beard --steps 2 --set data.count=4 --set data.batch_size=2 --set "
         "distil.steps=0 --set data.vocabulary=none --out @/beard.safetensors --resume",
     ),
-}  # fmt: skip
+}
 FRACTIONS = {"train": 2, "generate": 2}  # how many times they are tried; the others five
 FILLER = ".filler"
 
@@ -68,8 +74,13 @@ def run(words, disk, cache):
     arguments = [one.replace("@", str(disk)).replace("+", " ") for one in words.split()]
     done = subprocess.run(
         [sys.executable, "-m", "spf_lora", *arguments],
-        env=told, cwd=cache, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        env=told,
+        cwd=cache,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     return done.returncode, " ".join(done.stderr.split())
 
 

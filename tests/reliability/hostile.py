@@ -9,7 +9,7 @@ TOKENS = [
     *(b"[" * 5000, b'{"a":' * 3000, b"a." * 3000, b"a = " * 9, b"\n", b"\x00", b"\xff\xfe"),
     *("\u202e".encode(), b"\xed\xa0\x80", b"\x1b[2J", b"../../../etc/passwd", b"*" * 300),
     b"a beard " * 300,
-]  # fmt: skip
+]
 VALUES = [
     *(0, -1, 1, 2**63, 10**400, 1e308, -1e308, 5e-324, float("inf"), float("-inf"), float("nan")),
     *(True, None, "", "\ud800", "\x00", "a" * 100_000, "../../x", "\x1b[2J", "nan", "1e999"),

@@ -7,13 +7,13 @@ A reader takes the bytes of a file and a folder to lay it down in. It must come 
 import io
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sound_files
 from hostile import changed, dumped, edited
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -31,10 +31,10 @@ from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
 from spf_lora.data.completion import load_vocabulary
 from spf_lora.data.folder import scan_folder
 from spf_lora.data.pictures import open_picture
-from spf_lora.draw.infotext import ENTRY, Infotext, parse, read_infotext
+from spf_lora.draw.infotext import ENTRY, parse, read_infotext
 from spf_lora.errors import SpfError
 from spf_lora.evaluate.protocol import read_prompts
-from spf_lora.evaluate.result import Draw, Figure, PromptPair, Result, SelfTest, from_json
+from spf_lora.evaluate.result import from_json
 from spf_lora.recipe.digest import canonical_json, table_hash
 from spf_lora.recipe.load import load_recipe, recipe_hash
 from spf_lora.recipe.schema import Attribute
@@ -64,10 +64,6 @@ class Reader:
     edit: Edit = edited
     refuses: type[Exception] = SpfError
     share: float = 1.0
-
-
-def _demo(name: str) -> bytes:
-    return (ROOT / "adapters" / "demo" / f"{name}.safetensors").read_bytes()
 
 
 def _put(data: bytes, folder: Path, name: str) -> Path:
@@ -194,18 +190,6 @@ def _infotext(data: bytes, folder: Path) -> object:
     return found
 
 
-def _drawn() -> Mapping[str, bytes]:
-    text = Infotext(
-        "a woman, a beard",
-        "blurred",
-        (("beard", 0.8),),
-        {"Steps": "25", "Sampler": "DDIM", "Seed": "7"},
-    ).text()
-    info = PngInfo()
-    info.add_text(ENTRY, text)
-    return {"drawn": _saved("PNG", pnginfo=info), "bare": _saved("PNG")}
-
-
 def _info_edited(data: bytes, rng: Any) -> bytes:
     """Edit the text and pack it again, or any byte at all."""
     if rng.random() < 0.3:
@@ -216,19 +200,6 @@ def _info_edited(data: bytes, rng: Any) -> bytes:
         info.add_text(ENTRY, text.decode("latin-1").replace("\0", "?"), zip=rng.random() < 0.5)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
-
-
-def _saved(kind: str, mode: str = "RGB", **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((60, 40), 60).convert(mode).save(buffer, kind, **how)
-    return buffer.getvalue()
-
-
-def _animated(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    frames = [Image.effect_noise((20, 20), 60) for _ in range(3)]
-    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
@@ -259,109 +230,35 @@ def _checkpoint(data: bytes, folder: Path) -> object:
     return load_checkpoint(_put(data, folder, "c.safetensors"))
 
 
-def _saved_checkpoint() -> bytes:
-    import torch
-
-    from spf_lora.training.checkpoint import save_checkpoint
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "c"
-        save_checkpoint(path, {"adapter": {"x": torch.arange(9.0)}}, {"step": 3, "run_id": "a"})
-        return path.read_bytes()
-
-
 def _prompts(data: bytes, folder: Path) -> object:
     return read_prompts(_put(data, folder, "prompts.txt"))
 
 
-CARD = json.dumps(
-    {
-        "attribute": "beard", "target_text": "a beard", "trigger": "a beard", "base_id": "sd15:1",
-        "recipe": {"attribute": {"name": "beard", "aliases": ["bearded"], "scope": "local"},
-                   "onto": [{"name": "hat", "content_id": "ab" * 32, "strength": 1.0}]},
-        "recipe_hash": "", "parents": ["ab" * 32], "dataset_digest": "cd" * 32,
-        "metrics": {"start_percent": 0.2}, "versions": {"torch": "2"}, "seed": 7,
-        "format_version": 1,
-    }
-)  # fmt: skip
-
-
-def _true_card() -> bytes:
-    table = json.loads(CARD)
-    return json.dumps(table | {"recipe_hash": table_hash(table["recipe"])}).encode()
-
-
-def _small_report() -> bytes:
-    draws = tuple(
-        Draw(0, 7, strength, {"I0": "aa", "I1": "bb"}, {"P": 0.1 + strength})
-        for strength in (0.0, 1.0)
-    )
-    numbers = {"P@1": Figure(1.05, 1.0, 1.1, 2), "sps": Figure(None, None, None, 2, 0.25)}
-    result = Result(
-        attribute="beard", target_text="a beard", adapter="mine", adapter_id="c0ffee",
-        base="embedded", base_id="1234", judge="world", sampler={"name": "ddim", "steps": 25},
-        strengths=(0.0, 1.0), main=1.0, cases=(PromptPair("a man, a beard", "a man", (7,)),),
-        draws=draws, numbers=numbers, selftests=(SelfTest("same", "P is 0", 0.0, True),),
-        remarks=("one prompt is few",), versions={"torch": "2"},
-    )  # fmt: skip
-    return result.to_json().encode()
-
-
-STACK = f"""# learned one after another
-format_version = 1
-base_id = "sd15:0123"
-[[adapters]]
-name = "beard"
-content_id = "{"ab" * 32}"
-strength = 1.0
-[[adapters]]
-name = "hat"
-content_id = "{"cd" * 32}"
-"""
-CAPTIONS = {
-    "phrases": b"a portrait of a man, brown hair, pale skin, a blue shirt, a beard",
-    "sentence": b"a bearded man with a long grey beard and a hat in the street",
-    "jsonl": b'{"file_name": "a.png", "text": "a man, a beard"}\n{"file_name": "b.png"}\n',
-    "csv": b'file_name,text\na.png,"a man,\n a beard"\n',
-}
-
-
-def _pictures() -> Mapping[str, bytes]:
-    return {
-        "jpeg": _saved("JPEG"), "progressive": _saved("JPEG", progressive=True),
-        "cmyk": _saved("JPEG", "CMYK"), "png": _saved("PNG"), "alpha": _saved("PNG", "RGBA"),
-        "deep": _saved("PNG", "I;16"), "palette": _saved("PNG", "P"), "bmp": _saved("BMP"),
-        "gif": _animated("GIF"), "apng": _animated("PNG"), "tiff": _saved("TIFF"),
-        "lzw": _saved("TIFF", compression="tiff_lzw"), "tiff8": _saved("TIFF", compression="jpeg"),
-        "float": _saved("TIFF", "F"), "webp": _animated("WEBP"), "avif": _saved("AVIF"),
-    }  # fmt: skip
-
-
-PEFT = {
-    "peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"attn2.to_k": 4},
-    "alpha_pattern": {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 2},
-    "use_rslora": False, "bias": "none", "target_modules": ["to_k"],
-}  # fmt: skip
-BASE = ROOT / "spf_lora" / "base" / "embedded"
-RECIPES = ("recipes/beard.toml", "recipes/sd15/beard.toml")
-
 READERS = {
-    "adapter": Reader(lambda: {"demo": _demo("beard")}, _adapter, _header_edited, share=2),
-    "card": Reader(lambda: {"card": _true_card()}, _card, _card_edited),
-    "stack": Reader(lambda: {"stack": STACK.encode()}, _stack),
-    "recipe": Reader(lambda: {name: (ROOT / name).read_bytes() for name in RECIPES}, _recipe),
-    "report": Reader(lambda: {"report": _small_report()}, _report, _json_edited),
-    "captions": Reader(lambda: CAPTIONS, _captions),
-    "pictures": Reader(_pictures, _picture, refuses=ValueError, share=2),
-    "infotext": Reader(_drawn, _infotext, _info_edited),
+    "adapter": Reader(
+        lambda: {"demo": sound_files.demo("beard")}, _adapter, _header_edited, share=2
+    ),
+    "card": Reader(lambda: {"card": sound_files.true_card()}, _card, _card_edited),
+    "stack": Reader(lambda: {"stack": sound_files.STACK.encode()}, _stack),
+    "recipe": Reader(
+        lambda: {name: (ROOT / name).read_bytes() for name in sound_files.RECIPES}, _recipe
+    ),
+    "report": Reader(lambda: {"report": sound_files.small_report()}, _report, _json_edited),
+    "captions": Reader(lambda: sound_files.CAPTIONS, _captions),
+    "pictures": Reader(sound_files.pictures, _picture, refuses=ValueError, share=2),
+    "infotext": Reader(sound_files.drawn, _infotext, _info_edited),
     "vocabulary": Reader(
         lambda: {"words": (ROOT / "recipes/vocabularies/portraits.toml").read_bytes()}, _vocabulary
     ),
     "base config": Reader(
-        lambda: {"unet": (BASE / "unet/config.json").read_bytes()}, _base, _json_edited
+        lambda: {"unet": (sound_files.BASE / "unet/config.json").read_bytes()}, _base, _json_edited
     ),
-    "peft config": Reader(lambda: {"peft": json.dumps(PEFT).encode()}, _peft, _json_edited),
-    "checkpoint": Reader(lambda: {"checkpoint": _saved_checkpoint()}, _checkpoint, _header_edited),
+    "peft config": Reader(
+        lambda: {"peft": json.dumps(sound_files.PEFT).encode()}, _peft, _json_edited
+    ),
+    "checkpoint": Reader(
+        lambda: {"checkpoint": sound_files.saved_checkpoint()}, _checkpoint, _header_edited
+    ),
     "prompts": Reader(
         lambda: {"prompts": b"# who\na woman, red hair\na man in a coat\n"}, _prompts
     ),

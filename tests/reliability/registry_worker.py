@@ -97,9 +97,15 @@ def work(folder, sources, log, worker, seed):
 
 # what others did meanwhile, or what cannot be: no fault of the registry
 EXPECTED = (
-    "is part of the stack", "removed meanwhile", "no adapter is called", "no stack is called",
-    "is already in the stack", "is not in the stack", "would be empty", "is taken",
-)  # fmt: skip
+    "is part of the stack",
+    "removed meanwhile",
+    "no adapter is called",
+    "no stack is called",
+    "is already in the stack",
+    "is not in the stack",
+    "would be empty",
+    "is taken",
+)
 
 if __name__ == "__main__":
     folder, sources, log, worker, seed = sys.argv[1:]

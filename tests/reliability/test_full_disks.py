@@ -31,8 +31,9 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_what_was_there(name, tmp_path
         pytest.skip("no disk can be mounted here (unshare -rm)")
     done = subprocess.run(
         [*ENTER, MOUNT, disk, sys.executable, SCRIPT, disk, name, str(SEED), cache],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     record_property("told", f"full disk: {name}: seed {SEED}, met {done.stdout.strip()} times")
     assert int(done.stdout) > 0, "it never met a full disk"

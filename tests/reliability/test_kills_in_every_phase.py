@@ -35,9 +35,11 @@ def start(folder):
     with (folder / "talk").open("w") as talk:
         return subprocess.Popen(
             [sys.executable, "-m", "spf_lora", "train", *WORDS],
-            cwd=folder, env=told | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL, stderr=talk,
-        )  # fmt: skip
+            cwd=folder,
+            env=told | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=talk,
+        )
 
 
 def phases_told(folder):

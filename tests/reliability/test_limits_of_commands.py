@@ -125,9 +125,12 @@ def run(folder, words):
     told = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-S", "-c", LAUNCH, sys.executable, "-m", "spf_lora", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | told | {"SPF_LORA_CACHE": str(folder / "cache")},
-    )  # fmt: skip
+    )
     return *json.loads(done.stdout), done.stderr
 
 

@@ -40,9 +40,11 @@ def start(shelf, sources, logs, worker, seed):
         words = [SCRIPT, shelf, sources, logs / f"{worker}.log", worker, seed]
         return subprocess.Popen(
             [sys.executable, *map(str, words)],
-            cwd=shelf.parent, stdout=talk, stderr=talk,
+            cwd=shelf.parent,
+            stdout=talk,
+            stderr=talk,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
 
 
 def test_four_processes_that_are_killed_lose_nothing(shelf, sources, tmp_path, record_property):

@@ -23,7 +23,7 @@ from spf_lora.training.distil import (
     Shares,
     between,
 )
-from spf_lora.training.teach import check_pairs, teaching_prompts
+from spf_lora.training.pairs import check_pairs, teaching_prompts
 
 TIMES = torch.tensor([900, 500, 100])
 SAID = ["a man", "a woman, red hair"]
@@ -37,8 +37,9 @@ class Told:
     def lessons(self, pairs, steps):
         at = torch.tensor([10.0 * pair + step for pair, step in zip(pairs, steps, strict=True)])
         parts = range(len(Lessons._fields))
-        return Lessons(*(100.0 * part + at[:, None, None, None].expand(-1, 4, 2, 2)
-                         for part in parts))  # fmt: skip
+        return Lessons(
+            *(100.0 * part + at[:, None, None, None].expand(-1, 4, 2, 2) for part in parts)
+        )
 
 
 NOISY, GUIDED, EMPTY, BASE_NOISY, BASE_EPS, BASE_EMPTY = range(0, 600, 100)
@@ -52,19 +53,32 @@ def curriculum():
     def make(base_prompts=0.25, empty_prompts=0.25, *, kept=range(5), seed=0):
         without = torch.arange(5.0)[:, None, None].expand(5, 77, 3)
         return Curriculum(
-            Told(), kept, without, 100 + without, torch.full((77, 3), -1.0),
-            Shares(base_prompts, empty_prompts), ALPHAS, seed, torch.device("cpu"),
-        )  # fmt: skip
+            Told(),
+            kept,
+            without,
+            100 + without,
+            torch.full((77, 3), -1.0),
+            Shares(base_prompts, empty_prompts),
+            ALPHAS,
+            seed,
+            torch.device("cpu"),
+        )
 
     return make
 
 
 def rows(batch):
     """Return the number of state, noisy and wanted, asks and t of each sample."""
-    return list(zip(
-        batch.states[:, 0, 0].tolist(), batch.noisy[:, 0, 0, 0].tolist(),
-        batch.wanted[:, 0, 0, 0].tolist(), batch.asks.tolist(), batch.t.tolist(), strict=True,
-    ))  # fmt: skip
+    return list(
+        zip(
+            batch.states[:, 0, 0].tolist(),
+            batch.noisy[:, 0, 0, 0].tolist(),
+            batch.wanted[:, 0, 0, 0].tolist(),
+            batch.asks.tolist(),
+            batch.t.tolist(),
+            strict=True,
+        )
+    )
 
 
 def pairs_of(batch):
@@ -165,9 +179,12 @@ def lesson(asks):
     """Return two samples at times 100 and 900, of which one asks, or both, or none."""
     wanted = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 2.0)])
     return Lesson(
-        noisy=torch.zeros(2, 1, 2, 2), t=torch.tensor([100, 900]), states=torch.zeros(2, 77, 3),
-        wanted=wanted, asks=torch.tensor(asks),
-    )  # fmt: skip
+        noisy=torch.zeros(2, 1, 2, 2),
+        t=torch.tensor([100, 900]),
+        states=torch.zeros(2, 77, 3),
+        wanted=wanted,
+        asks=torch.tensor(asks),
+    )
 
 
 @pytest.mark.parametrize("asks", [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
@@ -242,8 +259,11 @@ def test_what_the_base_draws_already_leaves_the_pairs_alike(tiny, tmp_path, tiny
 
     pairs = [Pair("a man", "a man", seed) for seed in range(2)]
     found = draw_trajectories(
-        tiny, noisy_adapter(tiny_folder), pairs, Drawing(1, 3.0, (8, 8)),
+        tiny,
+        noisy_adapter(tiny_folder),
+        pairs,
+        Drawing(1, 3.0, (8, 8)),
         cache=TensorCache(tmp_path),
-    )  # fmt: skip
+    )
     with pytest.raises(TrainingError, match="hardly changes the base's pictures"):
         check_pairs(found, everywhere=False)

@@ -12,7 +12,7 @@ from spf_lora.base.load import load_base
 from spf_lora.training.baselines import RIVALS, RivalObjective
 from spf_lora.training.batch import Batch
 from spf_lora.training.distil import Distil, Lesson
-from spf_lora.training.fit import base_configs, fit
+from spf_lora.training.fit_gpu import base_configs, fit
 from spf_lora.training.memory import GPU_OWN, Needs, estimate, optimizer_bytes
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights
 from spf_lora.training.optim import OPTIMIZERS, make_optimizer
@@ -29,14 +29,25 @@ def samples(side, pictures, width):
     states, one = torch.randn(pictures, 77, width), torch.ones(pictures)
     groups = torch.eye(77).expand(pictures, 77, 77)
     batch = Batch(
-        noise=latents.flip(3), noisy=latents, t=zero, rows=zero, base_states=states,
-        full_states=states.flip(1), base_groups=groups, full_groups=groups, real=one,
-    )  # fmt: skip
+        noise=latents.flip(3),
+        noisy=latents,
+        t=zero,
+        rows=zero,
+        base_states=states,
+        full_states=states.flip(1),
+        base_groups=groups,
+        full_groups=groups,
+        real=one,
+    )
     data = Prepared(
-        latents=latents, sizes=((side, side),) * len(latents), base_states=states,
-        full_states=states, base_groups=groups, full_groups=groups,
+        latents=latents,
+        sizes=((side, side),) * len(latents),
+        base_states=states,
+        full_states=states,
+        base_groups=groups,
+        full_groups=groups,
         phrases=torch.ones(pictures, 77),
-    )  # fmt: skip
+    )
     return batch, data
 
 

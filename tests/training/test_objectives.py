@@ -54,10 +54,17 @@ def test_the_papers_two_stages_run_and_report_its_four_terms(run):
 
 
 def test_a_recipe_of_the_papers_method_trains_its_two_stages_with_the_clip_it_names(tiny, tmp_path):
-    recipe = load_recipe(find_recipe("hat"), [
-        "training.method=spf-portrait", "learn.steps=4", "data.count=2", "data.batch_size=1",
-        "data.vocabulary=none", f"data.clip={make_tiny_clip(tmp_path / 'clip')}",
-    ])  # fmt: skip
+    recipe = load_recipe(
+        find_recipe("hat"),
+        [
+            "training.method=spf-portrait",
+            "learn.steps=4",
+            "data.count=2",
+            "data.batch_size=1",
+            "data.vocabulary=none",
+            f"data.clip={make_tiny_clip(tmp_path / 'clip')}",
+        ],
+    )
     examples, cache = load_examples(recipe, None), TensorCache(tmp_path / "cache")
     made = build_trainer(recipe, tiny, examples, checkpoint=tmp_path / "c", cache=cache)
     assert [(stage.name, stage.steps) for stage in made.stages] == [("learn", 1), ("align", 3)]

@@ -39,9 +39,15 @@ def make_trainer(folder, drawn, *, plan=PLAN, steps=2, processes=None, **how):
         ),
     )
     return tiny_trainer(
-        load(folder), drawn, folder.parent / "c", *stages, plan=plan, optimizer=None,
-        processes=processes, **how,
-    )  # fmt: skip
+        load(folder),
+        drawn,
+        folder.parent / "c",
+        *stages,
+        plan=plan,
+        optimizer=None,
+        processes=processes,
+        **how,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +172,11 @@ def launched(*words):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *map(str, words)],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     return done
 
@@ -186,11 +195,9 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(trainer, tiny_
 
 @pytest.mark.slow
 def test_of_two_processes_one_writes_and_talks(tiny_folder, tmp_path):
-    done = launched(
-        "-m", "spf_lora", "train", "--attribute", "hat", "--base", tiny_folder, "--steps", "4",
-        "--set", "data.count=8", "--set", "data.batch_size=2",
-        "--out", tmp_path / "hat.safetensors",
-    )  # fmt: skip
+    words = "-m spf_lora train -a hat --steps 4 --set data.count=8 --set data.batch_size=2"
+    out = tmp_path / "hat.safetensors"
+    done = launched(*words.split(), "--base", tiny_folder, "--out", out)
     assert done.stdout.count("hat.safetensors") == 1
     assert done.stderr.count("in 2 processes") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hat.png", "hat.safetensors"]

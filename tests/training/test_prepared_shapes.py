@@ -35,11 +35,17 @@ def make(tiny: Base):
     def prepared(cache: TensorCache | None = None, pictures=None, own: bool = False):
         photos = pictures or [photo(i, size) for i, size in enumerate(SHAPES)]
         return prepare(
-            tiny, photos, base_prompts=[TEXT] * len(photos),
-            full_prompts=[f"{TEXT}, a hat"] * len(photos), phrases=[["a person"]] * len(photos),
-            target_text="a hat", buckets=make_buckets(96, step=32), cache=cache,
-            own=own, masks=[Image.new("L", p.size, 255) for p in photos],
-        )  # fmt: skip
+            tiny,
+            photos,
+            base_prompts=[TEXT] * len(photos),
+            full_prompts=[f"{TEXT}, a hat"] * len(photos),
+            phrases=[["a person"]] * len(photos),
+            target_text="a hat",
+            buckets=make_buckets(96, step=32),
+            cache=cache,
+            own=own,
+            masks=[Image.new("L", p.size, 255) for p in photos],
+        )
 
     return prepared
 
@@ -111,9 +117,13 @@ def test_all_shapes_train_through_both_stages_with_masks_and_without(
     tiny: Base, tmp_path: Path
 ) -> None:
     changes = (
-        "data.resolution=96", "data.batch_size=2", "learn.steps=2", "distil.steps=2",
-        "adapter.rank=2", "adapter.alpha=2",
-    )  # fmt: skip
+        "data.resolution=96",
+        "data.batch_size=2",
+        "learn.steps=2",
+        "distil.steps=2",
+        "adapter.rank=2",
+        "adapter.alpha=2",
+    )
     recipe = load_recipe(find_recipe("hat"), changes)
     recipe = replace(recipe, training=replace(recipe.training, base="small"))
     examples = [Example(photo(i, size), f"{TEXT}, a hat", str(i)) for i, size in enumerate(SHAPES)]
@@ -145,10 +155,8 @@ def train(cli, tiny_folder: Path):
     settings = [word for change in changes for word in ("--set", change)]
 
     def run(*words: object):
-        return cli(
-            "train", "-a", "hat", "--base", tiny_folder, "--data", "photos", "--steps", "2",
-            *settings, *words,
-        )  # fmt: skip
+        fixed = ["train", "-a", "hat", "--data", "photos", "--steps", "2"]
+        return cli(*fixed, "--base", tiny_folder, *settings, *words)
 
     return run
 

@@ -53,10 +53,10 @@ def packed(monkeypatch):
     """The teachers that pairs were drawn with."""
     real, seen = trajectories._packed, []
     monkeypatch.setattr(
-        trajectories, "_packed", lambda base, teacher, *rest: seen.append(teacher) or real(
-            base, teacher, *rest
-        )
-    )  # fmt: skip
+        trajectories,
+        "_packed",
+        lambda base, teacher, *rest: seen.append(teacher) or real(base, teacher, *rest),
+    )
     return seen
 
 

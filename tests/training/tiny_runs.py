@@ -16,9 +16,9 @@ from spf_lora.training.batch import draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.optim import make_optimizer
+from spf_lora.training.pairs import Teaching
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import prepare
-from spf_lora.training.teach import Teaching
 from spf_lora.training.trainer import Plan, Stage, Trainer
 
 PLAN = Plan(batch_size=4, learning_rate=1e-2, warmup_steps=1, max_grad_norm=1.0, seed=0)
@@ -77,9 +77,15 @@ def rival(steps, base, data, *, name):
 
 def teaching(base, cache: Path, *, seed=0):
     return Teaching(
-        base, PROMPTS, Drawing(2, 3.0, (8, 8)), TensorCache(cache), alpha=4.0,
-        shares=Shares(0.25, 0.25), below="", seed=seed,
-    )  # fmt: skip
+        base,
+        PROMPTS,
+        Drawing(2, 3.0, (8, 8)),
+        TensorCache(cache),
+        alpha=4.0,
+        shares=Shares(0.25, 0.25),
+        below="",
+        seed=seed,
+    )
 
 
 def distil(steps, base, data, *, cache: Path, seed=0, teacher=None, fresh=True):
@@ -103,9 +109,16 @@ def some_teacher(folder):
 
 
 def trainer(
-    base, data, path, *stages, plan=PLAN, optimizer="adamw8bit", run_id="run", processes=None,
+    base,
+    data,
+    path,
+    *stages,
+    plan=PLAN,
+    optimizer="adamw8bit",
+    run_id="run",
+    processes=None,
     **how,
-):  # fmt: skip
+):
     """Return a trainer.
 
     Args:
@@ -125,14 +138,24 @@ def trainer(
         made = torch.optim.SGD(parameters.values(), lr=plan.learning_rate)
     else:
         made = make_optimizer(
-            optimizer, list(parameters.values()), learning_rate=plan.learning_rate,
-            weight_decay=0.01, betas=(0.9, 0.999),
-        )  # fmt: skip
+            optimizer,
+            list(parameters.values()),
+            learning_rate=plan.learning_rate,
+            weight_decay=0.01,
+            betas=(0.9, 0.999),
+        )
     return Trainer(
-        unet=base.unet, parameters=parameters, optimizer=made, pictures=len(data),
-        stages=[stage(base=base, data=data) for stage in stages], plan=plan, checkpoint=path,
-        run_id=run_id, device=base.device, processes=processes,
-    )  # fmt: skip
+        unet=base.unet,
+        parameters=parameters,
+        optimizer=made,
+        pictures=len(data),
+        stages=[stage(base=base, data=data) for stage in stages],
+        plan=plan,
+        checkpoint=path,
+        run_id=run_id,
+        device=base.device,
+        processes=processes,
+    )
 
 
 def can_learn(name):

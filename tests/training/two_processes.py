@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from test_precision import PLAN, eight_portraits, make_trainer
 
-from spf_lora.training import teach
+from spf_lora.training import pairs
 from spf_lora.training.processes import processes
 
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
 siblings = processes()
-teach._LEAST_CHANGE, teach._COVERED = 0.0, 2.0  # a random base shows no place
+pairs._LEAST_CHANGE, pairs._COVERED = 0.0, 2.0  # a random base shows no place
 trainer = make_trainer(
     folder, eight_portraits(folder), plan=replace(PLAN, batch_size=4), processes=siblings
 )

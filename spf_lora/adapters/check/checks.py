@@ -107,21 +107,21 @@ def _alpha(opened: OpenAdapter) -> Finding:
             "alpha",
             "fail",
             f"{len(alphas)} different alphas: diffusers gives some modules a wrong strength; "
-            "spf-lora convert mends it",
+            "spf-lora convert fixes it",
         )
     if with_alpha and len(with_alpha) < len(opened.specs):
         return Finding(
             "alpha",
             "fail",
             f"{len(opened.specs) - len(with_alpha)} modules have no alpha and others do; "
-            "spf-lora convert mends it",
+            "spf-lora convert fixes it",
         )
     if not with_alpha and opened.layout != "peft" and scales != {1.0}:
         return Finding(
             "alpha",
             "fail",
             "the strength is stated in the header only, which few apps read; "
-            "spf-lora convert mends it",
+            "spf-lora convert fixes it",
         )
     stated = f"one for all: {alphas[0]:g}" if with_alpha else "in the configuration"
     return Finding("alpha", "ok", "scale 1" if scales == {1.0} else stated)

@@ -55,7 +55,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|([\[{])|([\]}])', re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor of a file: where its bytes lie and what they mean."""
 
     name: str
@@ -81,7 +81,7 @@ class Container:
     path: Path
     size: int
     data_start: int
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
     file: FileIO
 
@@ -221,7 +221,9 @@ def _metadata(value: Any, path: Path) -> dict[str, str]:
     return value
 
 
-def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> dict[str, Entry]:
+def _entries(
+    header: dict[str, Any], data_start: int, size: int, path: Path
+) -> dict[str, TensorEntry]:
     entries = [_entry(name, value, data_start, path) for name, value in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.nbytes))
     expected = data_start
@@ -239,7 +241,7 @@ def _entries(header: dict[str, Any], data_start: int, size: int, path: Path) -> 
     return {entry.name: entry for entry in entries}
 
 
-def _entry(name: str, value: Any, data_start: int, path: Path) -> Entry:
+def _entry(name: str, value: Any, data_start: int, path: Path) -> TensorEntry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         _refuse(path, f"describes tensor {_short(name)} wrongly", "it is damaged or forged")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -261,7 +263,7 @@ def _entry(name: str, value: Any, data_start: int, path: Path) -> Entry:
             f"{_short(nbytes)}",
             "it is damaged or forged",
         )
-    return Entry(name, dtype, tuple(shape), data_start + offsets[0], nbytes)
+    return TensorEntry(name, dtype, tuple(shape), data_start + offsets[0], nbytes)
 
 
 def _naturals(value: Any) -> bool:

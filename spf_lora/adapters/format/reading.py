@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from spf_lora.adapters.format import keys, peft
-from spf_lora.adapters.format.container import Container, Entry, open_container
+from spf_lora.adapters.format.container import Container, TensorEntry, open_container
 from spf_lora.adapters.format.keys import Key
 from spf_lora.adapters.module import Array, Module, Spec
 from spf_lora.adapters.number_formats import (
@@ -23,7 +23,7 @@ from spf_lora.errors import AdapterFileError
 FACTOR_DTYPES = ("F16", "BF16", "F32", "F64")
 ALPHA_DTYPES = (*FACTOR_DTYPES, "I64", "I32", "I16")
 
-Factors = dict[str, Entry]
+Factors = dict[str, TensorEntry]
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _spec(
     return Spec(name, down.shape, up.shape, stated[0], up.dtype) if stated else spec
 
 
-def _alpha(container: Container, entry: Entry) -> float:
+def _alpha(container: Container, entry: TensorEntry) -> float:
     if entry.shape not in ((), (1,)) or entry.dtype not in ALPHA_DTYPES:
         _refuse(
             container.path,
@@ -235,7 +235,7 @@ def _widened(module: Module) -> Module:
     return Module(module.name, down, up, module.alpha, module.stored)
 
 
-def _finite(container: Container, entry: Entry) -> Array:
+def _finite(container: Container, entry: TensorEntry) -> Array:
     array = container.raw(entry.name)
     if not all_in_range(array, entry.dtype):
         finite = all_finite(array, entry.dtype)

@@ -50,8 +50,8 @@ def subject(spot: Spot) -> Edits:
     if begin is None:
         begin = spot.first - 1 if spot.before == "," else spot.first
     if begin < spot.first:
-        said = words[clause_start(words, begin) : begin]
-        if not FINITE & set(said):
+        clause = words[clause_start(words, begin) : begin]
+        if not FINITE & set(clause):
             return None
         if words[spot.next.start] in _MANY and not spot.plural:
             return None
@@ -78,9 +78,11 @@ def subject_at(words: Sequence[str], at: int) -> tuple[str, ...]:
     end = at
     while end < len(words) and words[end] not in FINITE:
         end += 1
-    said = words[at:end]
-    strange = not said or said[0] in PRONOUNS or {",", *RELATIVES, *CONJUNCTIONS} & set(said)
-    return () if strange or thing_end(words, at) is None else tuple(said)
+    subject = words[at:end]
+    strange = (
+        not subject or subject[0] in PRONOUNS or {",", *RELATIVES, *CONJUNCTIONS} & set(subject)
+    )
+    return () if strange or thing_end(words, at) is None else tuple(subject)
 
 
 def owner_at(words: Sequence[str], at: int) -> tuple[str, ...]:
@@ -94,9 +96,9 @@ def owner_at(words: Sequence[str], at: int) -> tuple[str, ...]:
 def _next_clause(words: Sequence[str], at: int) -> tuple[int, int]:
     """Return where a clause ends, and where the next one begins behind its separator."""
     for place in range(at, len(words)):
-        found = next_of(words, place)
-        if "and" in found.separator and found.kind == "clause":
-            return place, found.start
+        follower = next_of(words, place)
+        if "and" in follower.separator and follower.kind == "clause":
+            return place, follower.start
     return len(words), len(words)
 
 
@@ -225,8 +227,8 @@ def _after_comma(spot: Spot, tie: int) -> Edits:
 def behind_noun(spot: Spot, tie: int) -> Edits:
     """Take out "with a beard" where it stands behind its bearer."""
     words, after = spot.words, spot.next
-    said = words[clause_start(words, tie) : tie]
-    busy = any(word in FINITE or is_participle(word) for word in said)
+    clause = words[clause_start(words, tie) : tie]
+    busy = any(word in FINITE or is_participle(word) for word in clause)
     if goes_on_while(spot):
         return [(tie, spot.last if busy else after.start + 1, ())]
     if after.kind == "other" and after.separator != ",":

@@ -90,10 +90,10 @@ def cut(caption: str, names: Sequence[str]) -> str:
             kept += _alone(subject)
         elif touched and pronoun in ({"they", "their"} if plural else {"it", "its"}):
             raise UnsafeError(sentence)  # which may speak of the target
-        found = _find(words, heads)
-        touched, subject = found is not None, []
-        if found:
-            plural = words[found[1] - 1].lower() in PLURALS
+        target = _find(words, heads)
+        touched, subject = target is not None, []
+        if target:
+            plural = words[target[1] - 1].lower() in PLURALS
             rest = _without(words, heads)
             if rest is None:
                 raise UnsafeError(sentence)
@@ -110,10 +110,10 @@ def _subject_of(words: Sequence[str], heads: dict[Head, bool]) -> list[str]:
     """Return who has the target in a sentence that says nothing else: "The man", "A woman"."""
     lower = [word.lower() for word in words]
     start = lower.index(",") + 1 if lower[0] in PREPOSITIONS and "," in lower else 0
-    found = owner_at(lower, start) or subject_at(lower, start)
-    if not found or _find(found, heads) is not None:
+    subject = owner_at(lower, start) or subject_at(lower, start)
+    if not subject or _find(subject, heads) is not None:
         return []
-    return [found[0].capitalize(), *found[1:]]
+    return [subject[0].capitalize(), *subject[1:]]
 
 
 def _alone(subject: Sequence[str]) -> list[str]:
@@ -163,8 +163,8 @@ def _without(words: list[str], heads: dict[Head, bool]) -> list[str] | None:
     if strange or NEGATIONS & {word.lower() for word in words}:
         return None
     capital = words[0][0].isupper()
-    while found := _find(words, heads):
-        shorter = cut_clause(words, *found)
+    while target := _find(words, heads):
+        shorter = cut_clause(words, *target)
         if shorter is None or len(shorter) >= len(words):
             return None
         words = shorter

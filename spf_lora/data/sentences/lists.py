@@ -117,9 +117,9 @@ def rejoined(words: Sequence[str], end: int) -> list[Edit]:
     """Return the edit that gives a list its "and" back: "a hat, a scarf and ..." lost its last."""
     comma = max((at for at in range(end) if words[at] == ","), default=0)
     if comma and is_participle(words[comma + 1]):  # "is smiling, looking at us, and ..."
-        said = words[clause_start(words, comma) : comma]
+        clause = words[clause_start(words, comma) : comma]
         busy = any(words[at] in COPULAS and is_participle(words[at + 1]) for at in range(comma))
-        return [(comma, comma + 1, ("and",))] if busy and not CONJUNCTIONS & set(said) else []
+        return [(comma, comma + 1, ("and",))] if busy and not CONJUNCTIONS & set(clause) else []
     last = brother_start(words, end)
     if last is None or not last or words[last - 1] != ",":
         return []

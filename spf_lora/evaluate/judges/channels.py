@@ -96,7 +96,7 @@ Distance = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Channel:
-    """One thing that must not move.
+    """One thing that must not change.
 
     Attributes:
         name: as in the report's `CHANNELS`.

@@ -117,8 +117,8 @@ class FittedJudge:
 
     def belief(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the classifier's probability."""
-        found = self.fitted.classifier.belief(_features(self.embed, pixels))
-        return torch.from_numpy(found).float()
+        beliefs = self.fitted.classifier.belief(_features(self.embed, pixels))
+        return torch.from_numpy(beliefs).float()
 
     @torch.no_grad()
     def distances(
@@ -130,14 +130,14 @@ class FittedJudge:
         seen = outside.clone()
         seen[outside.sum((1, 2, 3)) == 0] = 1  # nowhere to look: then everywhere
         back = torch.where(outside > 0.5, after, before)
-        found = {
+        channels = {
             name: row.distance(after, before, seen)
             for name, row in CHANNELS.items()
             if row.distance
         }
         one, other = self.embed(back).cpu(), self.embed(before).cpu()
-        found["identity"] = 1 - torch.cosine_similarity(one, other)
-        return {name: found[name].float().clamp(min=0) for name in CHANNELS if name in found}
+        channels["identity"] = 1 - torch.cosine_similarity(one, other)
+        return {name: channels[name].float().clamp(min=0) for name in CHANNELS if name in channels}
 
     def changes(
         self, after: torch.Tensor, before: torch.Tensor, *, asked: bool

@@ -67,12 +67,12 @@ def fit(features: Array, labels: npt.NDArray[np.bool_]) -> Classifier:
 
 def unseen_beliefs(features: Array, labels: npt.NDArray[np.bool_]) -> Array:
     """Return the belief in each picture of a classifier that was fitted without it, (pictures,)."""
-    found = np.zeros(len(features))
+    beliefs = np.zeros(len(features))
     for test in _folds(labels):
         kept = np.ones(len(features), dtype=np.bool_)
         kept[test] = False
-        found[test] = fit(features[kept], labels[kept]).belief(features[test])
-    return found
+        beliefs[test] = fit(features[kept], labels[kept]).belief(features[test])
+    return beliefs
 
 
 def _folds(labels: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.int64]]:

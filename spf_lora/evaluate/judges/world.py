@@ -135,7 +135,7 @@ class WorldJudge:
         return look
 
     def _heads(self, asked: bool) -> list[str]:
-        """Return the heads that must not move; hidden and excluded ones may, if it is asked for."""
+        """Return the heads that must not change; asked for, hidden and excluded ones may."""
         return [head for head in self.probe.heads if not (asked and head in self.free)]
 
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -143,7 +143,8 @@ class WorldJudge:
         return self._look(pixels).embedding
 
 
-def _free_heads(attribute: str) -> frozenset[str]:
+def free_heads(attribute: str) -> frozenset[str]:
+    """Return the heads that may move where the attribute is asked for, itself among them."""
     row = ATTRIBUTES[attribute]
     free = {attribute, *row.hides, *row.excludes, *([row.replaces] if row.replaces else [])}
     if "hair_colour" in free:
@@ -164,7 +165,7 @@ def beside_judge(attribute: str, replaces: Sequence[str]) -> WorldJudge:
         for head, values in FACTORS.items()
         if any(said in replaces for said, _ in values.values())
     }
-    free = _free_heads(attribute) if attribute in ATTRIBUTES else frozenset(named)
+    free = free_heads(attribute) if attribute in ATTRIBUTES else frozenset(named)
     return WorldJudge("", load_probe(EMBEDDED / "probe"), 1.0, free=free)
 
 
@@ -192,7 +193,7 @@ def _world_judge(attribute: str) -> WorldJudge:
     people = [unbiased(rng) for _ in range(_TYPICAL)]
     have = torch.stack([pixels_of(render(person, (attribute,))) for person in people])
     positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
-    return WorldJudge(attribute, probe, positives, free=_free_heads(attribute))
+    return WorldJudge(attribute, probe, positives, free=free_heads(attribute))
 
 
 def _to_probe(pixels: torch.Tensor) -> torch.Tensor:

@@ -45,15 +45,15 @@ def bars(results: Sequence[Result], measure: str) -> list[Bar]:
     ]
     if 0.0 in main.strengths:
         rows.append(("words alone", "words", main, 0.0))
-    found = [
+    bars = [
         Bar(name, kind, figure)
         for name, kind, result, at in rows
         if (figure := result.numbers.get(figure_name(measure, at))) and figure.value is not None
     ]
     plain = plain_lora(main).get(measure)
     if plain is not None:
-        found.append(Bar("a plain LoRA", "plain", Figure(plain, None, None, 0)))
-    return found
+        bars.append(Bar("a plain LoRA", "plain", Figure(plain, None, None, 0)))
+    return bars
 
 
 def plain_lora(result: Result) -> Mapping[str, float]:
@@ -61,15 +61,15 @@ def plain_lora(result: Result) -> Mapping[str, float]:
     shipped = _shipped()
     if result.base_id != shipped["base_id"] or result.judge != "world":
         return {}
-    found: Mapping[str, float] = shipped["attributes"].get(result.attribute, {})
-    return found
+    figures: Mapping[str, float] = shipped["attributes"].get(result.attribute, {})
+    return figures
 
 
 @lru_cache
 def _shipped() -> dict[str, Any]:
     file = resources.files("spf_lora.evaluate.report").joinpath("plain_lora.json")
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return found
+    reference: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return reference
 
 
 def draw_bars(results: Sequence[Result]) -> str:
@@ -92,8 +92,8 @@ def draw_bars(results: Sequence[Result]) -> str:
             f'<p class="note">{linked("A plain LoRA", "Plain LoRA")} is the mean of three '
             "trainings on this base and attribute, 16 prompts, 15 steps.</p>"
         )
-    told = escape(_told(results))
-    return f'<div class="bars" role="group" aria-label="{told}">{"".join(groups)}</div>{note}'
+    summary = escape(_told(results))
+    return f'<div class="bars" role="group" aria-label="{summary}">{"".join(groups)}</div>{note}'
 
 
 def _bar(bar: Bar) -> str:
@@ -115,8 +115,8 @@ def _percent(value: float) -> float:
 
 def _told(results: Sequence[Result]) -> str:
     """Return the chart in words."""
-    said = []
+    sentences = []
     for measure, term, _ in MEASURES:
         values = ", ".join(f"{b.name} {b.figure.value:.2f}" for b in bars(results, measure))
-        said.append(f"{term}: {values}")
-    return "; ".join(said)
+        sentences.append(f"{term}: {values}")
+    return "; ".join(sentences)

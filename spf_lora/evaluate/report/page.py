@@ -130,11 +130,11 @@ def _strips_note(result: Result) -> str:
     ceilings = ceilings_of(result.draws)
     rows = result.at(result.main)
     counts = Counter(fault for draw in rows for fault in faults(draw, result.target_text, ceilings))
-    found = [f"<li>{n} of {len(rows)}: {text(fault)}</li>" for fault, n in counts.most_common()]
-    shown = f"<ul class=wrong>{''.join(found[:_FAULTS])}</ul>" if found else ""
-    if len(found) > _FAULTS:
-        rest = "".join(found[_FAULTS:])
-        shown += f"<details><summary>{len(found) - _FAULTS} rarer faults</summary>"
+    items = [f"<li>{n} of {len(rows)}: {text(fault)}</li>" for fault, n in counts.most_common()]
+    shown = f"<ul class=wrong>{''.join(items[:_FAULTS])}</ul>" if items else ""
+    if len(items) > _FAULTS:
+        rest = "".join(items[_FAULTS:])
+        shown += f"<details><summary>{len(items) - _FAULTS} rarer faults</summary>"
         shown += f"<ul class=wrong>{rest}</ul></details>"
     region = linked("region", "Region")
     return (

@@ -39,7 +39,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Case:
+class PromptStrips:
     """The strips of one prompt, worst first."""
 
     number: int
@@ -51,31 +51,31 @@ class Case:
         return any(s.faults for s in self.strips), max(s.pollution for s in self.strips)
 
 
-def cases(result: Result) -> list[Case]:
+def cases(result: Result) -> list[PromptStrips]:
     """Return the prompts of the main strength, those where something went wrong first."""
     strips: dict[int, list[Strip]] = {}
     ceilings = ceilings_of(result.draws)
     for draw in result.at(result.main):
         wrong = faults(draw, result.target_text, ceilings)
         strips.setdefault(draw.case, []).append(Strip(draw, wrong))
-    found = [
-        Case(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
+    prompts = [
+        PromptStrips(number, tuple(sorted(of, key=lambda s: (not s.faults, -s.pollution))))
         for number, of in strips.items()
     ]
-    return sorted(found, key=lambda case: case.worst, reverse=True)
+    return sorted(prompts, key=lambda case: case.worst, reverse=True)
 
 
 def draw_strips(result: Result) -> tuple[str, list[str]]:
     """Return the HTML of all strips, and sentences on pictures that are missing or left out."""
-    found = cases(result)
-    if not found:
+    prompts = cases(result)
+    if not prompts:
         return "<p>No pictures were drawn.</p>", []
-    made = [_case(result, case, _SIDES[0]) for case in found]
+    made = [_case(result, case, _SIDES[0]) for case in prompts]
     total = sum(len(html) for html, _ in made)
     if total > MAX_BYTES:
         # A thumbnail's bytes grow about with its area.
         fitting = [s for s in _SIDES if total * (s / _SIDES[0]) ** 2 <= 0.9 * MAX_BYTES]
-        made = [_case(result, case, max(fitting, default=_SIDES[-1])) for case in found]
+        made = [_case(result, case, max(fitting, default=_SIDES[-1])) for case in prompts]
     kept: list[str] = []
     size = 0
     for html, _ in made:
@@ -87,11 +87,11 @@ def draw_strips(result: Result) -> tuple[str, list[str]]:
     missing = sum(count for _, count in made)
     if missing:
         remarks.append(f"{missing} pictures could not be read; their places say so.")
-    if len(kept) < len(found):
-        left = found[len(kept) :]
+    if len(kept) < len(prompts):
+        left = prompts[len(kept) :]
         worst = max(strip.pollution for case in left for strip in case.strips)
         remarks.append(
-            f"{len(left)} of {len(found)} prompts have no pictures here, to keep the page small: "
+            f"{len(left)} of {len(prompts)} prompts have no pictures here, to keep the page small: "
             f"those in which least happened (pollution of {worst:.2f} at most"
             f"{', some with a fault' if any(case.worst[0] for case in left) else ''})."
         )
@@ -102,24 +102,24 @@ def draw_strips(result: Result) -> tuple[str, list[str]]:
     return "".join(shown), remarks
 
 
-def _case(result: Result, case: Case, side: int) -> tuple[str, int]:
-    asked = result.cases[case.number]
+def _case(result: Result, case: PromptStrips, side: int) -> tuple[str, int]:
+    prompts = result.cases[case.number]
     missing, parts = 0, []
     for strip in case.strips:
         html, lost = _strip(result, strip, side)
         parts.append(html)
         missing += lost
     return (
-        f'<article class="case"><h3 dir="auto">{escape(asked.prompt)}</h3>'
-        f'<p class="dim" dir="auto">without the attribute: {escape(asked.base_prompt)}</p>'
+        f'<article class="case"><h3 dir="auto">{escape(prompts.prompt)}</h3>'
+        f'<p class="dim" dir="auto">without the attribute: {escape(prompts.base_prompt)}</p>'
         f"{''.join(parts)}</article>"
     ), missing
 
 
 def _strip(result: Result, strip: Strip, side: int) -> tuple[str, int]:
     draw = strip.draw
-    said = [f"seed {draw.seed}"]
-    said += [f"pollution {draw.numbers['P']:.2f}"] if "P" in draw.numbers else []
+    words = [f"seed {draw.seed}"]
+    words += [f"pollution {draw.numbers['P']:.2f}"] if "P" in draw.numbers else []
     wrong = "".join(f' <span class="fault">{escape(fault)}</span>' for fault in strip.faults)
     tiles, missing = [], 0
     for label, picture in _pictures(result, draw):
@@ -130,7 +130,7 @@ def _strip(result: Result, strip: Strip, side: int) -> tuple[str, int]:
             tile = _image(picture, f"{label}, seed {draw.seed}", side)
         tiles.append(f"<figure>{tile}<figcaption>{escape(label)}</figcaption></figure>")
     return (
-        f'<div class="strip"><p><b>{", ".join(said)}</b>{wrong}</p>'
+        f'<div class="strip"><p><b>{", ".join(words)}</b>{wrong}</p>'
         f'<div class="tiles" style="--n:{len(tiles)}">{"".join(tiles)}</div></div>'
     ), missing
 

@@ -12,7 +12,7 @@ ROWS = (
     *((channel, f"  {channel}") for channel in CHANNELS),
     ("excess", "excess over the prompt"),
     ("BL", "base leakage"),
-    ("unasked", "seen unasked"),
+    ("unasked", "shown unasked"),
     ("H", "balance H"),
     ("sps", "SPS (P at response 0.8)"),
     ("auc", "area (mean P)"),
@@ -82,7 +82,7 @@ def pick(results: Sequence[Result]) -> str:
         rho = _number(most, "rho", most.main)
         return f"none reaches a response of 0.8; {most.name} comes nearest: {rho}"
     figure = best.numbers["sps"]
-    said = f"take {best.name}: the least pollution at a response of 0.8, {figure.text()}"
+    sentence = f"take {best.name}: the least pollution at a response of 0.8, {figure.text()}"
     close = [
         r.name
         for r in results
@@ -91,7 +91,7 @@ def pick(results: Sequence[Result]) -> str:
         and None not in (other.value, other.low, figure.high)
         and (other.low or 0.0) < (figure.high or 0.0)
     ]
-    return f"{said}; {', '.join(close)} may be as good" if close else said
+    return f"{sentence}; {', '.join(close)} may be as good" if close else sentence
 
 
 def rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:

@@ -17,7 +17,7 @@ MEASURES = (
     ("P", "pollution", "what moved unasked; 0 = nothing, 1 = another seed"),
     ("excess", "excess", "pollution beyond that of the prompt alone"),
     ("BL", "base leakage", "pollution on prompts that don't ask for it"),
-    ("unasked", "seen unasked", "share of those pictures in which the judge sees it"),
+    ("unasked", "shown unasked", "share of those pictures in which the judge sees it"),
     ("flips", "flips", "share of other attributes that changed their value"),
     ("H", "balance", "harmonic mean of response and 1 - pollution"),
     ("sps", "SPS", "pollution at a response of 0.8, over all strengths"),
@@ -31,7 +31,7 @@ _TERMS = {
     "pollution": "Pollution",
     "excess": "Excess",
     "base leakage": "Base leakage",
-    "seen unasked": "Seen unasked",
+    "shown unasked": "Shown unasked",
     "flips": "Flips",
     "balance": "Balance",
     "SPS": "SPS",
@@ -70,11 +70,12 @@ def table(results: Sequence[Result], rows: Sequence[tuple[str, str, str]], corne
     columns = _columns(results)
     lines = []
     for measure, label, note in rows:
-        found = [(name, _at(result, measure, strength)) for name, result, strength in columns]
-        if not any(figure for _, figure in found):
+        figures = [(name, _at(result, measure, strength)) for name, result, strength in columns]
+        if not any(figure for _, figure in figures):
             continue
         cells = "".join(
-            f'<td role="cell" data-of="{text(name)}">{_cell(figure)}</td>' for name, figure in found
+            f'<td role="cell" data-of="{text(name)}">{_cell(figure)}</td>'
+            for name, figure in figures
         )
         lines.append(
             f'<tr role="row"><th role="rowheader" scope="row">{_label(label)}'
@@ -102,8 +103,8 @@ def _cell(figure: Figure | None) -> str:
     if figure.value is None:
         return f"{text(figure.text())} <small>n = {figure.n}</small>"
     # "-0.00" is a zero that would only make readers wonder.
-    said = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(3 if 0 < abs(figure.value) < 0.1 else 2))
-    value, _, interval = said.partition(" ")
+    written = re.sub(r"-(0\.0+)(?!\d)", r"\1", figure.text(3 if 0 < abs(figure.value) < 0.1 else 2))
+    value, _, interval = written.partition(" ")
     return f"<b>{value}</b> <small>{text(interval)} n = {figure.n}</small>"
 
 

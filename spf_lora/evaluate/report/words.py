@@ -17,11 +17,11 @@ _CODE = re.compile(r"`([^`]+)`")
 def glossary() -> dict[str, tuple[str, str]]:
     """Return anchor -> term and what it means, as HTML."""
     text = (shipped_folder("docs") / "glossary.md").read_text("utf-8")
-    found = {}
+    terms = {}
     for part in text.split("\n## ")[1:]:
         term, _, meaning = part.partition("\n")
-        found[anchor(term)] = (term.strip(), _html(meaning.strip()))
-    return found
+        terms[anchor(term)] = (term.strip(), _html(meaning.strip()))
+    return terms
 
 
 def anchor(term: str) -> str:

@@ -21,7 +21,7 @@ _MOUTH = ("mouth", "u_lip", "l_lip")
 
 
 @dataclass(frozen=True)
-class Parts:
+class FaceParts:
     """Where one attribute may act.
 
     Attributes:
@@ -35,13 +35,13 @@ class Parts:
     below: str | None = None
 
 
-PARTS: dict[str, Parts] = {
-    "beard": Parts(("skin", "neck", *_MOUTH), below="nose"),
-    "moustache": Parts(("skin", "nose", *_MOUTH), below="nose"),
-    "glasses": Parts((*_EYES, "l_brow", "r_brow", "eye_g"), new=("eye_g",)),
-    "sunglasses": Parts((*_EYES, "l_brow", "r_brow", "eye_g"), new=("eye_g",)),
-    "hat": Parts(("hair", "hat"), new=("hat",)),
-    "blonde-hair": Parts(("hair", "l_brow", "r_brow")),
+PARTS: dict[str, FaceParts] = {
+    "beard": FaceParts(("skin", "neck", *_MOUTH), below="nose"),
+    "moustache": FaceParts(("skin", "nose", *_MOUTH), below="nose"),
+    "glasses": FaceParts((*_EYES, "l_brow", "r_brow", "eye_g"), new=("eye_g",)),
+    "sunglasses": FaceParts((*_EYES, "l_brow", "r_brow", "eye_g"), new=("eye_g",)),
+    "hat": FaceParts(("hair", "hat"), new=("hat",)),
+    "blonde-hair": FaceParts(("hair", "l_brow", "r_brow")),
 }
 
 
@@ -112,7 +112,7 @@ class Parser:
         return dilate(mask[:, None].float(), round(before.shape[-1] / 32))
 
 
-def parts_of(attribute: str) -> Parts:
+def parts_of(attribute: str) -> FaceParts:
     """Return where an attribute may act.
 
     Raises:

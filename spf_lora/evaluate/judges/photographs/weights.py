@@ -15,7 +15,7 @@ INSTALL = "pip install 'spf-lora[evaluate]'"
 
 
 @dataclass(frozen=True)
-class Weights:
+class Pretrained:
     """A model on the hub.
 
     Attributes:
@@ -41,36 +41,36 @@ class Weights:
 _VISION_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 _CLIP_FILES = (*_VISION_FILES, "tokenizer.json", "tokenizer_config.json")
 
-WEIGHTS: dict[str, Weights] = {
-    "vgg16": Weights(
+WEIGHTS: dict[str, Pretrained] = {
+    "vgg16": Pretrained(
         "timm/vgg16.tv_in1k",
         ("model.safetensors",),
         553,
         "bsd-3-clause",
         "VGG-16, the trunk of LPIPS",
     ),
-    "face": Weights(
+    "face": Pretrained(
         "minchul/cvlface_adaface_ir50_webface4m",
         ("model.safetensors",),
         175,
         "mit",
         "AdaFace IR-50, a face embedding",
     ),
-    "parser": Weights(
+    "parser": Pretrained(
         "jonathandinu/face-parsing",
         _VISION_FILES,
         339,
         "see its card",
         "SegFormer-B5 on CelebAMask-HQ, 19 parts of a face",
     ),
-    "clip": Weights(
+    "clip": Pretrained(
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
         _CLIP_FILES,
         608,
         "mit",
         "CLIP ViT-B/32 of LAION, another one than Stable Diffusion's",
     ),
-    "dinov2": Weights(
+    "dinov2": Pretrained(
         "facebook/dinov2-base",
         _VISION_FILES,
         346,
@@ -151,7 +151,7 @@ def locate(name: str, sources: Mapping[str, str] | None = None) -> Path:
     return _cached(source, weights)
 
 
-def _cached(repo: str, weights: Weights) -> Path:
+def _cached(repo: str, weights: Pretrained) -> Path:
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError

@@ -62,10 +62,10 @@ def _named_folders(folder: Path) -> dict[str, tuple[int, str]]:
         inner = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return {}
-    found = {path: _NAME.fullmatch(path.name) for path in inner}
+    matches = {path: _NAME.fullmatch(path.name) for path in inner}
     return {
         path.name: (int(match[1]), match[2].replace("_", " ").strip())
-        for path, match in found.items()
+        for path, match in matches.items()
         if match and int(match[1]) and holds_pictures(path)
     }
 

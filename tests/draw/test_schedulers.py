@@ -6,7 +6,7 @@ import torch
 from spf_lora.base.texts import encode
 from spf_lora.draw.act import draw
 from spf_lora.draw.sample import Style, sample_latents
-from spf_lora.draw.samplers import DDIM, SAMPLERS, check_sampler, scheduler_of
+from spf_lora.draw.schedulers import DDIM, SAMPLERS, check_sampler, scheduler_of
 from spf_lora.errors import PromptError
 
 

@@ -13,13 +13,25 @@ from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 _GB = 1e9
 _PARTS = ("unet", "vae")
 _SD15_UNET = {
-    "sample_size": 64, "in_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "sample_size": 64,
+    "in_channels": 4,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
-}  # fmt: skip
+}
 _SD15_VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
-}  # fmt: skip
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+_SD15_TEXT = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,25 @@ def base_configs(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the configs of a base's U-Net and VAE; SD1.5's where no folder here tells them."""
     folder = EMBEDDED if spec == "embedded" else Path(spec)
     try:
-        found = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
+        configs = [read_json(folder / p / "config.json", most_bytes=1 << 20) for p in _PARTS]
     except (OSError, ValueError):
         return _SD15_UNET, _SD15_VAE
-    return found[0], found[1]
+    return configs[0], configs[1]
+
+
+def text_config(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the config of the base's text encoder, SD1.5's where no folder tells it.
+
+    None where it is not trained.
+    """
+    if not recipe.adapter.text_encoder:
+        return None
+    spec = recipe.training.base
+    folder = EMBEDDED if spec == "embedded" else Path(spec)
+    try:
+        return dict(read_json(folder / "text_encoder" / "config.json", most_bytes=1 << 20))
+    except (OSError, ValueError):
+        return _SD15_TEXT
 
 
 def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs:
@@ -66,7 +93,7 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
 def estimate_recipe(recipe: Recipe) -> Estimate:
     """Estimate the memory of a recipe's steps."""
     unet, vae = base_configs(recipe.training.base)
-    return estimate(unet, vae, needs_of(recipe, unet, vae))
+    return estimate(unet, vae, needs_of(recipe, unet, vae), text_config(recipe))
 
 
 def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
@@ -77,14 +104,15 @@ def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
     if vram_gb * _GB <= GPU_OWN:
         return None
     unet, vae = base_configs(recipe.training.base)
+    text = text_config(recipe)
     known: dict[Needs, Estimate] = {}
     for changes, needs in _ladder(recipe, needs_of(recipe, unet, vae)):
         one = replace(needs, pictures=1)
         if one not in known:
-            known[one] = estimate(unet, vae, one)
-        found = _times(known[one], needs.pictures)
-        if found.total + GPU_OWN <= vram_gb * _GB:
-            return Fit(changes, found)
+            known[one] = estimate(unet, vae, one, text)
+        needed = _times(known[one], needs.pictures)
+        if needed.total + GPU_OWN <= vram_gb * _GB:
+            return Fit(changes, needed)
     return None
 
 

@@ -16,7 +16,7 @@ from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import Base
 from spf_lora.draw.act import Acting, draw_latents
 from spf_lora.draw.prompts import Prompt
-from spf_lora.draw.sample import SAMPLING, Sampling, decode
+from spf_lora.draw.sample import SAMPLING, Sampling, Style, decode
 from spf_lora.draw.weights import attached
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.gallery import Ingredients, has_picture, write_picture
@@ -83,7 +83,7 @@ class Painter:
             prompt=wanted.prompt,
             negative="",
             seed=wanted.seed,
-            sampler="ddim",
+            sampler=self.sampling.sampler,
             steps=self.sampling.steps,
             guidance=self.sampling.guidance,
             starts=starts if any(starts) else (),
@@ -99,7 +99,8 @@ class Painter:
         Raises:
             AdapterFileError: the base has not the modules, or not their shapes.
         """
-        with attached(self.base.unet, [(adapter, 0.0) for adapter in self.acting.adapters]):
+        rows = [(adapter, 0.0) for adapter in self.acting.adapters]
+        with attached(self.base.unet, rows, text_encoder=self.base.text_encoder):
             return
 
     def draw(self, wanted: Iterable[Wanted], on_progress: Progress | None = None) -> int:
@@ -148,6 +149,7 @@ class Painter:
             self.acting.at(strength),
             steps=self.sampling.steps,
             guidance=self.sampling.guidance,
+            style=Style(self.sampling.sampler),
         )
         if not torch.isfinite(latents).all():
             raise MeasureError(

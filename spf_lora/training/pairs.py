@@ -9,6 +9,7 @@ import torch
 from spf_lora.adapters.attach import adapter_of, adapter_off
 from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
+from spf_lora.base.texts import token_ids
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
@@ -44,17 +45,17 @@ def protected_prompts(
     are asked for; every so many prompts ask for none of them.
     """
     others = taught(under)
-    found = []
+    pairs = []
     for index, prompt in enumerate(prompts):
         turn = index % (len(others) + 1)
         asked = full_prompt(prompt, others[turn - 1]) if turn else prompt
         if has_target(asked, attribute):  # what the other is called means the target too
             asked = prompt
-        found.append((asked, full_prompt(asked, attribute)))
-    return found
+        pairs.append((asked, full_prompt(asked, attribute)))
+    return pairs
 
 
-def teaching_prompts(recipe: Recipe, said: Sequence[str], under: Below) -> list[tuple[str, str]]:
+def teaching_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[tuple[str, str]]:
     """Return the prompts of the pairs, without and with the target.
 
     They are the captions' base prompts in turn; with a vocabulary each keeps its subject and names
@@ -62,7 +63,7 @@ def teaching_prompts(recipe: Recipe, said: Sequence[str], under: Below) -> list[
     taught on what they name moves on what they do not.
     """
     count = recipe.distil.pairs
-    wanted = [said[i % len(said)] for i in range(count)]
+    wanted = [prompts[i % len(prompts)] for i in range(count)]
     if recipe.distil.vocabulary != NONE:
         vocabulary = load_vocabulary(recipe.distil.vocabulary)
         rng = random.Random(recipe.training.seed)
@@ -83,6 +84,7 @@ class Teaching:
         shares: see `Curriculum`.
         below: digest of the adapters that are on.
         seed: decides noise and order.
+        as_ids: whether lessons hold token ids, for a text encoder that is trained too.
     """
 
     base: Base
@@ -93,6 +95,7 @@ class Teaching:
     shares: Shares
     below: str
     seed: int
+    as_ids: bool = False
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> None:
@@ -110,21 +113,37 @@ class Teaching:
         seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
         pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
         tell(DRAWING, 0, len(pairs))
-        words = Encoders(base, self.cache)
-        with awake(base.text_encoder, device=base.device), adapter_off(base.unet):
+        off = adapter_off(base.unet, base.text_encoder)
+        with awake(base.text_encoder, device=base.device), off:
             drawn = draw_trajectories(
-                base, adapter_of(learned, self.alpha), pairs, self.how, cache=self.cache,
-                below=self.below, on_progress=lambda done, total: tell(DRAWING, done, total),
-            )  # fmt: skip
-            check_pairs(drawn, everywhere=self.how.late is not None)
-            without, asking = (
-                torch.stack([words.states(both[side]) for both in self.prompts]).cpu()
-                for side in (0, 1)
+                base,
+                adapter_of(learned, self.alpha),
+                pairs,
+                self.how,
+                cache=self.cache,
+                below=self.below,
+                on_progress=lambda done, total: tell(DRAWING, done, total),
             )
+            check_pairs(drawn, everywhere=self.how.late is not None)
+            without, asking = (self._read([both[i] for both in self.prompts]) for i in (0, 1))
             self.curriculum = Curriculum(
-                drawn, range(len(pairs)), without, asking, words.states("").cpu(),
-                self.shares, base.scheduler.alphas_cumprod.cpu(), self.seed, base.device,
-            )  # fmt: skip
+                drawn,
+                range(len(pairs)),
+                without,
+                asking,
+                self._read([""])[0],
+                self.shares,
+                base.scheduler.alphas_cumprod.cpu(),
+                self.seed,
+                base.device,
+            )
+
+    def _read(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Return text states, or token ids where they are wanted."""
+        if self.as_ids:
+            return token_ids(self.base.tokenizer, prompts)
+        words = Encoders(self.base, self.cache)
+        return torch.stack([words.states(prompt) for prompt in prompts]).cpu()
 
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spf_lora.data.likeness import groups_of_equals, groups_of_near, perceptual_hash
+from spf_lora.data.duplicates import groups_of_equals, groups_of_near, perceptual_hash
 
 
 def photo(seed: int) -> Image.Image:

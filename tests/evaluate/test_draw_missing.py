@@ -17,6 +17,7 @@ from spf_lora.draw.act import NOTHING, acting, draw
 from spf_lora.draw.sample import Sampling
 from spf_lora.draw.weights import attached
 from spf_lora.errors import MeasureError, OutputError
+from spf_lora.evaluate.draw_missing import Wanted, painter
 from spf_lora.evaluate.gallery import (
     Ingredients,
     cache_folder,
@@ -26,7 +27,6 @@ from spf_lora.evaluate.gallery import (
     write_content,
     write_picture,
 )
-from spf_lora.evaluate.paint import Wanted, painter
 
 TWO_STEPS = Sampling(steps=2)
 TWO = [Wanted("a man, a beard", 1), Wanted("a man, a beard", 2)]

@@ -1,0 +1,208 @@
+"""Train attributes that neither the base, its CLIP nor the probe has met, and measure each.
+
+`python benchmarks/held_out.py [--attributes hijab ...] [--ways ours plain ...] [--seeds 0]`
+
+They are other parts of the portrait world's drawing style. A head is added to the probe for each,
+learned from the renderer's pictures as the base's autoencoder shows them; its accuracy on pictures
+it has not seen is in the result. No setting was chosen on them. One JSON per cell in
+`benchmarks/results/held-out/`; a cell that is there is not run again.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import command_line, peak_mib, write_result
+
+from spf_lora.base.load import EMBEDDED, Base, load_base
+from spf_lora.base.towers import load_probe
+from spf_lora.data.cache import TensorCache
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, WorldAttribute, render, unbiased
+from spf_lora.draw.act import acting
+from spf_lora.draw.pixels import pixels_of
+from spf_lora.draw.sample import Sampling, decode
+from spf_lora.evaluate.gallery import cache_folder
+from spf_lora.evaluate.judges.world import WorldJudge, free_heads
+from spf_lora.evaluate.protocol import held_out_cases
+from spf_lora.evaluate.run import Measurement, evaluate
+from spf_lora.recipe.load import load_recipe
+from spf_lora.training.build import build_trainer
+from spf_lora.training.examples import load_examples
+from spf_lora.training.finish import finished_adapter
+
+RESULTS = Path(__file__).parent / "results" / "held-out"
+HELD_OUT: dict[str, WorldAttribute] = {
+    "hijab": WorldAttribute(
+        "a hijab",
+        "new",
+        {"topVariant": "hijab"},
+        {"skin": "brown", "clothes": "blazer", "clothes_colour": "white", "background": "teal"},
+        replaces="hair_style",
+        hides=("hair_colour",),
+        excludes=("hat",),
+    ),
+    "wayfarers": WorldAttribute(
+        "wayfarers",
+        "new",
+        {"accessoriesVariant": "wayfarers", "accessoriesProbability": 100},
+        {"skin": "pale", "hair_style": "quiff", "clothes": "t-shirt", "background": "orange"},
+        excludes=("glasses", "sunglasses"),
+    ),
+    "graphic-shirt": WorldAttribute(
+        "a graphic shirt",
+        "new",
+        {"clothesVariant": "graphicShirt", "clothesGraphicVariant": "skull"},
+        {
+            "skin": "tan",
+            "hair_style": "dreadlocks",
+            "clothes_colour": "black",
+            "background": "purple",
+        },
+        replaces="clothes",
+    ),
+}
+# what is changed in an ordinary recipe of the embedded base
+WAYS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "ours-text-encoder": ("adapter.text_encoder=true",),
+    "plain": ("training.method=plain", "learn.steps=400", "data.vocabulary=none"),
+    "plain-text-encoder": (
+        "training.method=plain", "learn.steps=400", "data.vocabulary=none",
+        "adapter.text_encoder=true",
+    ),
+}  # fmt: skip
+LEARNED, TESTED = 600, 200  # people that a head learns from, and is tested on
+STRENGTHS = (0.0, 0.5, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train and measure held-out attributes.")
+    parser.add_argument("--attributes", nargs="+", default=list(HELD_OUT), choices=HELD_OUT)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--noises", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    args = parser.parse_args()
+    ATTRIBUTES.update(HELD_OUT)
+    for seed in args.seeds:
+        for attribute in args.attributes:
+            for way in args.ways:
+                path = RESULTS / f"{way}-{attribute}-{seed}.json"
+                if not path.exists():
+                    _cell(way, attribute, seed, args, path)
+
+
+def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
+    base = load_base("embedded", device=torch.device("cpu"))
+    judge, accuracy = _judge(attribute, base)
+    began = time.process_time()
+    recipe, adapter = _trained(attribute, [*WAYS[way], f"training.seed={seed}"])
+    seconds = time.process_time() - began
+    cases = held_out_cases(attribute, prompts=args.prompts, seeds=args.noises)
+    result = evaluate(
+        base,
+        acting(adapter),
+        Measurement(recipe.attribute, cases, strengths=STRENGTHS, judge=judge),
+        gallery=cache_folder(),
+        sampling=Sampling(steps=args.steps),
+    )
+    figures = {
+        name: None if one.value is None else round(float(one.value), 4)
+        for name, one in result.figures().items()
+    }
+    run = command_line(way=way, attribute=attribute, seed=seed, settings=list(WAYS[way]))
+    measure = {
+        "judge_accuracy": round(accuracy, 4),
+        "processor_seconds": round(seconds, 1),
+        "peak_mib": peak_mib(),
+        "figures": figures,
+    }
+    write_result(run, measure, path)
+
+
+def _trained(attribute: str, changes: list[str]) -> tuple[Any, Any]:
+    row = HELD_OUT[attribute]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        replaced = [said for said, _ in FACTORS[row.replaces].values()] if row.replaces else []
+        (folder / "recipe.toml").write_text(
+            f'profile = "embedded"\n[attribute]\nname = "{attribute}"\n'
+            f'target_text = "{row.target_text}"\nreplaces = {json.dumps(replaced)}\n'
+        )
+        recipe = load_recipe(folder / "recipe.toml", changes)
+        examples = load_examples(recipe, None)
+        base = load_base("embedded", device=torch.device("cpu"))
+        trainer = build_trainer(
+            recipe, base, examples, checkpoint=folder / "none", cache=TensorCache(folder / "cache")
+        )
+        for step in trainer.run():
+            if step.index % 50 == 0:
+                print(attribute, step.stage, step.stage_index, round(step.loss, 4), flush=True)
+        return recipe, finished_adapter(recipe, base, examples)
+
+
+@torch.no_grad()
+def _through(base: Base, pixels: torch.Tensor) -> torch.Tensor:
+    """Return pictures as the base's autoencoder shows them."""
+    latents = base.vae.encode(pixels).latent_dist.mean * base.vae.config.scaling_factor
+    return torch.stack([pixels_of(one) for one in decode(base, latents)])
+
+
+def _judge(attribute: str, base: Base) -> tuple[WorldJudge, float]:
+    """Return the world's judge with a head for the attribute, and how often the head is right."""
+    probe = load_probe(EMBEDDED / "probe")
+    rng = random.Random(f"{attribute} for a judge")
+    people = [unbiased(rng) for _ in range(LEARNED + TESTED)]
+    others = [name for name in ATTRIBUTES if name not in HELD_OUT]
+    rows, labels = [], []
+    for person in people:
+        # who has it not may have something else: a hat is no hijab
+        worn = [(attribute,), (rng.choice(others),) if rng.random() < 0.5 else ()]
+        for label, wears in ((1, worn[0]), (0, worn[1])):
+            rows.append(pixels_of(render(person, wears)))
+            labels.append(label)
+    parts = torch.stack(rows).split(64)
+    pixels = torch.cat([_through(base, part) for part in parts])
+    with torch.no_grad():
+        features = torch.cat([probe.embed(part) for part in pixels.split(64)])
+    truth = torch.tensor(labels)
+    head = _fitted(features[: 2 * LEARNED], truth[: 2 * LEARNED])
+    probe.heads[attribute] = head
+    with torch.no_grad():
+        found = head(features[2 * LEARNED :])
+    unseen = truth[2 * LEARNED :]
+    accuracy = float((found.argmax(1) == unseen).float().mean())
+    positives = float(found.softmax(1)[unseen == 1, 1].mean())
+    print(f"{attribute}: the judge is right on {accuracy:.3f} of unseen pictures", flush=True)
+    return WorldJudge(attribute, probe, positives, free=free_heads(attribute)), accuracy
+
+
+def _fitted(features: torch.Tensor, truth: torch.Tensor) -> torch.nn.Linear:
+    """Return a linear head: logistic regression with a small ridge, to the optimum."""
+    head = torch.nn.Linear(features.shape[1], 2)
+    mean, spread = features.mean(0), features.std(0).clamp(min=1e-3)
+    scaled = (features - mean) / spread
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=300)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        error = torch.nn.functional.cross_entropy(head(scaled), truth)
+        total = error + 1e-3 * head.weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        head.bias -= head.weight @ (mean / spread)
+        head.weight /= spread
+    return head.requires_grad_(False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The stages of each method, made of a recipe: ours, the paper's, or a rival's one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import avg_pool2d
+
+from spf_lora.base.clip import ClipModel
+from spf_lora.base.load import Base
+from spf_lora.data.cache import TensorCache
+from spf_lora.draw.trajectories import Drawing, check_room
+from spf_lora.recipe.schema import Recipe
+from spf_lora.registry.onto import Below
+from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
+from spf_lora.training.batch import Batch, draw_batch
+from spf_lora.training.distil import Distil, Shares
+from spf_lora.training.encoders import ReadingUnet
+from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
+from spf_lora.training.pairs import Teaching, teaching_prompts
+from spf_lora.training.prepare import Prepared
+from spf_lora.training.trainer import Stage
+
+PAPER = "spf-portrait"
+GLOBAL_START = 0.3  # share of the time steps that keep the base's layout
+_LARGEST_DECODED = 32  # latents; larger ones are halved before a response loss decodes them
+_TIME_CAP = 5.0  # of `time_weights`
+
+
+@dataclass(frozen=True)
+class Material:
+    """What stages are made of, beside the recipe.
+
+    Attributes:
+        base: the frozen model with the adapter on.
+        data: what is learned.
+        asked: the base prompts as people wrote them.
+        cache: keeps the pairs that teach our second stage.
+        under: what the new adapter is trained on top of.
+        clip: embeds pictures for the paper's response loss, or None.
+    """
+
+    base: Base
+    data: Prepared
+    asked: Sequence[str]
+    cache: TensorCache
+    under: Below
+    clip: ClipModel | None
+
+    def unet(self, recipe: Recipe) -> Any:
+        """Return the U-Net, which reads token ids where the text encoder is trained too."""
+        base = self.base
+        trained = recipe.adapter.text_encoder
+        return ReadingUnet(base.unet, base.text_encoder) if trained else base.unet
+
+
+def make_stages(recipe: Recipe, material: Material) -> list[Stage]:
+    """Return the stages of the recipe's method."""
+    rival = RIVALS.get(recipe.training.method)
+    if rival is not None:
+        return [_rival(recipe, material, rival)]
+    if recipe.training.method == PAPER:
+        return _paper(recipe, material)
+    return _ours(recipe, material)
+
+
+def _samples(
+    recipe: Recipe, material: Material, own_share: float = 0.0
+) -> Callable[[int, int], Batch]:
+    """Return what draws a step's samples of the pictures."""
+    data, scheduler, seed = material.data, material.base.scheduler, recipe.training.seed
+
+    def batch(index: int, size: int) -> Batch:
+        return draw_batch(data, scheduler, index=index, size=size, seed=seed, own_share=own_share)
+
+    return batch
+
+
+def _rival(recipe: Recipe, material: Material, rival: Rival) -> Stage:
+    weight = recipe.training.rival_weight or rival.weight
+    objective = RivalObjective(material.unet(recipe), material.data, rival, weight=weight)
+    batch = _samples(recipe, material, rival.own_share)
+    return Stage(recipe.training.method, recipe.learn.steps, objective, batch)
+
+
+def _paper(recipe: Recipe, material: Material) -> list[Stage]:
+    base, data, steps = material.base, material.data, recipe.learn.steps
+    batch = _samples(recipe, material)
+    align = SpfPortrait(
+        base.unet,
+        data,
+        weights=Weights(),
+        alphas=base.scheduler.alphas_cumprod,
+        embed=_embedder(base, material.clip),
+        everywhere=recipe.attribute.scope == "global",
+    )
+    first = max(1, steps // 4)
+    return [
+        Stage("learn", first, Learn(base.unet, data), batch),
+        Stage("align", steps - first, align, batch),
+    ]
+
+
+def _ours(recipe: Recipe, material: Material) -> list[Stage]:
+    base, data, distil = material.base, material.data, recipe.distil
+    late = GLOBAL_START if recipe.attribute.scope == "global" else None
+    teaching = Teaching(
+        base,
+        teaching_prompts(recipe, material.asked, material.under),
+        Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late),
+        material.cache,
+        alpha=recipe.adapter.alpha,
+        shares=Shares(distil.base_prompts, distil.empty_prompts),
+        below=material.under.digest,
+        seed=recipe.training.seed,
+        as_ids=recipe.adapter.text_encoder,
+    )
+    learn = Learn(material.unet(recipe), data)
+    stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
+    if distil.steps == 0:
+        return stages
+    check_room(material.cache, distil.pairs, teaching.how)  # before the long work
+    student = Distil(material.unet(recipe), time_weights(base.scheduler, _TIME_CAP))
+    return [
+        *stages,
+        Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True),
+    ]
+
+
+def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return scaled latents -> CLIP embeddings; large latents are halved before decoding."""
+    if clip is None:
+        return None
+
+    def embed(latents: torch.Tensor) -> torch.Tensor:
+        if latents.shape[-1] > _LARGEST_DECODED:
+            latents = avg_pool2d(latents, 2)  # decoding 512 px with gradient holds 6 GB
+        pixels = base.vae.decode(latents / base.vae.config.scaling_factor).sample
+        return clip.embed_image(pixels.clamp(-1, 1))
+
+    return embed
