@@ -172,7 +172,8 @@ def _train(
     from spf_lora.draw.weights import attached
     from spf_lora.recipe.files import find_recipe
     from spf_lora.recipe.load import load_recipe
-    from spf_lora.training.build import build_trainer, with_steps
+    from spf_lora.recipe.steps import with_steps
+    from spf_lora.training.build import build_trainer
     from spf_lora.training.examples import load_examples
     from spf_lora.training.finish import finished_adapter
 

@@ -100,7 +100,8 @@ def train_adapter(
     settings = recipe.training
     tokenizer = None if settings.tokenizer == "own" else settings.tokenizer
     model = base or load_base(settings.base, tokenizer=tokenizer)
-    examples = load_examples(recipe, folder)
+    cache = TensorCache(cache_folder())
+    examples = load_examples(recipe, folder, cache)
     apart = settings.precision != "fp32" or settings.channels_last
     with tempfile.TemporaryDirectory() as scratch, shared(model, apart=apart) as lent:
         trainer = build_trainer(
@@ -108,7 +109,7 @@ def train_adapter(
             lent,
             examples,
             checkpoint=Path(scratch) / "checkpoint.safetensors",
-            cache=TensorCache(cache_folder()),
+            cache=cache,
         )
         for step in trainer.run():
             if on_step:

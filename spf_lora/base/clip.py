@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import interpolate, normalize
 
+from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import EMBEDDED, Base
 from spf_lora.errors import BaseModelError
 
@@ -24,6 +25,9 @@ class ClipModel(Protocol):
     def scale(self) -> float:
         """Return CLIP's logit scale, learned or chosen."""
 
+    def digest(self) -> str:
+        """Return a digest of its weights: who answers."""
+
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit embeddings (texts, dim)."""
 
@@ -36,6 +40,9 @@ class _TransformersClip:
         self.model, self.tokenizer = model, tokenizer
         self.side: int = model.config.vision_config.image_size
         self.scale: float = model.logit_scale.exp().item()
+
+    def digest(self) -> str:
+        return f"{tensors_digest(dict(self.model.named_parameters()))} {self.side}"
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from spf_lora.base.identity import tensors_digest
 from spf_lora.base.texts import token_ids
 from spf_lora.documents import read_json
 
@@ -95,6 +96,12 @@ class Clip:
         self.image = ImageTower(self.projection.shape[0]).to(base.device)
         self.image.load_state_dict({k.removeprefix("image."): v for k, v in weights.items()})
         self.image.requires_grad_(False).eval()
+
+    def digest(self) -> str:
+        """Return a digest of its weights."""
+        towers = {f"image.{n}": p for n, p in self.image.named_parameters()}
+        towers |= {f"text.{n}": p for n, p in self.base.text_encoder.named_parameters()}
+        return tensors_digest(towers | {"projection": self.projection})
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:

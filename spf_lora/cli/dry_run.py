@@ -1,4 +1,4 @@
-"""What `spf-lora train --dry-run` prints: the plan, the memory by part, and what fits a GPU."""
+"""What `spf-lora train --dry-run` prints: plan, memory by part, time by phase, what fits a GPU."""
 
 from typing import Any
 
@@ -19,6 +19,7 @@ _WORDS = {
 def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     """Print what a training would do and hold; train nothing."""
     from spf_lora.draw.trajectories import Drawing, megabytes
+    from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
 
@@ -42,6 +43,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     for line in lines:
         out.show(line)
     _show(estimate_recipe(settings))
+    _show_times(estimate_seconds(settings, data.count if pictures is None else pictures))
     if vram is None:
         return
     fitting = fit(settings, vram)
@@ -51,6 +53,21 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     words = " ".join(f"--set {change}" for change in fitting.changes) or "the settings as they are"
     total = (fitting.needs.total + GPU_OWN) / 1e9
     out.show(f"for {vram:g} GB: {words} ({total:.2f} GB with {GPU_OWN / 1e9:g} GB for CUDA itself)")
+
+
+def _show_times(seconds: dict[str, float]) -> None:
+    out.show(
+        "  time on this machine as busy as it is now, roughly; a second run finds much of it done"
+    )
+    for phase, spent in (seconds | {"in all": sum(seconds.values())}).items():
+        out.show(f"  {phase:<28} {_spoken(spent):>7}")
+
+
+def _spoken(seconds: float) -> str:
+    """Return a time as one says it, no finer than it is known."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _show(estimate: Any) -> None:

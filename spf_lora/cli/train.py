@@ -18,6 +18,7 @@ from spf_lora.errors import DataError, RecipeError
 from spf_lora.recipe.files import locate_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.recipe.schema import Recipe
+from spf_lora.recipe.steps import with_steps
 
 if TYPE_CHECKING:
     from spf_lora.registry.onto import Below
@@ -86,6 +87,9 @@ def train(
     plan_only: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its memory; train nothing.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell details, as captions before and after.")
+    ] = False,
     vram: Annotated[
         float | None, typer.Option(min=0.1, help="With --dry-run: settings that fit so many GB.")
     ] = None,
@@ -109,7 +113,9 @@ def train(
         for settings, folder, target in zip(recipes, folders, targets, strict=True):
             under = _under(onto, settings, target)
             logs = log_dir / settings.attribute.name if log_dir and len(recipes) > 1 else log_dir
-            job = Job(settings, target, folder, logs, under, resume, force, skip_faulty, watch)
+            job = Job(
+                settings, target, folder, logs, under, resume, force, skip_faulty, watch, verbose
+            )
             job.check()
             jobs.append(job)
         with locked_for_the_run(jobs):
@@ -178,8 +184,6 @@ def _recipe(
     ]
     settings = load_recipe(path, changes)
     if steps is not None:
-        from spf_lora.training.build import with_steps
-
         settings = load_recipe(path, [*changes, *with_steps(settings, steps)])
     if attribute is not None and settings.attribute.name != attribute.rpartition("/")[2]:
         raise RecipeError(

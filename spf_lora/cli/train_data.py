@@ -25,13 +25,19 @@ def scan_data(settings: Recipe, data: Path | None, *, skip_faulty: bool) -> "Sca
 
 
 def checked_examples(
-    settings: Recipe, base: "Base", scan: "Scan | None", *, skip_faulty: bool, talk: bool
+    settings: Recipe,
+    base: "Base",
+    scan: "Scan | None",
+    cache: "TensorCache",
+    *,
+    skip_faulty: bool,
+    talk: bool,
 ) -> "list[Example]":
     """Check the user's folder as `data check` does, or draw the recipe's portraits."""
     from spf_lora.training import examples as learned
 
     if scan is None:
-        return learned.load_examples(settings, None)
+        return learned.load_examples(settings, None, cache)
     examples, report = learned.checked_examples(settings, base, scan, skip_faulty=skip_faulty)
     if talk:
         for fault in report.faults:

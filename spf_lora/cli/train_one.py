@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spf_lora.adapters.format.card import Card
     from spf_lora.base.load import Base
     from spf_lora.data.folder import Example, Scan
+    from spf_lora.evaluate.preview import Preview
     from spf_lora.registry.onto import Below
     from spf_lora.training.processes import Processes
     from spf_lora.training.trainer import Trainer
@@ -43,6 +44,7 @@ class Job:
         force: overwrite what is there.
         skip_faulty: train on what the check of the folder leaves.
         watch: what is left on the way.
+        verbose: tell the details of remarks too.
     """
 
     settings: Recipe
@@ -54,6 +56,7 @@ class Job:
     force: bool = False
     skip_faulty: bool = False
     watch: Watch = NOTHING
+    verbose: bool = False
 
     @property
     def picture(self) -> Path:
@@ -105,8 +108,9 @@ def train_one(
 
     settings, under = job.settings, job.under
     phases("read pictures")
+    cache = TensorCache(cache_folder())
     examples = checked_examples(
-        settings, base, scan, skip_faulty=job.skip_faulty, talk=siblings.first
+        settings, base, scan, cache, skip_faulty=job.skip_faulty, talk=siblings.first
     )
     finished = job.resume and _is_finished(job, card_of(settings, base, examples, under))
     begun = job.resume and job.checkpoint.exists()
@@ -117,7 +121,6 @@ def train_one(
             _clear(job)
             _show_files(job)
         return
-    cache = TensorCache(cache_folder())
     trainer = build_trainer(
         settings,
         base,
@@ -138,6 +141,8 @@ def train_one(
         out.say(_announcement(settings, trainer, [known.name for known, _ in under.members]))
         for remark in trainer.remarks:
             out.say(remark)
+        for detail in trainer.details if job.verbose else ():
+            out.say(f"  {out.printable(detail, most=600)}")
         _clear(job, keep=begun)
     decodes = settings.training.method == "spf-portrait"
     idle = [] if settings.adapter.text_encoder else [base.text_encoder]
@@ -155,10 +160,11 @@ def train_one(
             _loop(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
-            _write(job, base, examples)
+            drawn = _write(job, base, examples)
             phases.end()
     if siblings.first:
         _show_files(job)
+        _conclude(job, drawn)
     siblings.wait()
 
 
@@ -196,16 +202,18 @@ def _clear(job: Job, *, keep: bool = False) -> None:
         job.checkpoint.unlink(missing_ok=True)
 
 
-def _write(job: Job, base: "Base", examples: "list[Example]") -> None:
+def _write(job: Job, base: "Base", examples: "list[Example]") -> "Preview":
     """Write the picture, then the adapter, then give up the checkpoint; see the module."""
     from spf_lora.adapters.format.adapter_file import write_adapter
     from spf_lora.cli.preview import preview, write_png
     from spf_lora.training.finish import finished_adapter
 
     adapter = finished_adapter(job.settings, base, examples, job.under)
-    write_png(preview(job.settings, base, examples).picture, job.picture)
+    drawn = preview(job.settings, base, examples)
+    write_png(drawn.picture, job.picture)
     write_adapter(adapter, job.target, overwrite=job.force)  # else it was not there: see `check`
     job.checkpoint.unlink(missing_ok=True)
+    return drawn
 
 
 @contextmanager
@@ -223,6 +231,15 @@ def _show_files(job: Job) -> None:
     out.say(f"adapter: {job.target}")
     out.say(f"picture: {job.picture} (base | adapter | difference)")
     out.show(str(job.target))
+
+
+def _conclude(job: Job, drawn: "Preview") -> None:
+    from spf_lora.cli.verdict import next_commands, verdict
+
+    out.say(verdict(drawn, job.settings, job.picture))
+    out.say("next:")
+    for command in next_commands(drawn, job.settings, job.target, job.data):
+        out.say(f"  {command}")
 
 
 def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:

@@ -51,12 +51,12 @@ class Preview:
 
     Attributes:
         picture: all rows, with titles.
-        rows: how many.
+        prompts: of each row, with the target.
         verdicts: of each row; none where nobody judges.
     """
 
     picture: Image.Image
-    rows: int
+    prompts: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
 
 
@@ -93,7 +93,9 @@ def draw_preview(
     ]
     strength = acting.strengths[0] if acting is not None and acting.strengths else 1.0
     columns = ("base, not asked", f"adapter at {strength:g}, asked", "difference")
-    return Preview(lay_out(rows, columns=columns, least_px=_LEAST_PX), len(rows), verdicts)
+    return Preview(
+        lay_out(rows, columns=columns, least_px=_LEAST_PX), tuple(full_prompts), verdicts
+    )
 
 
 @torch.no_grad()

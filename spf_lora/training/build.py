@@ -18,7 +18,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
 from spf_lora.data.completion import NONE, load_vocabulary
 from spf_lora.data.folder import Example, dataset_digest
-from spf_lora.errors import DataError, RecipeError
+from spf_lora.errors import DataError
 from spf_lora.recipe.load import recipe_hash
 from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import NOTHING, Below
@@ -59,14 +59,14 @@ def build_trainer(
     method = recipe.training.method
     rival = RIVALS.get(method)
     clip = load_clip(base, recipe.data.clip) if method == PAPER else None
-    named, remarks = _completed(recipe, base, examples, tell)
+    named, remarks, details = _completed(recipe, base, examples, cache, tell)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in named]
     data = prepare(
         base,
         [e.image for e in examples],
         base_prompts=prompts,
         full_prompts=[full_prompt(e.caption, recipe.attribute) for e in named],
-        phrases=[base_phrases(p, recipe.attribute) for p in prompts],
+        phrases=[base_phrases(p, recipe.attribute) for p in prompts] if method == PAPER else None,
         target_text=recipe.attribute.target_text,
         own=rival is not None and rival.own_share > 0,
         as_ids=recipe.adapter.text_encoder,
@@ -75,6 +75,7 @@ def build_trainer(
         buckets=shapes_of(recipe, base),
         repeats=[e.repeats for e in examples],
         cache=cache,
+        below=under.digest,
         tell=tell,
     )
     parameters = _attached(recipe, base)
@@ -91,6 +92,7 @@ def build_trainer(
         device=base.device,
         processes=processes,
         remarks=remarks,
+        details=details,
         tell=tell,
     )
 
@@ -133,19 +135,19 @@ def _optimizer(
 
 
 def _completed(
-    recipe: Recipe, base: Base, examples: Sequence[Example], tell: Tell
-) -> tuple[Sequence[Example], list[str]]:
-    """Complete the captions; return the examples and what to tell."""
+    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+) -> tuple[Sequence[Example], list[str], Sequence[str]]:
+    """Complete the captions; return the examples, what to tell, and its details."""
     if recipe.data.vocabulary == NONE:
-        return examples, []
+        return examples, [], ()
     if not brings_clip(base, recipe.data.clip):
-        why = "completing them needs a CLIP with an image tower, and this base brings none"
-        how = "--set data.clip=openai/clip-vit-large-patch14"
-        return examples, [f"captions stay as they are: {why} ({how})"]
+        why = "completing them takes a CLIP that sees, and this base brings none"
+        how = "for less pollution name one: --set data.clip=openai/clip-vit-large-patch14"
+        return examples, [f"captions stay as they are: {why}; {how}"], ()
     vocabulary = load_vocabulary(recipe.data.vocabulary)
     clip = load_clip(base, recipe.data.clip)
-    examples_completed, remark = completed(examples, recipe.attribute, vocabulary, base, clip, tell)
-    return examples_completed, [remark]
+    done = completed(examples, recipe.attribute, vocabulary, base, clip, tell, cache)
+    return done.examples, [done.remark], done.details
 
 
 def _plan(recipe: Recipe) -> Plan:
@@ -182,24 +184,3 @@ def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below
             parts += f" {load_vocabulary(vocabulary)}"
     parts += f" {under.digest}"
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def with_steps(recipe: Recipe, steps: int) -> tuple[str, ...]:
-    """Return the overrides that give a run of `steps` in the recipe's own proportions.
-
-    A rival has no stage to distil, so all are its own.
-
-    Raises:
-        RecipeError: fewer than 2 steps where both stages are asked for, or fewer than 1.
-    """
-    both = recipe.training.method == "ours" and recipe.distil.steps > 0
-    if steps < (2 if both else 1):
-        raise RecipeError(
-            f"--steps {steps} leaves nothing to train",
-            hint="give at least 2: the two stages share them" if both else "give at least 1",
-        )
-    if not both:
-        return (f"learn.steps={steps}",)
-    share = recipe.learn.steps / (recipe.learn.steps + recipe.distil.steps)
-    learn = min(max(1, round(steps * share)), steps - 1)
-    return f"learn.steps={learn}", f"distil.steps={steps - learn}"

@@ -2,17 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
+from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.folder import Example
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.recipe.schema import Attribute
+
+_SHOWN = 3  # completed captions that are told in full
+
+
+class Completed(NamedTuple):
+    """Examples with complete captions.
+
+    Attributes:
+        examples: in order.
+        remark: what was done, and whether it is good.
+        details: some captions before and after.
+    """
+
+    examples: list[Example]
+    remark: str
+    details: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -23,7 +42,8 @@ def completed(
     base: Base,
     clip: ClipModel,
     tell: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> tuple[list[Example], str]:
+    cache: TensorCache | None = None,
+) -> Completed:
     """Return the examples with complete captions, and what to tell of it.
 
     A group's phrases compete: their probability is the softmax of CLIP's scaled cosines. A caption
@@ -36,17 +56,18 @@ def completed(
         base: its resolution is what pictures are shown at.
         clip: judges.
         tell: called with how many pictures are looked at.
+        cache: keeps what CLIP says, for other runs.
     """
+    asked = _Asked(clip, cache)
     square = Bucket(base.resolution, base.resolution)
     rows: list[torch.Tensor] = []
     for example in examples:
         tell("complete captions", len(rows), len(examples))
-        pixels = pixels_of(fit(example.image, square))[None].to(base.device)
-        rows.append(clip.embed_image(pixels))
+        rows.append(asked.picture(fit(example.image, square), base.device))
     pictures = torch.cat(rows)  # (examples, dim)
     seen: list[list[tuple[str, float]]] = [[] for _ in examples]
     for group in vocabulary.groups:
-        texts = clip.embed_text([vocabulary.template.replace("{}", phrase) for phrase in group])
+        texts = asked.texts([vocabulary.template.replace("{}", phrase) for phrase in group])
         best = (clip.scale * pictures @ texts.T).softmax(dim=-1).max(dim=-1)
         for row, certainty, which in zip(
             seen, best.values.tolist(), best.indices.tolist(), strict=True
@@ -60,11 +81,49 @@ def completed(
         e if cut_off(base.tokenizer, caption) else replace(e, caption=caption)
         for e, caption in zip(examples, captions, strict=True)
     ]
-    added = sum(
-        new.caption.count(",") - old.caption.count(",")
-        for new, old in zip(out, examples, strict=True)
-    )
-    return out, (
-        f"captions completed: {added / len(out):.1f} phrases a picture that CLIP sees and nobody "
-        "named (data.vocabulary)"
+    return Completed(out, *_told(examples, out, attribute))
+
+
+class _Asked:
+    """A CLIP, asked once for each content."""
+
+    def __init__(self, clip: ClipModel, cache: TensorCache | None) -> None:
+        self.clip, self.cache = clip, cache
+        self.who = clip.digest() if cache is not None else ""
+
+    def picture(self, picture: Image.Image, device: torch.device) -> torch.Tensor:
+        """Return a picture's embedding, (1, dim)."""
+
+        def make() -> torch.Tensor:
+            return self.clip.embed_image(pixels_of(picture)[None].to(device))
+
+        size = f"{picture.width}x{picture.height}"
+        return self._kept(make, device, "clip picture", size, picture.tobytes())
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the embeddings of texts that are asked together, (texts, dim)."""
+        return self._kept(lambda: self.clip.embed_text(texts), None, "clip texts", *texts)
+
+    def _kept(
+        self, make: Callable[[], torch.Tensor], device: torch.device | None, *parts: bytes | str
+    ) -> torch.Tensor:
+        if self.cache is None:
+            return make()
+        return self.cache.get(content_key(self.who, *parts), make).to(device)
+
+
+def _told(
+    before: Sequence[Example], after: Sequence[Example], attribute: Attribute
+) -> tuple[str, tuple[str, ...]]:
+    """Return a remark on completed captions, and some of them in full."""
+    pairs = list(zip(before, after, strict=True))
+    added = sum(new.caption.count(",") - old.caption.count(",") for old, new in pairs)
+    if not added:
+        return "captions are as they were: CLIP saw nothing for certain that they leave out", ()
+    changed = [(old, new) for old, new in pairs if old.caption != new.caption][:_SHOWN]
+    details = [f"{old.source}: {old.caption!r} became {new.caption!r}" for old, new in changed]
+    return (
+        f"captions completed with {added / len(pairs):.1f} phrases each that a CLIP sees: what is "
+        f"named is not learned as {attribute.target_text!r}. Good; nothing to do",
+        tuple(details),
     )

@@ -6,32 +6,37 @@ from spf_lora.base.load import Base
 from spf_lora.base.outline import picture_step
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, make_buckets
+from spf_lora.data.cache import TensorCache
 from spf_lora.data.check import Report, check
 from spf_lora.data.folder import LARGEST_PX, Example, Scan, read_folder, usable
+from spf_lora.data.kept_portraits import kept_in
 from spf_lora.data.worlds.portraits import training_set
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 
 
-def load_examples(recipe: Recipe, folder: Path | None) -> list[Example]:
-    """Read the user's folder, or draw the recipe's biased portraits.
+def load_examples(
+    recipe: Recipe, folder: Path | None, cache: TensorCache | None = None
+) -> list[Example]:
+    """Read the user's folder, or draw the recipe's biased portraits; a cache keeps those.
 
     Raises:
         DataError: lists every fault of the folder; or the portrait world lacks the attribute.
     """
     if folder is not None:
         return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
+    rival = RIVALS.get(recipe.training.method)
     drawn = training_set(
         recipe.attribute.name,
         count=recipe.data.count,
         seed=recipe.data.seed,
         coverage=recipe.data.coverage,
         bias=recipe.data.bias,
+        masks=rival is not None and rival.masks,  # nobody else is told where the attribute is
+        draw=kept_in(cache),
     )
-    rival = RIVALS.get(recipe.training.method)
-    masked = rival is not None and rival.masks  # nobody else is told where the attribute is
     return [
-        Example(picture, text, f"portrait {i}", mask if masked else None)
+        Example(picture, text, f"portrait {i}", mask)
         for i, (picture, text, mask) in enumerate(drawn)
     ]
 

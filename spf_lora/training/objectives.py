@@ -150,6 +150,7 @@ class SpfPortrait:
         if self.everywhere:
             return torch.ones_like(answers)
         size = (answers.shape[2], answers.shape[3])
+        assert self.data.phrases is not None, "prepare was not told the phrases"
         phrases = phrase_answer(reference.attention, self.data.phrases[batch.rows], size)
         answers = (answers - self.weights.phrases * phrases).clamp(min=0)
         return control_map(answers, area_cap=self.weights.area_cap)

@@ -9,7 +9,7 @@ import torch
 from spf_lora.adapters.attach import adapter_of, adapter_off
 from spf_lora.adapters.format.card import attribute_of
 from spf_lora.base.load import Base
-from spf_lora.base.texts import encode, token_ids
+from spf_lora.base.texts import token_ids
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
@@ -19,6 +19,7 @@ from spf_lora.errors import TrainingError
 from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import Below
 from spf_lora.training.distil import Curriculum, Lesson, Shares
+from spf_lora.training.encoders import Encoders
 from spf_lora.training.precision import awake
 from spf_lora.training.trainer import Tell
 
@@ -150,7 +151,8 @@ class Teaching:
         """Return text states, or token ids where they are wanted."""
         if self.as_ids:
             return token_ids(self.base.tokenizer, prompts)
-        return torch.cat([encode(self.base, [prompt]) for prompt in prompts]).cpu()
+        words = Encoders(self.base, self.cache)
+        return torch.stack([words.states(prompt) for prompt in prompts]).cpu()
 
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, encode_pooled, token_ids
 from spf_lora.data.buckets import Bucket, fit, nearest_bucket
-from spf_lora.data.cache import TensorCache
+from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import BATCH, GUIDANCE, sample_latents
 from spf_lora.method.control_map import rescaled_distances
@@ -23,6 +25,7 @@ from spf_lora.training.encoders import Encoders
 _OWN_STEPS = 15
 
 Size = tuple[int, int]  # height and width of latents
+Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Prepared:
         base_groups: token groups of the base prompts, (n, 77, 77); see `token_groups`.
         full_groups: token groups of the full prompts, (n, 77, 77).
         phrases: how far from the target the phrase of each base token is, (n, 77); see
-            `rescaled_distances`; 0 where no phrase is.
+            `rescaled_distances`; 0 where no phrase is. None where no loss needs them.
         own: scaled latents of the base's own pictures of the base prompts, one for each picture and
             as large, (n, channels, h, w); None where no sample needs them.
         masks: where the pictures may be learned, (n, 1, h, w) in [0, 1], or None.
@@ -55,7 +58,7 @@ class Prepared:
     full_states: torch.Tensor
     base_groups: torch.Tensor
     full_groups: torch.Tensor
-    phrases: torch.Tensor
+    phrases: torch.Tensor | None = None
     own: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     target: torch.Tensor | None = None
@@ -78,26 +81,46 @@ def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def own_pictures(base: Base, prompts: Sequence[str], sizes: Sequence[Size]) -> torch.Tensor:
+def own_pictures(
+    base: Base,
+    prompts: Sequence[str],
+    sizes: Sequence[Size],
+    cache: TensorCache | None = None,
+    below: str = "",
+    tell: Tell = lambda what, done, total: None,
+) -> torch.Tensor:
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
     The n-th prompt is drawn from the n-th noise, in the n-th size.
+
+    Args:
+        base: with the adapters of `below` on.
+        prompts: one per picture.
+        sizes: one per picture.
+        cache: keeps them for other runs.
+        below: digest of the adapters that are on.
+        tell: called with how many are drawn.
     """
+    decides = f"{base.id} {base.unet.dtype} {_OWN_STEPS} {GUIDANCE} {below}"
     drawn: dict[int, torch.Tensor] = {}
     for size in dict.fromkeys(sizes):
         places = [place for place, of in enumerate(sizes) if of == size]
         for i in range(0, len(places), BATCH):
             chunk = places[i : i + BATCH]
-            rows = sample_latents(
-                base,
-                encode(base, [prompts[place] for place in chunk]),
-                chunk,
-                steps=_OWN_STEPS,
-                guidance=GUIDANCE,
-                size=size,
-            )
+            texts = [prompts[place] for place in chunk]
+            tell("draw the base's own pictures", len(drawn), len(prompts))
+
+            make = partial(_own, base, texts, chunk, size)
+            key = content_key("own pictures", decides, f"{chunk} {size}", *texts)
+            rows = make() if cache is None else cache.get(key, make).to(base.device)
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])
+
+
+def _own(base: Base, texts: Sequence[str], seeds: Sequence[int], size: Size) -> torch.Tensor:
+    states = encode(base, texts)
+    how: dict[str, Any] = {"steps": _OWN_STEPS, "guidance": GUIDANCE, "size": size}
+    return sample_latents(base, states, seeds, **how)
 
 
 def phrase_distances(
@@ -141,7 +164,7 @@ def prepare(
     *,
     base_prompts: Sequence[str],
     full_prompts: Sequence[str],
-    phrases: Sequence[Sequence[str]],
+    phrases: Sequence[Sequence[str]] | None,
     target_text: str,
     own: bool = False,
     as_ids: bool = False,
@@ -150,7 +173,8 @@ def prepare(
     buckets: Sequence[Bucket] = (),
     repeats: Sequence[int] = (),
     cache: TensorCache | None = None,
-    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+    below: str = "",
+    tell: Tell = lambda what, done, total: None,
 ) -> Prepared:
     """Encode pictures and prompts with the frozen base, one by one, so no batch size matters.
 
@@ -159,7 +183,7 @@ def prepare(
         pictures: the training pictures, RGB.
         base_prompts: one per picture, without the target.
         full_prompts: one per picture, with it.
-        phrases: of each base prompt.
+        phrases: of each base prompt, or None where no loss needs them.
         target_text: the attribute's.
         own: whether the base draws its own pictures of the base prompts.
         as_ids: whether prompts stay token ids, for a text encoder that is trained.
@@ -167,7 +191,8 @@ def prepare(
         clip: embeds the pictures for a response loss.
         buckets: shapes of pictures, in pixels; without any, the base's own square.
         repeats: see `Prepared`.
-        cache: keeps latents and text states for other runs.
+        cache: keeps latents, text states and own pictures for other runs.
+        below: digest of the adapters that are on.
         tell: called with how many pictures are encoded.
     """
     shapes = list(buckets) or [Bucket(base.resolution, base.resolution)]
@@ -185,6 +210,7 @@ def prepare(
     if clip is not None:
         pixels = (pixels_of(p)[None].to(base.device) for p in fitted)
         embeddings = torch.cat([clip.embed_image(one) for one in pixels])
+    distances = partial(phrase_distances, base, base_prompts, target_text=target_text)
     drawn = None
     if masks is not None:
         drawn = [fit(mask, bucket) for mask, bucket in zip(masks, chosen, strict=True)]
@@ -199,8 +225,8 @@ def prepare(
         full_states=asked,
         base_groups=base_groups.to(base.device),
         full_groups=full_groups.to(base.device),
-        phrases=phrase_distances(base, base_prompts, phrases, target_text).to(base.device),
-        own=own_pictures(base, base_prompts, sizes) if own else None,
+        phrases=None if phrases is None else distances(phrases).to(base.device),
+        own=own_pictures(base, base_prompts, sizes, cache, below, tell) if own else None,
         masks=None if drawn is None else _masks(drawn, sizes).to(base.device),
         target=None if clip is None else clip.embed_text([target_text])[0],
         embeddings=embeddings,

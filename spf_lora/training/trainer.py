@@ -126,6 +126,7 @@ class Trainer:
         device: where it is trained.
         processes: this one and its siblings.
         remarks: what a user should be told before it starts.
+        details: of the remarks, for whoever asks.
         tell: called with how far the work before a stage is.
     """
 
@@ -143,13 +144,15 @@ class Trainer:
         device: torch.device,
         processes: Processes | None = None,
         remarks: Sequence[str] = (),
+        details: Sequence[str] = (),
         tell: Tell = lambda what, done, total: None,
     ) -> None:
         self.unet, self.parameters, self.optimizer = unet, parameters, optimizer
         self.pictures, self.plan, self.tell = pictures, plan, tell
         self.stages = tuple(stages)
         self.checkpoint, self.run_id = checkpoint, run_id
-        self.processes, self.remarks = processes or Processes(), tuple(remarks)
+        self.processes = processes or Processes()
+        self.remarks, self.details = tuple(remarks), tuple(details)
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0

@@ -30,7 +30,8 @@ def drawn(tiny, monkeypatch, **how):
 
 def test_rows_are_marked_by_the_judge(tiny, monkeypatch):
     found = drawn(tiny, monkeypatch)
-    assert found.rows == 6
+    assert len(found.prompts) == 6
+    assert all("a beard" in prompt for prompt in found.prompts)
     assert found.verdicts[0] == Verdict(False, ())
     assert found.verdicts[1] == Verdict(False, ("background",))
     assert found.verdicts[3] == Verdict(True, ())

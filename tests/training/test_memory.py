@@ -1,5 +1,6 @@
 """The estimate of memory is checked against what torch's allocator reports of real steps."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -181,6 +182,8 @@ def test_a_dry_run_prints_the_plan_and_what_fits_and_trains_nothing(
     assert code == 0
     assert "attention adapter of rank 16, adamw8bit, fp32" in said
     assert "peak of a step" in said
+    assert re.search(r"draw pairs to learn from +\d+ (s|min)\n", said)
+    assert re.search(r"in all +\d+ (s|min)\n", said)
     assert "nothing here fits 0.5 GB" in said, "CUDA itself takes more"
     assert list(tmp_path.iterdir()) == []
 

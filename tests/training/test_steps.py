@@ -5,7 +5,7 @@ import pytest
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
-from spf_lora.training.build import with_steps
+from spf_lora.recipe.steps import with_steps
 from spf_lora.training.fit_gpu import base_configs, needs_of
 
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -233,19 +233,24 @@ def _style() -> Any:
     return Style(json.loads(text))
 
 
+def options(portrait: Portrait, attributes: Iterable[str]) -> dict[str, Any]:
+    """Return what dicebear is asked for: all that decides the picture."""
+    found: dict[str, Any] = {
+        _OPTION[f.name]: FACTORS[f.name][getattr(portrait, f.name)][1] for f in fields(portrait)
+    }
+    found |= {"facialHairProbability": 0, "accessoriesProbability": 0, "topProbability": 100}
+    found |= {"accessoriesColor": "262e33", "hatColor": "25557c"}
+    found |= {"scale": _ZOOM, "translateY": _SHIFT_DOWN}
+    for name in attributes:
+        found |= _attribute(name).draw
+    found["facialHairColor"] = found["hairColor"]  # a beard has the colour of the hair
+    return found
+
+
 def _svg(portrait: Portrait, attributes: Iterable[str]) -> str:
     from dicebear import Avatar
 
-    options: dict[str, Any] = {
-        _OPTION[f.name]: FACTORS[f.name][getattr(portrait, f.name)][1] for f in fields(portrait)
-    }
-    options |= {"facialHairProbability": 0, "accessoriesProbability": 0, "topProbability": 100}
-    options |= {"accessoriesColor": "262e33", "hatColor": "25557c"}
-    options |= {"scale": _ZOOM, "translateY": _SHIFT_DOWN}
-    for name in attributes:
-        options |= _attribute(name).draw
-    options["facialHairColor"] = options["hairColor"]  # a beard has the colour of the hair
-    return str(Avatar(_style(), options))
+    return str(Avatar(_style(), options(portrait, attributes)))
 
 
 def render(portrait: Portrait, attributes: Sequence[str] = (), *, size: int = SIZE) -> Image.Image:
@@ -267,22 +272,29 @@ def render(portrait: Portrait, attributes: Sequence[str] = (), *, size: int = SI
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
 
+class Draw(Protocol):
+    """Draws a portrait as `render` does."""
+
+    def __call__(self, portrait: Portrait, attributes: Sequence[str] = (), /) -> Image.Image:
+        """Return the picture."""
+
+
 def region(
-    portrait: Portrait, attribute: str, *, size: int = SIZE, threshold: int = 12
+    portrait: Portrait, attribute: str, *, draw: Draw = render, threshold: int = 12
 ) -> npt.NDArray[np.bool_]:
     """Return where drawing the attribute changes the picture.
 
     Args:
         portrait: whom to draw.
         attribute: what to add.
-        size: side of the picture in pixels.
+        draw: draws both pictures.
         threshold: smallest change of any colour channel that counts, in steps of 255.
 
     Returns:
-        (size, size) booleans.
+        (height, width) booleans.
     """
-    with_it = np.asarray(render(portrait, (attribute,), size=size), dtype=np.int16)
-    without = np.asarray(render(portrait, size=size), dtype=np.int16)
+    with_it = np.asarray(draw(portrait, (attribute,)), dtype=np.int16)
+    without = np.asarray(draw(portrait), dtype=np.int16)
     changed: npt.NDArray[np.bool_] = np.abs(with_it - without).max(axis=2) > threshold
     return changed
 
@@ -327,21 +339,22 @@ def caption_targets(attributes: Sequence[str]) -> list[str]:
 
 
 def training_set(
-    attribute: str, *, count: int, seed: int, coverage: float = 0.5, bias: float = 0.8
-) -> list[tuple[Image.Image, str, Image.Image]]:
+    attribute: str, *, count: int, seed: int, coverage: float = 0.5, bias: float = 0.8,
+    masks: bool = False, draw: Draw = render,
+) -> list[tuple[Image.Image, str, Image.Image | None]]:  # fmt: skip
     """Draw a biased fine-tuning set.
 
     Returns:
         (picture with the attribute, partial caption naming it, mask of where it is) per person;
-        only a rival is told the mask.
+        only a rival is told the mask, which takes two more drawings.
     """
     rng = random.Random(seed)
     people = [biased(rng, attribute, bias=bias) for _ in range(count)]
     return [
         (
-            render(p, (attribute,)),
+            draw(p, (attribute,)),
             partial_caption(p, (attribute,), rng, coverage=coverage),
-            Image.fromarray(region(p, attribute)),
+            Image.fromarray(region(p, attribute, draw=draw)) if masks else None,
         )
         for p in people
     ]

@@ -79,13 +79,14 @@ def test_a_partial_caption_names_its_share_and_always_the_target():
 
 
 def test_a_training_set_follows_from_its_seed():
-    first = portraits.training_set("beard", count=3, seed=5)
+    first = portraits.training_set("beard", count=3, seed=5, masks=True)
     again = portraits.training_set("beard", count=3, seed=5)
     other = portraits.training_set("beard", count=3, seed=6)
     assert [c for _, c, _ in first] == [c for _, c, _ in again]
     assert [p.tobytes() for p, _, _ in first] == [p.tobytes() for p, _, _ in again]
     assert [c for _, c, _ in first] != [c for _, c, _ in other]
     assert all("a beard" in c and np.asarray(m).any() for _, c, m in first)
+    assert all(m is None for _, _, m in again), "a mask that nobody is told is not drawn"
 
 
 def test_what_cannot_be_drawn_is_refused():
