@@ -72,10 +72,12 @@ WAYS: dict[str, tuple[str, ...]] = {
     "ours-text-encoder": ("adapter.text_encoder=true",),
     "plain": ("training.method=plain", "learn.steps=400", "data.vocabulary=none"),
     "plain-text-encoder": (
-        "training.method=plain", "learn.steps=400", "data.vocabulary=none",
+        "training.method=plain",
+        "learn.steps=400",
+        "data.vocabulary=none",
         "adapter.text_encoder=true",
     ),
-}  # fmt: skip
+}
 LEARNED, TESTED = 600, 200  # people that a head learns from, and is tested on
 STRENGTHS = (0.0, 0.5, 1.0)
 

@@ -10,6 +10,7 @@ import argparse
 import gc
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch.nn.functional import avg_pool2d, interpolate
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from spf_lora.adapters.attach import attach_trainable
+from spf_lora.adapters.attach import adapter_off, attach_trainable
 from spf_lora.training.batch import Batch
 from spf_lora.training.distil import Distil, Lesson
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
@@ -133,7 +134,10 @@ def rows(px, device, precision, checkpointing):
     batch, data = one_batch(px // 8, device)
     pixels = torch.rand(1, 3, px, px, device=device)
     ids = torch.arange(77, device=device)[None]
-    learn, distil = Learn(unet, data), Distil(unet, time_weights(scheduler, 5.0))
+    learn, distil = (
+        Learn(unet, data),
+        Distil(unet, time_weights(scheduler, 5.0), partial(adapter_off, unet)),
+    )
     lesson = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
 
     def embed(latents):

@@ -24,7 +24,7 @@ from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
 
 CHUNK = 8  # pairs drawn at once
-_FORMAT = "pairs 2"
+_FORMAT = "pairs 3"
 
 Size = tuple[int, int]  # height and width of latents
 Tell = Callable[[int, int], None]  # pairs drawn, pairs to draw
@@ -53,7 +53,6 @@ class Lessons(NamedTuple):
             map, the base's own outside of it.
         empty: what the frozen base predicts there for no prompt.
         base_noisy: latents of the base's own picture at the same step.
-        base_eps: what the frozen base predicts there for the base prompt.
         base_empty: what the frozen base predicts there for no prompt.
     """
 
@@ -61,8 +60,10 @@ class Lessons(NamedTuple):
     guided: torch.Tensor
     empty: torch.Tensor
     base_noisy: torch.Tensor
-    base_eps: torch.Tensor
     base_empty: torch.Tensor
+
+
+_PARTS = len(Lessons._fields)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class Trajectories:
         times: the time steps, (steps,), falling.
         guidance: scale that the pairs were drawn with.
         maps: where each may differ from the base's picture, (1, h, w) in [0, 1].
-        files: of each chunk of `CHUNK` pairs: (pairs, 24 * steps + 1, h, w) with four channels,
-            the six parts of `Lessons` step by step, then the map.
+        files: of each chunk of `CHUNK` pairs: (pairs, 20 * steps + 9, h, w) with four channels,
+            the five parts of `Lessons` step by step, then the base's picture, the local picture
+            and the map.
     """
 
     pairs: tuple[Pair, ...]
@@ -88,21 +90,35 @@ class Trajectories:
         """Read one step of each of some pairs."""
         rows = []
         for pair, step in zip(pairs, steps, strict=True):
-            chunk, row = divmod(pair, CHUNK)
-            kept = self.files[chunk].get_slice("value")
-            wide = (kept.get_shape()[1] - 1) // len(self.times)  # 6 * channels
+            kept, row, channels = self._found(pair)
+            wide = _PARTS * channels
             rows.append(kept[row : row + 1, step * wide : (step + 1) * wide].float())
-        return Lessons(*torch.cat(rows).chunk(len(Lessons._fields), dim=1))
+        return Lessons(*torch.cat(rows).chunk(_PARTS, dim=1))
+
+    def pictures(self, pairs: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the base's own and the local pictures of some pairs, latents in fp32."""
+        rows = []
+        for pair in pairs:
+            kept, row, channels = self._found(pair)
+            first = _PARTS * channels * len(self.times)
+            rows.append(kept[row : row + 1, first : first + 2 * channels].float())
+        own, local = torch.cat(rows).chunk(2, dim=1)
+        return own, local
+
+    def _found(self, pair: int) -> tuple[Any, int, int]:
+        """Return the file that a pair is in, its row there, and how many channels latents have."""
+        chunk, row = divmod(pair, CHUNK)
+        kept = self.files[chunk].get_slice("value")
+        return kept, row, (kept.get_shape()[1] - 1) // (_PARTS * len(self.times) + 2)
 
     def changes(self) -> torch.Tensor:
         """Return how far each local picture is from the base's inside its map, (pairs,).
 
         It is a root mean square; latents have about unit variance.
         """
-        every = range(len(self.pairs))
-        last = self.lessons(every, [len(self.times) - 1] * len(every))
+        own, local = self.pictures(range(len(self.pairs)))
         maps = torch.stack(self.maps)
-        error = (last.noisy - last.base_noisy).square().mean(dim=1, keepdim=True) * maps
+        error = (local - own).square().mean(dim=1, keepdim=True) * maps
         total = error.sum(dim=(1, 2, 3)) / maps.sum(dim=(1, 2, 3)).clamp(min=1)
         return total.sqrt()
 
@@ -129,7 +145,7 @@ class Drawing:
 def megabytes(pairs: int, how: Drawing, channels: int = 4) -> float:
     """Return what pairs take on disk, in MB: numbers of two bytes; see `Trajectories.files`."""
     height, width = how.size
-    planes = len(Lessons._fields) * channels * how.steps + 1
+    planes = channels * (_PARTS * how.steps + 2) + 1
     return 2e-6 * pairs * planes * height * width
 
 
@@ -197,8 +213,9 @@ def _packed(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -
         local, own = (track.guided(how.guidance) for track in (response, reference))
         guided = torch.lerp(own, local, drawn.control_map)
         rows += [response.noisy, guided, eps]
-        rows += [reference.noisy, reference.eps, reference.empty]
-    return torch.cat([*rows, drawn.control_map], dim=1).half()
+        rows += [reference.noisy, reference.empty]
+    pictures = [drawn.reference[-1].latents, drawn.response[-1].latents]
+    return torch.cat([*rows, *pictures, drawn.control_map], dim=1).half()
 
 
 def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> LocalPicture:

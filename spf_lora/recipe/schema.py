@@ -108,10 +108,10 @@ class DistilSettings:
         shape=_NAME,
     )
     base_prompts: float = setting(
-        0.2, "share of samples that hold the adapter still on the base prompt", low=0.0, high=0.9
+        0.25, "share of samples that hold the adapter still on the base prompt", low=0.0, high=0.9
     )
     empty_prompts: float = setting(
-        0.1, "share of samples that hold the adapter still on no prompt", low=0.0, high=0.9
+        0.15, "share of samples that hold the adapter still on no prompt", low=0.0, high=0.9
     )
 
 

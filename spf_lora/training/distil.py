@@ -6,7 +6,8 @@ prompt, and the control map is where the two differ. The teacher is the adapter 
 locally; the student is the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from spf_lora.draw.trajectories import Lessons, Trajectories
 from spf_lora.training.batch import BRONZE, SILVER, even_spread
 from spf_lora.training.objectives import Outcome
 
-HOLD_WEIGHT = 2.0  # of a sample that does not ask, beside one that does
+HOLD_WEIGHT = 8.0  # of a sample that does not ask, beside one that does
 BETWEEN = 0.25  # share of the samples that ask from between the two pictures of a pair
 _DECIDED, _FADE = 500, 300  # time steps: between the pictures above, on the local one below 200
 
@@ -27,11 +28,11 @@ class Lesson:
     """One step's samples.
 
     Attributes:
-        noisy: latents on a trajectory, (batch, channels, h, w).
+        noisy: latents, (batch, channels, h, w).
         t: time steps, (batch,).
         states: text states of what is asked there, (batch, 77, width), or token ids, (batch, 77).
-        wanted: what should be predicted, same shape as `noisy`.
-        asks: (batch,) 1 where the target is asked for.
+        wanted: what should be predicted, same shape as `noisy`; 0 where the frozen model says it.
+        asks: (batch,) 1 where the target is asked for; elsewhere the frozen model is held to.
     """
 
     noisy: torch.Tensor
@@ -46,8 +47,8 @@ class Shares:
     """Shares of a batch that do not ask for the target; the rest do.
 
     Attributes:
-        base_prompts: samples of the base's own picture under its base prompt.
-        empty_prompts: samples of the local picture under no prompt, which guidance subtracts.
+        base_prompts: samples under a base prompt.
+        empty_prompts: samples under no prompt, whose prediction guidance subtracts.
     """
 
     base_prompts: float
@@ -61,10 +62,10 @@ class Curriculum:
     Attributes:
         trajectories: what is taught.
         kept: which pairs of them.
-        base_states: text states of the pairs' base prompts, (pairs, 77, width); or their token
+        full_states: text states of the pairs' full prompts, (pairs, 77, width); or their token
             ids, (pairs, 77), where the text encoder is trained too.
-        full_states: of their full prompts, same shape.
-        empty_state: of no prompt, (77, width) or (77,).
+        base_states: of base prompts, more than there are pairs.
+        empty_state: of no prompt.
         shares: of what a batch holds.
         alphas: the scheduler's cumulated alphas, (time steps,).
         seed: decides the order.
@@ -73,8 +74,8 @@ class Curriculum:
 
     trajectories: Trajectories
     kept: Sequence[int]
-    base_states: torch.Tensor
     full_states: torch.Tensor
+    base_states: torch.Tensor
     empty_state: torch.Tensor
     shares: Shares
     alphas: torch.Tensor
@@ -88,6 +89,7 @@ class Curriculum:
         moments = torch.from_numpy(even_spread(first, size, self.seed) * len(known.times)).long()
         read = known.lessons(pairs, moments.tolist())
         t = known.times[moments]
+        held, held_t, said = self._held(index, pairs)
         role, place = (
             torch.from_numpy(even_spread(first, size, self.seed + 1 + i, step)).float()
             for i, step in enumerate((SILVER, BRONZE))
@@ -97,20 +99,39 @@ class Curriculum:
         # 0 on the base's picture, 1 on the local one; at small times a picture is what it is
         share = torch.maximum((place / BETWEEN).clamp(max=1), ((_DECIDED - t) / _FADE).clamp(0, 1))
         noisy, wanted = between(read, share, self.alphas[t].float(), known.guidance)
-
-        def chosen(asking: torch.Tensor, own: torch.Tensor, none: torch.Tensor) -> torch.Tensor:
-            shape = (size, *(1 for _ in asking.shape[1:]))
-            rows = torch.where(base.reshape(shape), own, asking)
-            return torch.where(empty.reshape(shape), none, rows).to(self.device)
-
-        full, without = (states[pairs] for states in (self.full_states, self.base_states))
+        asks, full = ~(empty | base), self.full_states[pairs]
+        states = _where(base, said, _where(empty, self.empty_state.expand_as(full), full))
         return Lesson(
-            noisy=chosen(noisy, read.base_noisy, read.noisy),
-            t=t.to(self.device),
-            states=chosen(full, without, self.empty_state.expand_as(full)),
-            wanted=chosen(wanted, read.base_eps, read.empty),
-            asks=(~(empty | base)).float().to(self.device),
+            noisy=_where(asks, noisy, held).to(self.device),
+            t=torch.where(asks, t, held_t).to(self.device),
+            states=states.to(self.device),
+            wanted=_where(asks, wanted, torch.zeros_like(wanted)).to(self.device),
+            asks=asks.float().to(self.device),
         )
+
+    def _held(
+        self, index: int, pairs: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return latents, time steps and states of base prompts that no step before has seen.
+
+        The latents are a pair's pictures with new noise, half of them the base's own. The frozen
+        model says what to predict there, so what is held still need not be drawn before.
+        """
+        size = len(pairs)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        own, local = self.trajectories.pictures(pairs)
+        picture = _where(torch.rand(size, generator=generator) < 0.5, own, local)
+        noise = torch.randn(picture.shape, generator=generator)
+        prompts = torch.randint(len(self.base_states), (size,), generator=generator)
+        spread = even_spread(index * size, size, self.seed + 3)
+        t = torch.from_numpy(spread * len(self.alphas)).long()
+        a = self.alphas[t].float()[:, None, None, None]
+        return a.sqrt() * picture + (1 - a).sqrt() * noise, t, self.base_states[prompts]
+
+
+def _where(condition: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Choose row by row."""
+    return torch.where(condition.reshape(-1, *(1 for _ in one.shape[1:])), one, other)
 
 
 def between(
@@ -138,23 +159,35 @@ def between(
 
 
 class Distil:
-    """Squared error of the predicted noise along the trajectories.
+    """Squared error of the predicted noise.
 
-    mean of w(t) |eps(x_t, prompt) - wanted|^2, where w is `time_weights` and twice as much for a
-    sample that does not ask. See `between` for what is wanted of one that does.
+    mean of w(t) |eps(x_t, prompt) - wanted|^2, where w is `time_weights` and `HOLD_WEIGHT` times as
+    much for a sample that does not ask. See `between` for what is wanted of one that does; of one
+    that does not, what the frozen model predicts.
 
     Args:
         unet: carries the adapter.
         weights: of the time steps, (steps,).
+        frozen: the model is the frozen one while its context lasts.
     """
 
-    def __init__(self, unet: Any, weights: torch.Tensor) -> None:
-        self.unet, self.weights = unet, weights
+    def __init__(
+        self,
+        unet: Any,
+        weights: torch.Tensor,
+        frozen: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.unet, self.weights, self.frozen = unet, weights, frozen
 
     def __call__(self, batch: Lesson) -> Outcome:
         """Return the loss, and its mean over samples that ask and that do not."""
+        held, wanted = batch.asks == 0, batch.wanted.clone()
+        if held.any():
+            rows = batch.noisy[held], batch.t[held], batch.states[held]
+            with torch.no_grad(), self.frozen():
+                wanted[held] = self.unet(*rows, return_dict=False)[0]
         eps = self.unet(batch.noisy, batch.t, batch.states, return_dict=False)[0]
-        error = (eps - batch.wanted).square().mean(dim=(1, 2, 3))
+        error = (eps - wanted).square().mean(dim=(1, 2, 3))
         error = error * self.weights.to(error.device)[batch.t]
         hold = 1 - batch.asks
         return Outcome(

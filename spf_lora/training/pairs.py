@@ -24,6 +24,7 @@ from spf_lora.training.precision import awake
 from spf_lora.training.trainer import Tell
 
 _FIRST_SEED = 500_000  # no evaluation and no preview draws from these
+HELD = 256  # prompts without the target, under which nothing may change
 _LEAST_CHANGE = 0.1  # of the latents' standard deviation, inside the control map
 _COVERED = 0.9  # of the largest map there can be
 DRAWING = "draw pairs to learn from"
@@ -55,14 +56,21 @@ def protected_prompts(
     return pairs
 
 
-def teaching_prompts(recipe: Recipe, prompts: Sequence[str], under: Below) -> list[tuple[str, str]]:
-    """Return the prompts of the pairs, without and with the target.
+def teaching_prompts(
+    recipe: Recipe, prompts: Sequence[str], under: Below, count: int
+) -> list[tuple[str, str]]:
+    """Return prompts without and with the target.
 
     They are the captions' base prompts in turn; with a vocabulary each keeps its subject and names
     anything that pictures may show. Training captions are biased: an adapter that was only ever
     taught on what they name moves on what they do not.
+
+    Args:
+        recipe: what decides them.
+        prompts: the captions' base prompts.
+        under: what is on; see `protected_prompts`.
+        count: how many; the first of more are those of fewer.
     """
-    count = recipe.distil.pairs
     wanted = [prompts[i % len(prompts)] for i in range(count)]
     if recipe.distil.vocabulary != NONE:
         vocabulary = load_vocabulary(recipe.distil.vocabulary)
@@ -77,7 +85,8 @@ class Teaching:
 
     Attributes:
         base: the frozen model with the adapter on, as peft put it there.
-        prompts: without and with the target.
+        prompts: of the pairs, without and with the target.
+        held: prompts without it, under which nothing may change.
         how: they are drawn.
         cache: keeps the pairs.
         alpha: of the adapter.
@@ -89,6 +98,7 @@ class Teaching:
 
     base: Base
     prompts: Sequence[tuple[str, str]]
+    held: Sequence[str]
     how: Drawing
     cache: TensorCache
     alpha: float
@@ -125,12 +135,11 @@ class Teaching:
                 on_progress=lambda done, total: tell(DRAWING, done, total),
             )
             check_pairs(drawn, everywhere=self.how.late is not None)
-            without, asking = (self._read([both[i] for both in self.prompts]) for i in (0, 1))
             self.curriculum = Curriculum(
                 drawn,
                 range(len(pairs)),
-                without,
-                asking,
+                self._read([full for _, full in self.prompts]),
+                self._read(self.held),
                 self._read([""])[0],
                 self.shares,
                 base.scheduler.alphas_cumprod.cpu(),

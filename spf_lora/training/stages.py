@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import avg_pool2d
 
+from spf_lora.adapters.attach import adapter_off
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
@@ -18,7 +20,7 @@ from spf_lora.training.batch import Batch, draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
-from spf_lora.training.pairs import Teaching, teaching_prompts
+from spf_lora.training.pairs import HELD, Teaching, teaching_prompts
 from spf_lora.training.prepare import Prepared
 from spf_lora.training.trainer import Stage
 
@@ -107,7 +109,8 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
     late = GLOBAL_START if recipe.attribute.scope == "global" else None
     teaching = Teaching(
         base,
-        teaching_prompts(recipe, material.asked, material.under),
+        teaching_prompts(recipe, material.asked, material.under, distil.pairs),
+        [base for base, _ in teaching_prompts(recipe, material.asked, material.under, HELD)],
         Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late),
         material.cache,
         alpha=recipe.adapter.alpha,
@@ -121,7 +124,8 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
     if distil.steps == 0:
         return stages
     check_room(material.cache, distil.pairs, teaching.how)  # before the long work
-    student = Distil(material.unet(recipe), time_weights(base.scheduler, _TIME_CAP))
+    frozen = partial(adapter_off, base.unet, base.text_encoder)
+    student = Distil(material.unet(recipe), time_weights(base.scheduler, _TIME_CAP), frozen)
     return [
         *stages,
         Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True),

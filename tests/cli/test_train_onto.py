@@ -157,6 +157,6 @@ def test_what_means_the_target_itself_is_not_protected_against_it():
 
 def test_the_pairs_that_teach_ask_for_what_is_below_too():
     recipe = load_recipe(find_recipe("hat"), ["distil.pairs=8", "distil.vocabulary=none"])
-    found = teaching_prompts(recipe, ["a man", "a woman"], under(card("glasses")))
+    found = teaching_prompts(recipe, ["a man", "a woman"], under(card("glasses")), 8)
     assert found[:2] == [("a man", "a man, a hat"), ("a woman, glasses", "a woman, glasses, a hat")]
     assert len(found) == 8

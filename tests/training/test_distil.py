@@ -1,6 +1,7 @@
 """Stage 2: what it draws samples from, what it minimises, and what it cannot be taught."""
 
 from collections import Counter
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -41,22 +42,26 @@ class Told:
             *(100.0 * part + at[:, None, None, None].expand(-1, 4, 2, 2) for part in parts)
         )
 
+    def pictures(self, pairs):
+        own = torch.tensor([1000.0 + pair for pair in pairs])[:, None, None, None]
+        return own.expand(-1, 4, 2, 2), -own.expand(-1, 4, 2, 2)
 
-NOISY, GUIDED, EMPTY, BASE_NOISY, BASE_EPS, BASE_EMPTY = range(0, 600, 100)
+
+NOISY, GUIDED, EMPTY, BASE_NOISY, BASE_EMPTY = range(0, 500, 100)
 ALPHAS = torch.linspace(0.99, 0.01, 1000)
 
 
 @pytest.fixture
 def curriculum():
-    """Draws from five pairs; states say whether they are asked without, with, or for nothing."""
+    """Draws from five pairs and nine prompts; states say which, or none."""
 
     def make(base_prompts=0.25, empty_prompts=0.25, *, kept=range(5), seed=0):
-        without = torch.arange(5.0)[:, None, None].expand(5, 77, 3)
+        numbers = torch.arange(9.0)[:, None, None].expand(9, 77, 3)
         return Curriculum(
             Told(),
             kept,
-            without,
-            100 + without,
+            100 + numbers[:5],
+            numbers,
             torch.full((77, 3), -1.0),
             Shares(base_prompts, empty_prompts),
             ALPHAS,
@@ -86,23 +91,31 @@ def pairs_of(batch):
     return [int(state) - 100 for state, *_ in rows(batch)]
 
 
-def test_each_sample_has_the_state_the_latents_and_the_answer_of_its_role(curriculum):
-    made, seen = curriculum(), Counter()
-    for index in range(30):
+def test_each_sample_has_the_state_and_the_latents_of_its_role(curriculum):
+    made, seen, prompts, times, pictures = curriculum(), Counter(), set(), [], Counter()
+    for index in range(60):
         for state, noisy, wanted, asks, t in rows(made.batch(index, 4)):
-            step = TIMES.tolist().index(t)
-            if state == -1:  # no prompt, on the local picture
-                assert noisy % 10 == step
-                assert (noisy < 100, wanted, asks) == (True, EMPTY + noisy, 0)
-            elif state < 100:  # the base's own picture and prompt
-                at = 10 * state + step
-                assert (noisy, wanted, asks) == (BASE_NOISY + at, BASE_EPS + at, 0)
-            else:
-                assert asks == 1
-            seen["none" if state == -1 else "base" if state < 100 else "full"] += 1
-    assert seen["full"] == pytest.approx(60, abs=2)
-    assert seen["base"] == pytest.approx(30, abs=2)
-    assert seen["none"] == pytest.approx(30, abs=2)
+            role = "none" if state == -1 else "base" if state < 100 else "full"
+            seen[role] += 1
+            assert asks == (role == "full")
+            if asks:
+                assert t in TIMES.tolist()
+                continue
+            assert wanted == 0, "the frozen model says it"
+            times.append(t)
+            if role == "base":
+                prompts.add(int(state))
+            a = ALPHAS[t].item()
+            for name, sign in (("own", 1), ("local", -1)):  # of a pair, and noise of about 1
+                distance = abs(noisy - a**0.5 * sign * 1000)
+                pictures[name] += distance < a**0.5 * 4 + 5 * (1 - a) ** 0.5
+    assert seen["full"] == pytest.approx(120, abs=3)
+    assert seen["base"] == pytest.approx(60, abs=3)
+    assert seen["none"] == pytest.approx(60, abs=3)
+    assert prompts == set(range(9)), "base prompts of more than the pairs"
+    assert len(set(times)) > 100, "at any time"
+    assert pictures["own"] == pytest.approx(60, abs=20)
+    assert pictures["own"] + pictures["local"] == len(times)
 
 
 def test_what_asks_lies_between_the_pictures_of_its_pair_and_at_small_times_on_the_local_one(
@@ -187,13 +200,33 @@ def lesson(asks):
     )
 
 
+class Answers:
+    """A model that predicts one number everywhere, and another while it is frozen."""
+
+    is_off = False
+
+    def __init__(self, answer, *, frozen):
+        self.answer, self.frozen = answer, frozen
+
+    def __call__(self, noisy, t, states, return_dict):
+        answer = self.frozen if Answers.is_off else self.answer
+        return (torch.full_like(noisy, answer),)
+
+    @classmethod
+    @contextmanager
+    def off(cls):
+        cls.is_off = True
+        yield
+        cls.is_off = False
+
+
 @pytest.mark.parametrize("asks", [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-def test_the_loss_is_the_error_by_the_weight_of_its_time_and_twice_for_what_does_not_ask(asks):
+def test_the_loss_is_the_error_by_the_weight_of_its_time_and_more_for_what_does_not_ask(asks):
     weights = torch.ones(1000)
     weights[900] = 3.0
-    objective = Distil(lambda noisy, t, states, return_dict: (torch.zeros_like(noisy),), weights)
+    objective = Distil(Answers(0.0, frozen=5.0), weights, Answers.off)
     outcome = objective(lesson(asks))
-    errors = [1.0 * 1.0, 3.0 * 4.0]
+    errors = [1.0 if asks[0] else 25.0, 3.0 * (4.0 if asks[1] else 25.0)]
     local = sum(e for e, a in zip(errors, asks, strict=True) if a) / 2
     hold = sum(e for e, a in zip(errors, asks, strict=True) if not a) / 2
     assert outcome.terms == {"local": pytest.approx(local), "hold": pytest.approx(hold)}
@@ -203,13 +236,15 @@ def test_the_loss_is_the_error_by_the_weight_of_its_time_and_twice_for_what_does
 
 def test_a_model_that_predicts_what_is_wanted_has_no_loss():
     wanted = lesson([1.0, 0.0])
-    objective = Distil(lambda *_, return_dict: (wanted.wanted,), torch.ones(1000))
+    wanted.wanted[1] = 0  # of what does not ask the frozen model says it
+    objective = Distil(Answers(1.0, frozen=1.0), torch.ones(1000), Answers.off)
     assert objective(wanted).loss == 0
+    assert (wanted.wanted[1] == 0).all(), "samples stay as they are"
 
 
 def prompts_of(*changes, said=SAID):
-    recipe = load_recipe(find_recipe("hat"), ["distil.pairs=8", *changes])
-    return teaching_prompts(recipe, said, NOTHING), recipe.attribute
+    recipe = load_recipe(find_recipe("hat"), changes)
+    return teaching_prompts(recipe, said, NOTHING, 8), recipe.attribute
 
 
 def test_pairs_are_asked_for_in_the_words_of_the_captions_in_turn():
@@ -225,6 +260,8 @@ def test_with_a_vocabulary_they_keep_the_subject_and_name_anything_but_the_targe
         assert not has_target(without, hat)
         assert has_target(asking, hat)
     assert found == prompts_of("distil.vocabulary=portraits")[0]
+    recipe = load_recipe(find_recipe("hat"))
+    assert teaching_prompts(recipe, SAID, NOTHING, 20)[:8] == found
     assert found != prompts_of("distil.vocabulary=portraits", "training.seed=1")[0]
 
 

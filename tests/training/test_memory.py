@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from root import ROOT
 
-from spf_lora.adapters.attach import attach_trainable
+from spf_lora.adapters.attach import adapter_off, attach_trainable
 from spf_lora.base.load import load_base
 from spf_lora.training.baselines import RIVALS, RivalObjective
 from spf_lora.training.batch import Batch
@@ -58,7 +59,7 @@ def measured(unet, needs, width, *, distils=False):
     batch, data = samples(needs.side, needs.pictures, width)
     objective = Learn(unet, data)
     if distils:
-        objective = Distil(unet, torch.ones(1000))
+        objective = Distil(unet, torch.ones(1000), partial(adapter_off, unet))
         batch = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
     elif needs.watched:
         objective = SpfPortrait(unet, data, weights=Weights(), alphas=torch.ones(1000), embed=None)

@@ -1,12 +1,13 @@
 """Small trainings on the tiny base, made by hand; `build_trainer` makes them of recipes."""
 
 import random
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from spf_lora.adapters.attach import attach_trainable
+from spf_lora.adapters.attach import adapter_off, attach_trainable
 from spf_lora.base.load import load_base
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.worlds.portraits import caption, phrases, region, render, unbiased
@@ -79,6 +80,7 @@ def teaching(base, cache: Path, *, seed=0):
     return Teaching(
         base,
         PROMPTS,
+        [base_prompt for base_prompt, _ in PROMPTS],
         Drawing(2, 3.0, (8, 8)),
         TensorCache(cache),
         alpha=4.0,
@@ -91,7 +93,9 @@ def teaching(base, cache: Path, *, seed=0):
 def distil(steps, base, data, *, cache: Path, seed=0, teacher=None, fresh=True):
     """Return stage 2; with a teacher of its own it learns from that one, whatever was learned."""
     teach = teaching(base, cache, seed=seed)
-    objective = Distil(base.unet, time_weights(base.scheduler, 5.0))
+    objective = Distil(
+        base.unet, time_weights(base.scheduler, 5.0), partial(adapter_off, base.unet)
+    )
 
     def begin(left, tell):
         teach.begin(teacher or left, tell)
