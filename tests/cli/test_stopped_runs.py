@@ -84,7 +84,8 @@ def test_two_who_write_the_same_file_lose_nothing(train, whole, at_step):
 
     def disturb():
         second = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "spf_lora", "train", "-a", "hat"],
+            [sys.executable, "-X", "importtime", "-m", "spf_lora", "train", "-a", "hat"]
+            + ["--steps", "4"],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
