@@ -49,6 +49,12 @@ def tiny(tiny_folder: Path) -> Base:
     return load_base(str(tiny_folder), device=torch.device("cpu"))
 
 
+@pytest.fixture(scope="session")
+def embedded() -> Base:
+    """The base that ships with the package, loaded once; leave it as it is."""
+    return load_base("embedded", device=torch.device("cpu"))
+
+
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
     """Train as always, but on hasty and few pictures of the base's own, and a hasty preview.

@@ -117,7 +117,7 @@ def _detail(result: Result, thing: str) -> str:
         sentences.append(f"{thing} {verb} in {asked:.0%} of the pictures that ask for it{also}")
     if moved is not None:
         own = "" if alone is None or result.main == 0 else f" (the words alone: {alone:.0%})"
-        sentences.append(f"besides, {moved:.0%} of what another seed would change is changed{own}")
+        sentences.append(f"besides, {moved:.0%} as much changes as with another seed{own}")
     text = "; ".join(sentences)
     return f"{text[:1].upper()}{text[1:]}." if sentences else ""
 

@@ -11,11 +11,6 @@ from spf_lora.draw.act import draw
 from spf_lora.errors import BaseModelError
 
 
-@pytest.fixture(scope="module")
-def embedded():
-    return load_base("embedded", device=torch.device("cpu"))
-
-
 def test_the_embedded_base_has_sd15s_block_layout(embedded):
     config = embedded.unet.config
     assert config.down_block_types == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"] or tuple(

@@ -5,7 +5,6 @@ import torch
 from tiny_base import make_tiny_clip
 
 from spf_lora.base.clip import load_clip
-from spf_lora.base.load import load_base
 from spf_lora.errors import BaseModelError
 
 
@@ -49,9 +48,8 @@ def test_padding_does_not_change_a_text(tiny, folder):
     torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=1e-5)
 
 
-def test_the_embedded_base_brings_its_own():
-    base = load_base("embedded", device=torch.device("cpu"))
-    clip = load_clip(base)
+def test_the_embedded_base_brings_its_own(embedded):
+    clip = load_clip(embedded)
     assert (
         clip.embed_text(["a beard"]).shape[1]
         == clip.embed_image(torch.zeros(1, 3, 64, 64)).shape[1]

@@ -82,9 +82,11 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_file(train, whole, at_ste
 def test_two_who_write_the_same_file_lose_nothing(train, whole, at_step):
     told, other = [], b"made by a command that knows of no training"
 
+    words = ("train", "-a", "hat", "--steps", "4")
+
     def disturb():
         second = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "spf_lora", "train", "-a", "hat"],
+            [sys.executable, "-X", "importtime", "-m", "spf_lora", *words],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,

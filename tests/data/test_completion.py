@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from spf_lora.base.clip import load_clip
-from spf_lora.base.load import load_base
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt
 from spf_lora.data.completion import Vocabulary, complete, load_vocabulary, varied
@@ -120,11 +119,6 @@ def test_pictures_are_judged_one_by_one_and_the_count_is_told(embedded):
     ]
     assert found[0].image is white
     assert "3.0 phrases each" in told
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_base("embedded", device=torch.device("cpu"))
 
 
 def test_the_embedded_base_completes_captions_to_the_truth(embedded, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from made_up import made_up
 
 from spf_lora.adapters.module import Adapter, Module
-from spf_lora.base.load import load_base
 from spf_lora.data.worlds.portraits import ATTRIBUTES
 from spf_lora.draw.sample import Sampling
 from spf_lora.errors import MeasureError
@@ -115,9 +114,9 @@ def test_a_prompt_asks_for_several_attributes_each_in_its_place():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(embedded, tmp_path_factory):
     """Measure a stack of the embedded base on two people, with two steps a picture."""
-    base, gallery = load_base("embedded"), tmp_path_factory.mktemp("gallery")
+    base, gallery = embedded, tmp_path_factory.mktemp("gallery")
 
     def measure(parts, **how):
         protocol, rest = {}, {}

@@ -15,10 +15,11 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.folder import Example, read_folder
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
+from spf_lora.training import prepare as prepare_module
 from spf_lora.training.batch import draw_batch, of_batch
 from spf_lora.training.build import build_trainer
 from spf_lora.training.finish import finished_adapter
-from spf_lora.training.prepare import prepare
+from spf_lora.training.prepare import own_pictures, prepare
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 SHAPES = [(96, 96), (64, 128), (96, 96), (128, 64), (64, 128)]  # width and height
@@ -84,6 +85,22 @@ def test_the_bases_own_pictures_have_the_shape_of_the_photograph(make, tiny: Bas
     assert not batch.real.any()
     clean = of_batch(data.own, batch)
     assert torch.equal(batch.noisy, tiny.scheduler.add_noise(clean, batch.noise, batch.t))
+
+
+def test_the_bases_own_pictures_are_drawn_once_for_what_is_on_the_base(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    real = prepare_module.sample_latents
+    monkeypatch.setattr(
+        prepare_module, "sample_latents", lambda *of, **how: drawn.append(1) or real(*of, **how)
+    )
+    wanted = [TEXT] * 2, [(24, 24), (32, 16)], TensorCache(tmp_path)
+    first, again = (own_pictures(tiny, *wanted) for _ in range(2))
+    assert torch.equal(first, again)
+    assert len(drawn) == 2, "one for each shape, and none the second time"
+    own_pictures(tiny, *wanted, below="another adapter is on")
+    assert len(drawn) == 4
 
 
 def test_pairs_are_drawn_in_the_shape_that_most_photographs_have(make) -> None:
