@@ -5,20 +5,17 @@ run is killed, an adapter that is there is whole and finished, and where none is
 command with `--resume` goes on.
 """
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spf_lora.atomic import check_folder, check_writable, sweep
 from spf_lora.cli import out
 from spf_lora.cli.phases import Phases
+from spf_lora.cli.train_loop import resumable, run_trainer
 from spf_lora.cli.train_watch import NOTHING, Watch, watching
-from spf_lora.errors import AdapterFileError, OutputError
+from spf_lora.errors import AdapterFileError
 from spf_lora.recipe.schema import Recipe
-from spf_lora.signals import Stopped, asked_to_end
 
 if TYPE_CHECKING:
     from spf_lora.adapters.format.card import Card
@@ -147,7 +144,7 @@ def train_one(
     decodes = settings.training.method == "spf-portrait"
     idle = [] if settings.adapter.text_encoder else [base.text_encoder]
     idle += [] if decodes else [base.vae]
-    with _resumable():
+    with resumable():
         with resting(*idle):
             look = watching(
                 job.watch,
@@ -157,7 +154,7 @@ def train_one(
                 job.log_dir,
             )
             every = settings.training.checkpoint_every_steps
-            _loop(trainer, phases, every=every, logs=job.log_dir, look=look)
+            run_trainer(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
             drawn = _write(job, base, examples)
@@ -216,17 +213,6 @@ def _write(job: Job, base: "Base", examples: "list[Example]") -> "Preview":
     return drawn
 
 
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Tell of a full disk and the like that nothing is to be trained twice."""
-    try:
-        yield
-    except OutputError as error:
-        raise OutputError(
-            error.message, hint=f"{error.hint}; with --resume what is trained already is kept"
-        ) from error
-
-
 def _show_files(job: Job) -> None:
     out.say(f"adapter: {job.target}")
     out.say(f"picture: {job.picture} (base | adapter | difference)")
@@ -249,63 +235,3 @@ def _announcement(settings: Recipe, trainer: "Trainer", onto: list[str]) -> str:
     more = f", in {count} processes" if count > 1 else ""
     pictures = trainer.pictures
     return f"training {settings.attribute.name}{below}: {pictures} pictures, {stages}{more}"
-
-
-def _loop(
-    trainer: "Trainer",
-    phases: Phases,
-    *,
-    every: int,
-    logs: Path | None,
-    look: Callable[[Any], None],
-) -> None:
-    """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
-    first = trainer.processes.first
-    log = _tensorboard(logs if first else None)
-    with asked_to_end() as asked:
-
-        def tell(what: str, done: int, total: int) -> None:
-            phases(what, done, total)
-            if asked():  # before the next pair is drawn; those that are stay
-                raise Stopped(asked())
-
-        trainer.tell = tell
-        try:
-            for step in trainer.run():
-                stop = trainer.processes.any(asked() > 0)
-                if stop or step.index % every == 0 or step.stage_index == step.stage_steps:
-                    trainer.save()  # before anything is shown: the terminal may be what went
-                if stop:
-                    raise Stopped(asked() or signal.SIGINT)
-                with suppress(OSError):  # nobody watches: that stops no training
-                    phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
-                if first:
-                    log(step)
-                    look(step)
-        except Stopped:
-            phases.drop()
-            if first:
-                out.say(
-                    f"stopped after step {trainer.done} of {trainer.steps}; the same command with "
-                    "--resume goes on"
-                )
-            raise
-
-
-def _tensorboard(log_dir: Path | None) -> Any:
-    if log_dir is None:
-        return lambda step: None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(log_dir))
-
-    def log(step: Any) -> None:
-        values = {f"loss/{k}": v for k, v in step.terms.items()}
-        values |= {"loss/total": step.loss, "seconds_per_step": step.seconds}
-        if step.map_area is not None:
-            values["control_map/mean_area"] = step.map_area
-        for name, value in values.items():
-            writer.add_scalar(name, value, step.index)
-        writer.flush()
-
-    return log

@@ -44,7 +44,20 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: lists every fault of the file, its profile and the overrides.
     """
-    table = _read_toml(path)
+    return make_recipe(_read_toml(path), overrides, path)
+
+
+def make_recipe(table: dict[str, Any], overrides: Iterable[str], path: Path) -> Recipe:
+    """Complete and check a recipe's table.
+
+    Args:
+        table: as TOML gives it.
+        overrides: see `load_recipe`.
+        path: where the table is from, for messages; profiles are looked for beside it too.
+
+    Raises:
+        RecipeError: lists every fault.
+    """
     changes, faults = _read_overrides(overrides)
     profile = changes.pop("profile", table.pop("profile", None))
     profile_path, wrong = _find_profile(profile, beside=path)

@@ -78,15 +78,15 @@ def build_trainer(
         below=under.digest,
         tell=tell,
     )
-    parameters = _attached(recipe, base)
+    parameters = attach_adapter(recipe, base)
     asked = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     return Trainer(
         unet=base.unet,
         parameters=parameters,
-        optimizer=_optimizer(recipe, parameters),
+        optimizer=optimizer_of(recipe, parameters),
         pictures=len(data),
         stages=make_stages(recipe, Material(base, data, asked, cache, under, clip)),
-        plan=_plan(recipe),
+        plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=run_id(recipe, base, examples, under),
         device=base.device,
@@ -97,7 +97,7 @@ def build_trainer(
     )
 
 
-def _attached(recipe: Recipe, base: Base) -> dict[str, torch.nn.Parameter]:
+def attach_adapter(recipe: Recipe, base: Base) -> dict[str, torch.nn.Parameter]:
     """Attach a fresh adapter to the base, made ready to train; return its parameters."""
     training, adapter = recipe.training, recipe.adapter
     parameters = attach_trainable(
@@ -121,9 +121,10 @@ def _attached(recipe: Recipe, base: Base) -> dict[str, torch.nn.Parameter]:
     return parameters
 
 
-def _optimizer(
+def optimizer_of(
     recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer."""
     chosen = recipe.optimizer
     return make_optimizer(
         chosen.name,
@@ -150,7 +151,8 @@ def _completed(
     return done.examples, [done.remark], done.details
 
 
-def _plan(recipe: Recipe) -> Plan:
+def plan_of(recipe: Recipe) -> Plan:
+    """Return what the training loop needs to know."""
     return Plan(
         batch_size=recipe.data.batch_size,
         learning_rate=recipe.optimizer.learning_rate,

@@ -8,6 +8,7 @@ import torch
 
 from spf_lora.adapters.attach import adapter_of, adapter_off
 from spf_lora.adapters.format.card import attribute_of
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.base.texts import token_ids
 from spf_lora.data.cache import TensorCache
@@ -94,6 +95,7 @@ class Teaching:
         below: digest of the adapters that are on.
         seed: decides noise and order.
         as_ids: whether lessons hold token ids, for a text encoder that is trained too.
+        teacher: draws the pairs; without one, the adapter that the stage before left.
     """
 
     base: Base
@@ -106,13 +108,14 @@ class Teaching:
     below: str
     seed: int
     as_ids: bool = False
+    teacher: Adapter | None = None
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> None:
-        """Draw the pairs with the adapter that stage 1 left.
+        """Draw the pairs with the teacher.
 
         Args:
-            learned: its parameters.
+            learned: parameters of the adapter that the stage before left.
             tell: called with how far the drawing is.
 
         Raises:
@@ -127,7 +130,7 @@ class Teaching:
         with awake(base.text_encoder, device=base.device), off:
             drawn = draw_trajectories(
                 base,
-                adapter_of(learned, self.alpha),
+                self.teacher or adapter_of(learned, self.alpha),
                 pairs,
                 self.how,
                 cache=self.cache,

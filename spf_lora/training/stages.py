@@ -9,19 +9,20 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from spf_lora.adapters.attach import adapter_off
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
 from spf_lora.draw.trajectories import Drawing, check_room
 from spf_lora.recipe.schema import Recipe
-from spf_lora.registry.onto import Below
+from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
 from spf_lora.training.batch import Batch, draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.pairs import HELD, Teaching, teaching_prompts
-from spf_lora.training.prepare import Prepared
+from spf_lora.training.prepare import Prepared, Size
 from spf_lora.training.trainer import Stage
 
 PAPER = "spf-portrait"
@@ -50,11 +51,11 @@ class Material:
     under: Below
     clip: ClipModel | None
 
-    def unet(self, recipe: Recipe) -> Any:
-        """Return the U-Net, which reads token ids where the text encoder is trained too."""
-        base = self.base
-        trained = recipe.adapter.text_encoder
-        return ReadingUnet(base.unet, base.text_encoder) if trained else base.unet
+
+def reading_unet(recipe: Recipe, base: Base) -> Any:
+    """Return the U-Net, which reads token ids where the text encoder is trained too."""
+    trained = recipe.adapter.text_encoder
+    return ReadingUnet(base.unet, base.text_encoder) if trained else base.unet
 
 
 def make_stages(recipe: Recipe, material: Material) -> list[Stage]:
@@ -81,7 +82,9 @@ def _samples(
 
 def _rival(recipe: Recipe, material: Material, rival: Rival) -> Stage:
     weight = recipe.training.rival_weight or rival.weight
-    objective = RivalObjective(material.unet(recipe), material.data, rival, weight=weight)
+    objective = RivalObjective(
+        reading_unet(recipe, material.base), material.data, rival, weight=weight
+    )
     batch = _samples(recipe, material, rival.own_share)
     return Stage(recipe.training.method, recipe.learn.steps, objective, batch)
 
@@ -105,31 +108,61 @@ def _paper(recipe: Recipe, material: Material) -> list[Stage]:
 
 
 def _ours(recipe: Recipe, material: Material) -> list[Stage]:
-    base, data, distil = material.base, material.data, recipe.distil
+    base, data = material.base, material.data
+    learn = Learn(reading_unet(recipe, base), data)
+    stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
+    if recipe.distil.steps == 0:
+        return stages
+    taught = distil_stage(
+        recipe, base, material.asked, data.commonest_size, material.cache, under=material.under
+    )
+    return [*stages, taught]
+
+
+def distil_stage(
+    recipe: Recipe,
+    base: Base,
+    prompts: Sequence[str],
+    size: Size,
+    cache: TensorCache,
+    *,
+    under: Below = NOTHING,
+    teacher: Adapter | None = None,
+) -> Stage:
+    """Return the stage that teaches a fresh adapter from pairs.
+
+    Args:
+        recipe: what decides it.
+        base: the frozen model with the adapter on.
+        prompts: base prompts, as people write them.
+        size: height and width of the pairs' latents.
+        cache: keeps the pairs.
+        under: what the new adapter is trained on top of.
+        teacher: draws the pairs; without one, the adapter of the stage before.
+
+    Raises:
+        OutputError: the cache cannot keep pairs.
+    """
+    distil = recipe.distil
     late = GLOBAL_START if recipe.attribute.scope == "global" else None
     teaching = Teaching(
         base,
-        teaching_prompts(recipe, material.asked, material.under, distil.pairs),
-        [base for base, _ in teaching_prompts(recipe, material.asked, material.under, HELD)],
-        Drawing(distil.sampler_steps, distil.guidance, data.commonest_size, late),
-        material.cache,
+        teaching_prompts(recipe, prompts, under, distil.pairs),
+        [base for base, _ in teaching_prompts(recipe, prompts, under, HELD)],
+        Drawing(distil.sampler_steps, distil.guidance, size, late),
+        cache,
         alpha=recipe.adapter.alpha,
         shares=Shares(distil.base_prompts, distil.empty_prompts),
-        below=material.under.digest,
+        below=under.digest,
         seed=recipe.training.seed,
         as_ids=recipe.adapter.text_encoder,
+        teacher=teacher,
     )
-    learn = Learn(material.unet(recipe), data)
-    stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
-    if distil.steps == 0:
-        return stages
-    check_room(material.cache, distil.pairs, teaching.how)  # before the long work
+    check_room(cache, distil.pairs, teaching.how)  # before the long work
     frozen = partial(adapter_off, base.unet, base.text_encoder)
-    student = Distil(material.unet(recipe), time_weights(base.scheduler, _TIME_CAP), frozen)
-    return [
-        *stages,
-        Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True),
-    ]
+    weights = time_weights(base.scheduler, _TIME_CAP)
+    student = Distil(reading_unet(recipe, base), weights, frozen)
+    return Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True)
 
 
 def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
