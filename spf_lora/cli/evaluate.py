@@ -1,6 +1,6 @@
 """`spf-lora evaluate` and `spf-lora compare`: how much adapters pollute, and which pollute less."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,15 +9,24 @@ from rich.table import Table
 
 from spf_lora.atomic import check_folder, make_folder, write_text
 from spf_lora.cli import out
+from spf_lora.cli.acting import start_of
 from spf_lora.cli.evaluation import measure, sweep
 from spf_lora.cli.options import ActingOptions, Json, MeasureOptions, with_groups
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
+    from spf_lora.adapters.format.card import Card
     from spf_lora.evaluate.gate import GateOutcome
     from spf_lora.evaluate.result import Result
 
 _JSON = "report.json"
+# of a card, at the main strength
+_MEASURES = {
+    "response": "rho",
+    "pollution": "P",
+    "base_leakage": "BL",
+    "shown_unasked": "unasked",
+}
 
 
 @with_groups
@@ -35,16 +44,28 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Folder; out/reports/ADAPTER by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report there.")] = False,
+    into_card: Annotated[
+        bool, typer.Option("--into-card", help="Write the figures into the adapter's card.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
     folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
+    if into_card:
+        _card_of(adapter)
+    if into_card and (act.local or act.exact or start_of(act.start_percent)):
+        raise MeasureError(
+            "a card tells what a file does in any app",
+            hint="leave --into-card out, or --local, --exact and --start-percent",
+        )
     from spf_lora.evaluate.gate import check_gate, parse_gate
 
     conditions = parse_gate(gate, sweep(options)) if gate is not None else []
     results = measure([adapter, *(against or [])], options, act)
     _write(results, folder)
+    if into_card:
+        _into_card(adapter, results[0])
     outcomes = check_gate(results[0], conditions)
     if as_json:
         out.show_json(_for_programs(results, outcomes))
@@ -100,6 +121,41 @@ def _write(results: "list[Result]", folder: Path) -> None:
         overwrite=True,
     )
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
+
+
+def _card_of(adapter: str) -> "tuple[Path, Card]":
+    """Return an adapter's file and card.
+
+    Raises:
+        MeasureError: it has none.
+    """
+    from spf_lora.adapters.format.card import from_metadata
+    from spf_lora.adapters.format.metadata_edit import read_metadata
+    from spf_lora.registry.names import resolve
+
+    path = resolve(adapter)
+    card = from_metadata(read_metadata(path), path=path)
+    if card is None:
+        raise MeasureError(
+            f"{path} has no card to write figures into", hint="leave --into-card out"
+        )
+    return path, card
+
+
+def _into_card(adapter: str, result: "Result") -> None:
+    """Write what was measured into the adapter's card; its tensors stay as they are."""
+    from spf_lora.adapters.format.card import KEY, to_json
+    from spf_lora.adapters.format.metadata_edit import edit_metadata
+
+    path, card = _card_of(adapter)
+    metrics = {
+        name: round(float(value), 4)
+        for name, measure in _MEASURES.items()
+        if (value := result.figure(measure).value) is not None
+    }
+    metrics |= {"strength": result.main, "prompts": float(len(result.cases))}
+    edit_metadata(path, changes={KEY: to_json(replace(card, metrics=metrics))}, strip=False)
+    out.say(f"figures written into the card of {path}")
 
 
 def _show(results: "list[Result]", outcomes: "list[GateOutcome]") -> None:

@@ -4,8 +4,9 @@ import sys
 import pytest
 from made_evaluations import random_adapter
 
-from spf_lora.adapters.format.adapter_file import write_adapter
-from spf_lora.adapters.format.card import Card, file_metadata
+from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata, from_metadata
+from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.evaluate.result import from_json
 
@@ -145,6 +146,26 @@ def test_an_adapter_is_measured_with_another_sampler(run, desk) -> None:
     assert found[0].numbers["P@1"].value != found[1].numbers["P@1"].value
 
 
+def test_figures_go_into_the_card_and_the_tensors_stay(run, cli, desk) -> None:
+    import shutil
+
+    shutil.copy(desk / "one.safetensors", desk / "told.safetensors")
+    code, _, talk = run("evaluate", "told.safetensors", "-o", "told", "--into-card")
+    assert code == 0, talk
+    assert "figures written into the card of told.safetensors" in talk
+    report = from_json((desk / "told" / "report.json").read_text("utf-8"))
+    before, after = (read_adapter(desk / f"{name}.safetensors") for name in ("one", "told"))
+    assert content_id(after) == content_id(before) == report.adapter_id
+    metrics = from_metadata(after.metadata).metrics
+    assert metrics["pollution"] == pytest.approx(report.numbers["P@1"].value, abs=1e-4)
+    assert metrics["shown_unasked"] == report.numbers["unasked@1"].value
+    assert (metrics["strength"], metrics["prompts"]) == (1, 2)
+    code, said, _ = cli("inspect", "told.safetensors")
+    assert "pollution" in said
+    code, _, talk = run("evaluate", "told.safetensors", "--into-card", "--local", "-o", "no")
+    assert (code, "what a file does in any app" in talk) == (1, True)
+
+
 def test_what_changes_the_whole_picture_is_not_measured_where_it_answers(run, desk) -> None:
     code, _, talk = run("evaluate", "one.safetensors", "--attribute", "sd15/old", "--local")
     assert code == 1
@@ -210,6 +231,7 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
         (("one.safetensors", "--sampler", "dim"), (), "no sampler 'dim'; did you mean ddim"),
         (("one.safetensors", "--strengths", "-1"), ("--strengths",), "'-1' is no number"),
         (("one.safetensors", "--strengths", ""), ("--strengths",), "'' is no number"),
+        (("silent.safetensors", "-a", "beard", "--into-card"), (), "has no card to write figures"),
         (("one.safetensors", "--gate", "speed<1"), (), "'speed' is no figure"),
         (("one.safetensors", "--judge", "jury"), ("--judge",), "no judge 'jury'"),
         (("one.safetensors", "--mask", "."), (), "the judge world uses no --scorer and no --mask"),
