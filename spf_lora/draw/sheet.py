@@ -49,8 +49,9 @@ def lay_out(
         scale += 1
     cell = (width * scale, height * scale)
     wide = across * (cell[0] + _GAP) + _GAP
-    heads = [_wrapped(title, _LETTER, wide - 2 * _GAP)] if title else []
-    texts = [(_wrapped(r.title, _SMALL, wide), _wrapped(r.note, _SMALL, wide)) for r in rows]
+    room = wide - 2 * _GAP
+    heads = [_wrapped(title, _LETTER, room)] if title else []
+    texts = [(_wrapped(r.title, _SMALL, room), _wrapped(r.note, _SMALL, room)) for r in rows]
     high = _GAP + sum(_height(lines, _LETTER) for lines in heads)
     high += _columns_height(columns, cell[0])
     high += sum(_height([*a, *b], _SMALL) + cell[1] + 2 * _GAP for a, b in texts)

@@ -108,3 +108,12 @@ def test_a_long_title_is_broken_and_then_cut():
     one, many = (lay_out([Row([picture], "word " * n)], least_px=100) for n in (1, 60))
     assert one.width == many.width
     assert one.height < many.height < one.height + 60
+
+
+def test_no_words_leave_a_sheet_at_its_right_edge():
+    picture = Image.new("RGB", (64, 64), "white")
+    for letters in range(1, 60):
+        row = Row([picture], " ".join(["ab", "i" * letters, "ab cd"]), "", "good")
+        sheet = lay_out([row], columns=("one",), least_px=64)
+        edge = sheet.crop((sheet.width - 2, 0, sheet.width, sheet.height))
+        assert edge.getextrema() == ((255, 255),) * 3, letters

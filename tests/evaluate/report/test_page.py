@@ -159,7 +159,8 @@ def test_the_chart_holds_the_adapter_against_the_words_alone_and_a_plain_lora(re
     assert bars.bars([other], "P")[-1].name == "words alone"
 
 
-def test_the_shipped_plain_loras_are_those_that_were_measured():
+def test_the_shipped_plain_loras_are_those_that_were_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     path = ROOT / "benchmarks" / "reference.py"
     spec = importlib.util.spec_from_file_location("reference", path)
     reference = importlib.util.module_from_spec(spec)
