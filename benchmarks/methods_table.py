@@ -46,9 +46,7 @@ SUMMARY = {
     "plain-completed": "plain LoRA, captions completed",
     "masked-prior": "masked prior, told where the attribute is",
     "ours": "**ours**, in any app",
-    "plain-local": "plain LoRA, drawn with `--local`",
 }
-COST = {"plain-local": "4.5 times the work of a picture", "ours": "2.1 trainings of U-Net work"}
 COLOURS = ("#1f6feb", "#b35900", "#2e7d32", "#8e24aa", "#c2185b", "#00838f")
 
 Cell = Mapping[str, Any]
@@ -197,12 +195,12 @@ def _cell(cells: Sequence[Cell], figure: str) -> str:
 
 def _summary(compared: Mapping[str, Sequence[Cell]]) -> str:
     """Return README's table: a few methods, four figures."""
-    lines = _head(["", "response", "pollution", "leakage", "shown unasked", "cost"])
+    lines = _head(["", "response", "pollution", "leakage", "shown unasked"])
     for name, title in SUMMARY.items():
         own = compared.get(name)
         if own:
             figures = (_text(_mean(own, f"{one}@1")) for one in ("rho", "P", "BL", "unasked"))
-            lines.append(_row(title, [*figures, COST.get(name, "a training")]))
+            lines.append(_row(title, list(figures)))
     return "\n".join(lines)
 
 

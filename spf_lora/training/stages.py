@@ -148,7 +148,7 @@ def distil_stage(
     teaching = Teaching(
         base,
         teaching_prompts(recipe, prompts, under, distil.pairs),
-        [base for base, _ in teaching_prompts(recipe, prompts, under, HELD)],
+        list(dict.fromkeys(own for own, _ in teaching_prompts(recipe, prompts, under, HELD))),
         Drawing(distil.sampler_steps, distil.guidance, size, late),
         cache,
         alpha=recipe.adapter.alpha,

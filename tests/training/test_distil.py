@@ -53,7 +53,7 @@ ALPHAS = torch.linspace(0.99, 0.01, 1000)
 
 @pytest.fixture
 def curriculum():
-    """Draws from five pairs and nine prompts; states say which, or none."""
+    """Draws from five pairs and nine prompts besides; states say which, or none."""
 
     def make(base_prompts=0.25, empty_prompts=0.25, *, kept=range(5), seed=0):
         numbers = torch.arange(9.0)[:, None, None].expand(9, 77, 3)
@@ -61,7 +61,8 @@ def curriculum():
             Told(),
             kept,
             100 + numbers[:5],
-            numbers,
+            numbers[:5],
+            50 + numbers,
             torch.full((77, 3), -1.0),
             Shares(base_prompts, empty_prompts),
             ALPHAS,
@@ -93,27 +94,33 @@ def pairs_of(batch):
 
 def test_each_sample_has_the_state_and_the_latents_of_its_role(curriculum):
     made, seen, prompts, times, pictures = curriculum(), Counter(), set(), [], Counter()
-    for index in range(60):
+    for index in range(120):
         for state, noisy, wanted, asks, t in rows(made.batch(index, 4)):
             role = "none" if state == -1 else "base" if state < 100 else "full"
-            seen[role] += 1
             assert asks == (role == "full")
             if asks:
+                seen[role] += 1
                 assert t in TIMES.tolist()
                 continue
             assert wanted == 0, "the frozen model says it"
+            if t in TIMES.tolist() and 0 <= noisy - 10 * int(noisy % 100 / 10) < 400:  # on a track
+                at = 10 * state + TIMES.tolist().index(t)
+                assert noisy == BASE_NOISY + at if role == "base" else noisy < 100
+                seen[role] += 1
+                continue
+            seen["fresh " + role] += 1
             times.append(t)
             if role == "base":
-                prompts.add(int(state))
+                prompts.add(int(state) - 50)
             a = ALPHAS[t].item()
             for name, sign in (("own", 1), ("local", -1)):  # of a pair, and noise of about 1
                 distance = abs(noisy - a**0.5 * sign * 1000)
                 pictures[name] += distance < a**0.5 * 4 + 5 * (1 - a) ** 0.5
-    assert seen["full"] == pytest.approx(120, abs=3)
-    assert seen["base"] == pytest.approx(60, abs=3)
-    assert seen["none"] == pytest.approx(60, abs=3)
+    assert seen["full"] == pytest.approx(240, abs=3)
+    for role in ("base", "none", "fresh base", "fresh none"):
+        assert seen[role] == pytest.approx(60, abs=12)
     assert prompts == set(range(9)), "base prompts of more than the pairs"
-    assert len(set(times)) > 100, "at any time"
+    assert len(set(times)) > 80, "at any time"
     assert pictures["own"] == pytest.approx(60, abs=20)
     assert pictures["own"] + pictures["local"] == len(times)
 
