@@ -138,7 +138,8 @@ def rows(px, device, precision, checkpointing):
         Learn(unet, data),
         Distil(unet, time_weights(scheduler, 5.0), partial(adapter_off, unet)),
     )
-    lesson = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
+    places = torch.ones_like(batch.noise[:, :1])
+    lesson = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real, places)
 
     def embed(latents):
         decoded = (

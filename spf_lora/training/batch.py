@@ -15,7 +15,6 @@ from spf_lora.training.prepare import Prepared, Size
 
 # steps of Weyl sequences
 GOLDEN, SILVER, BRONZE = 0.6180339887498949, 0.41421356237309515, 0.3027756377319946
-COPPER = 0.2360679774997898
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 
 from spf_lora.data.buckets import draw
 from spf_lora.draw.trajectories import Lessons, Trajectories
-from spf_lora.training.batch import BRONZE, COPPER, GOLDEN, SILVER, even_spread
+from spf_lora.training.batch import BRONZE, SILVER, even_spread
 from spf_lora.training.objectives import Outcome
 
-HOLD_WEIGHT = 6.0  # of a sample that does not ask, beside one that does
-FRESH = 0.5  # share of those that do not ask on noise and under prompts that no step has seen
+HOLD_WEIGHT = 10.0  # of a sample that does not ask, beside one that does
 BETWEEN = 0.25  # share of the samples that ask from between the two pictures of a pair
+_LEAST_AREA = 0.02
 _DECIDED, _FADE = 500, 300  # time steps: between the pictures above, on the local one below 200
 
 
@@ -34,6 +34,7 @@ class Lesson:
         states: text states of what is asked there, (batch, 77, width), or token ids, (batch, 77).
         wanted: what should be predicted, same shape as `noisy`; 0 where the frozen model says it.
         asks: (batch,) 1 where the target is asked for; elsewhere the frozen model is held to.
+        weights: how much the error counts at each place, (batch, 1, h, w), see `alike`.
     """
 
     noisy: torch.Tensor
@@ -41,6 +42,7 @@ class Lesson:
     states: torch.Tensor
     wanted: torch.Tensor
     asks: torch.Tensor
+    weights: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ class Curriculum:
         kept: which pairs of them.
         full_states: text states of the pairs' full prompts, (pairs, 77, width); or their token
             ids, (pairs, 77), where the text encoder is trained too.
-        base_states: of their base prompts.
-        other_states: of other base prompts, more than there are pairs.
+        base_states: of base prompts, more than there are pairs.
         empty_state: of no prompt.
         shares: of what a batch holds.
         alphas: the scheduler's cumulated alphas, (time steps,).
@@ -78,7 +79,6 @@ class Curriculum:
     kept: Sequence[int]
     full_states: torch.Tensor
     base_states: torch.Tensor
-    other_states: torch.Tensor
     empty_state: torch.Tensor
     shares: Shares
     alphas: torch.Tensor
@@ -92,32 +92,29 @@ class Curriculum:
         moments = torch.from_numpy(even_spread(first, size, self.seed) * len(known.times)).long()
         read = known.lessons(pairs, moments.tolist())
         t = known.times[moments]
-        role, place = (self._spread(index, size, which) for which in (1, 2))
+        held, held_t, said = self._held(index, pairs)
+        role, place = (
+            torch.from_numpy(even_spread(first, size, self.seed + 1 + i, step)).float()
+            for i, step in enumerate((SILVER, BRONZE))
+        )
         empty = role < self.shares.empty_prompts
         base = ~empty & (role < self.shares.empty_prompts + self.shares.base_prompts)
         # 0 on the base's picture, 1 on the local one; at small times a picture is what it is
         share = torch.maximum((place / BETWEEN).clamp(max=1), ((_DECIDED - t) / _FADE).clamp(0, 1))
         noisy, wanted = between(read, share, self.alphas[t].float(), known.guidance)
         asks, full = ~(empty | base), self.full_states[pairs]
-        fresh, fresh_t, others = self._fresh(index, pairs)
-        new = ~asks & (self._spread(index, size, 3) < FRESH)
-        own = _where(new, others, self.base_states[pairs])
-        states = _where(base, own, _where(empty, self.empty_state.expand_as(full), full))
-        track = _where(base, read.base_noisy, _where(empty, read.noisy, noisy))
+        maps = torch.stack([known.maps[pair] for pair in pairs])
+        states = _where(base, said, _where(empty, self.empty_state.expand_as(full), full))
         return Lesson(
-            noisy=_where(new, fresh, track).to(self.device),
-            t=torch.where(new, fresh_t, t).to(self.device),
+            noisy=_where(asks, noisy, held).to(self.device),
+            t=torch.where(asks, t, held_t).to(self.device),
             states=states.to(self.device),
             wanted=_where(asks, wanted, torch.zeros_like(wanted)).to(self.device),
             asks=asks.float().to(self.device),
+            weights=_where(asks, alike(maps), torch.ones_like(maps)).to(self.device),
         )
 
-    def _spread(self, index: int, size: int, which: int) -> torch.Tensor:
-        """Return numbers that fill [0, 1) evenly over steps, others for each `which`."""
-        step = (GOLDEN, SILVER, BRONZE, COPPER)[which]
-        return torch.from_numpy(even_spread(index * size, size, self.seed + which, step)).float()
-
-    def _fresh(
+    def _held(
         self, index: int, pairs: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return latents, time steps and states of base prompts that no step before has seen.
@@ -130,16 +127,29 @@ class Curriculum:
         own, local = self.trajectories.pictures(pairs)
         picture = _where(torch.rand(size, generator=generator) < 0.5, own, local)
         noise = torch.randn(picture.shape, generator=generator)
-        prompts = torch.randint(len(self.other_states), (size,), generator=generator)
-        spread = even_spread(index * size, size, self.seed + 9)
+        prompts = torch.randint(len(self.base_states), (size,), generator=generator)
+        spread = even_spread(index * size, size, self.seed + 3)
         t = torch.from_numpy(spread * len(self.alphas)).long()
         a = self.alphas[t].float()[:, None, None, None]
-        return a.sqrt() * picture + (1 - a).sqrt() * noise, t, self.other_states[prompts]
+        return a.sqrt() * picture + (1 - a).sqrt() * noise, t, self.base_states[prompts]
 
 
 def _where(condition: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Choose row by row."""
     return torch.where(condition.reshape(-1, *(1 for _ in one.shape[1:])), one, other)
+
+
+def alike(maps: torch.Tensor) -> torch.Tensor:
+    """Return weights by which the inside and the outside of control maps count alike.
+
+    However small an attribute is, half of what is learned of a picture that has it is the
+    attribute: m / A + (1 - m) / (1 - A), A the area of the map m. They are 2 on average.
+
+    Args:
+        maps: (rows, 1, h, w) in [0, 1].
+    """
+    area = maps.mean(dim=(1, 2, 3), keepdim=True).clamp(_LEAST_AREA, 1 - _LEAST_AREA)
+    return maps / area + (1 - maps) / (1 - area)
 
 
 def between(
@@ -170,8 +180,8 @@ class Distil:
     """Squared error of the predicted noise.
 
     mean of w(t) |eps(x_t, prompt) - wanted|^2, where w is `time_weights` and `HOLD_WEIGHT` times as
-    much for a sample that does not ask. See `between` for what is wanted of one that does; of one
-    that does not, what the frozen model predicts.
+    much for a sample that does not ask. See `between` for what is wanted of one that does, and
+    `alike` for where; of one that does not, what the frozen model predicts, everywhere.
 
     Args:
         unet: carries the adapter.
@@ -195,7 +205,7 @@ class Distil:
             with torch.no_grad(), self.frozen():
                 wanted[held] = self.unet(*rows, return_dict=False)[0]
         eps = self.unet(batch.noisy, batch.t, batch.states, return_dict=False)[0]
-        error = (eps - wanted).square().mean(dim=(1, 2, 3))
+        error = ((eps - wanted).square() * batch.weights).mean(dim=(1, 2, 3))
         error = error * self.weights.to(error.device)[batch.t]
         hold = 1 - batch.asks
         return Outcome(

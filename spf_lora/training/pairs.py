@@ -142,7 +142,6 @@ class Teaching:
                 drawn,
                 range(len(pairs)),
                 self._read([full for _, full in self.prompts]),
-                self._read([own for own, _ in self.prompts]),
                 self._read(self.held),
                 self._read([""])[0],
                 self.shares,

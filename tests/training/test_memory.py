@@ -60,7 +60,8 @@ def measured(unet, needs, width, *, distils=False):
     objective = Learn(unet, data)
     if distils:
         objective = Distil(unet, torch.ones(1000), partial(adapter_off, unet))
-        batch = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real)
+        places = torch.ones_like(batch.noise[:, :1])
+        batch = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real, places)
     elif needs.watched:
         objective = SpfPortrait(unet, data, weights=Weights(), alphas=torch.ones(1000), embed=None)
     elif needs.dual:
