@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -15,7 +16,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
 from spf_lora.draw.local import AREA_CAP
-from spf_lora.draw.trajectories import Drawing, Pair, Trajectories, draw_trajectories
+from spf_lora.draw.trajectories import CHUNK, Drawing, Pair, Trajectories, draw_trajectories
 from spf_lora.errors import TrainingError
 from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import Below
@@ -128,15 +129,18 @@ class Teaching:
         tell(DRAWING, 0, len(pairs))
         off = adapter_off(base.unet, base.text_encoder)
         with awake(base.text_encoder, device=base.device), off:
-            drawn = draw_trajectories(
+            draw = partial(
+                draw_trajectories,
                 base,
                 self.teacher or adapter_of(learned, self.alpha),
-                pairs,
-                self.how,
+                how=self.how,
                 cache=self.cache,
                 below=self.below,
-                on_progress=lambda done, total: tell(DRAWING, done, total),
+                on_progress=lambda done, _: tell(DRAWING, done, len(pairs)),
             )
+            first = draw(pairs[:CHUNK])  # so that a teacher of nothing is refused soon
+            refuse_alike(first.changes().max() * 2)
+            drawn = draw(pairs)
             check_pairs(drawn, everywhere=self.how.late is not None)
             self.curriculum = Curriculum(
                 drawn,
@@ -163,19 +167,31 @@ class Teaching:
         return self.curriculum.batch(index, size)
 
 
+def refuse_alike(change: torch.Tensor) -> None:
+    """Refuse to teach from pictures that hardly differ.
+
+    Args:
+        change: how far pairs are apart, see `Trajectories.changes`.
+
+    Raises:
+        TrainingError: it is next to nothing.
+    """
+    if change < _LEAST_CHANGE:
+        raise TrainingError(
+            "what was learned hardly changes the base's pictures, so there is nothing to distil",
+            hint="either the attribute was not learned yet (raise learn.steps, look at the "
+            "captions), or the base draws it in every picture already",
+        )
+
+
 def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
     """Refuse pairs that teach nothing.
 
     Raises:
         TrainingError: most pairs are alike, or differ in the whole picture.
     """
-    change, area = drawn.changes(), torch.tensor([float(one.mean()) for one in drawn.maps])
-    if change.median() < _LEAST_CHANGE:
-        raise TrainingError(
-            "what was learned hardly changes the base's pictures, so there is nothing to distil",
-            hint="either the attribute was not learned yet (raise learn.steps, look at the "
-            "captions), or the base draws it in every picture already",
-        )
+    area = torch.tensor([float(one.mean()) for one in drawn.maps])
+    refuse_alike(drawn.changes().median())
     if not everywhere and area.median() > _COVERED * AREA_CAP:
         raise TrainingError(
             f"what was learned changes the whole picture ({area.median():.0%} of it), so it has no "
