@@ -6,10 +6,8 @@ teacher changes besides its target is cut off by the control maps, so the studen
 
 import hashlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from spf_lora import __version__
 from spf_lora.adapters.attach import trained_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.format.hashes import content_id
@@ -19,10 +17,9 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.recipe.load import recipe_hash, recipe_to_dict
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.build import attach_adapter, optimizer_of, plan_of
+from spf_lora.training.finish import tool_versions
 from spf_lora.training.stages import distil_stage
 from spf_lora.training.trainer import Tell, Trainer
-
-_TOOLS = ("torch", "diffusers", "peft", "transformers")
 
 
 def build_cleaner(
@@ -81,7 +78,7 @@ def cleaned_adapter(recipe: Recipe, base: Base, teacher: Adapter) -> Adapter:
         base_id=base.id,
         recipe={key: said[key] for key in ("attribute", "adapter", "distil", "training")},
         parents=(parent,),
-        versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
+        versions=tool_versions(),
         seed=recipe.training.seed,
     )
     metadata = file_metadata(

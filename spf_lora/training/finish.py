@@ -17,6 +17,11 @@ from spf_lora.registry.onto import NOTHING, Below
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
 
 
+def tool_versions() -> dict[str, str]:
+    """Return the versions that a card tells, by name."""
+    return {"spf-lora": __version__, **{name: version(name) for name in _TOOLS}}
+
+
 def card_of(
     recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING
 ) -> Card:
@@ -35,7 +40,7 @@ def card_of(
         recipe=settings,
         parents=under.content_ids,
         dataset_digest=dataset_digest(examples),
-        versions={"spf-lora": __version__, **{name: version(name) for name in _TOOLS}},
+        versions=tool_versions(),
         seed=recipe.training.seed,
     )
 
