@@ -14,6 +14,7 @@ from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
+from spf_lora.data.completion import NONE, load_vocabulary
 from spf_lora.recipe.load import recipe_hash, recipe_to_dict
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.build import attach_adapter, optimizer_of, plan_of
@@ -50,6 +51,8 @@ def build_cleaner(
     side = base.unet.config.sample_size
     stage = distil_stage(recipe, base, prompts, (side, side), cache, teacher=teacher)
     parts = [recipe_hash(recipe), base.id, content_id(teacher), *prompts]
+    if recipe.distil.vocabulary != NONE:  # a file may say something else the next time
+        parts.append(f"{load_vocabulary(recipe.distil.vocabulary)}")
     return Trainer(
         unet=base.unet,
         parameters=parameters,

@@ -121,6 +121,28 @@ def test_the_card_says_what_asks_for_it_and_a_stopped_run_goes_on(clean, tiny, m
     assert Path("again.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
 
 
+def test_a_stopped_run_does_not_go_on_with_other_words(clean, monkeypatch) -> None:
+    from spf_lora.training.trainer import Trainer
+
+    def words(group):
+        text = f'template = "a person, {{}}"\n[groups]\nplace = {group}\n'
+        Path("words.toml").write_text(text)
+
+    def stopped(self):
+        self.save()
+        raise KeyboardInterrupt
+        yield
+
+    how = ("any.safetensors", "--target", "a hat", "--set", "distil.vocabulary=words.toml")
+    words('["indoors", "in a street"]')
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run", stopped)
+        assert clean(*how)[0] == 130
+    words('["indoors", "at sea"]')
+    code, _, talk = clean(*how, "--resume")
+    assert (code, "belongs to a run with another recipe, data or base" in talk) == (1, True)
+
+
 def test_what_cannot_be_cleaned_is_refused_before_anything_is_drawn(
     clean, tiny, tiny_folder, monkeypatch
 ) -> None:
