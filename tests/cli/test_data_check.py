@@ -220,7 +220,7 @@ def test_the_cache_is_shown_and_cleared(cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_sides_are_multiples_of_what_the_base_halves(tiny_folder) -> None:
     assert picture_step(vae_blocks=4, unet_blocks=4) == 64, "SD1.5"
     outline = read_outline(tiny_folder)
-    assert (outline.resolution, outline.step, outline.counts_tokens) == (32, 32, True)
+    assert (outline.resolution, outline.step, outline.counts_tokens) == (32, 8, True)
     unknown = read_outline(Path("owner/name"))
     assert (unknown.resolution, unknown.step, unknown.counts_tokens) == (512, 64, False)
 

@@ -162,11 +162,6 @@ def trainer(
     )
 
 
-def can_learn(name):
-    """The tiny model's mid block has one pixel: self-attention has no choice, so no gradient."""
-    return not ("mid_block" in name and ("attn1.to_q" in name or "attn1.to_k" in name))
-
-
 def weights_of(run):
     return {name: p.detach().clone() for name, p in run.parameters.items()}
 
