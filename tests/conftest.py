@@ -64,7 +64,7 @@ def few_draws() -> Iterator[None]:
     from dataclasses import replace
 
     from spf_lora.cli import preview
-    from spf_lora.training import pairs, prepare, stages
+    from spf_lora.training import pairs, prepare, sight, stages
 
     drawing, prompts = stages.Drawing, stages.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
@@ -74,6 +74,8 @@ def few_draws() -> Iterator[None]:
         patched.setattr(stages, "teaching_prompts", lambda *of: prompts(*of)[:3])
         patched.setattr(pairs, "_LEAST_CHANGE", 0.0)
         patched.setattr(pairs, "_COVERED", 2.0)
+        for one in (pairs, sight):
+            patched.setattr(one, "LEAST_AUC", 2.0)
         yield
 
 

@@ -35,7 +35,7 @@ def run_trainer(
     look: Callable[[Any], None] = lambda step: None,
 ) -> None:
     """Run the trainer; show, log and save what it does. A signal ends it between two steps."""
-    first = trainer.processes.first
+    first, told = trainer.processes.first, len(trainer.remarks)
     log = _tensorboard(logs if first else None)
     with asked_to_end() as asked:
 
@@ -53,6 +53,9 @@ def run_trainer(
                 if stop:
                     raise Stopped(asked() or signal.SIGINT)
                 with suppress(OSError):  # nobody watches: that stops no training
+                    for remark in trainer.remarks[told:] if first else ():
+                        out.say(remark)
+                    told = len(trainer.remarks)
                     phases(step.stage, step.stage_index, step.stage_steps, f"loss {step.loss:.4f}")
                 if first:
                     log(step)

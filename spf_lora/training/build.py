@@ -6,6 +6,7 @@ all other functions take plain arguments.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from spf_lora.training.optim import make_optimizer
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import prepare
 from spf_lora.training.processes import Processes
+from spf_lora.training.sight import Sight, make_sight
 from spf_lora.training.stages import PAPER, Material, make_stages
 from spf_lora.training.trainer import Plan, Tell, Trainer
 
@@ -79,13 +81,14 @@ def build_trainer(
         tell=tell,
     )
     parameters = attach_adapter(recipe, base)
+    sight = _sight(recipe, base, examples, cache, tell)
     asked = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     return Trainer(
         unet=base.unet,
         parameters=parameters,
         optimizer=optimizer_of(recipe, parameters),
         pictures=len(data),
-        stages=make_stages(recipe, Material(base, data, asked, cache, under, clip)),
+        stages=make_stages(recipe, Material(base, data, asked, cache, under, clip, sight)),
         plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=run_id(recipe, base, examples, under),
@@ -149,6 +152,17 @@ def _completed(
     clip = load_clip(base, recipe.data.clip)
     done = completed(examples, recipe.attribute, vocabulary, base, clip, tell, cache)
     return done.examples, [done.remark], done.details
+
+
+def _sight(
+    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+) -> Sight | None:
+    """Return what chooses the pairs of our second stage, where there are any and a CLIP is."""
+    ours = recipe.training.method == "ours" and recipe.distil.steps > 0
+    if not ours or not brings_clip(base, recipe.data.clip):
+        return None
+    load = partial(load_clip, base, recipe.data.clip)
+    return make_sight(load, examples, recipe.attribute, base, cache, tell)
 
 
 def plan_of(recipe: Recipe) -> Plan:

@@ -5,17 +5,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
-from spf_lora.data.cache import TensorCache, content_key
+from spf_lora.data.cache import TensorCache
 from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.folder import Example
-from spf_lora.draw.pixels import pixels_of
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training.sight import Asked
 
 _SHOWN = 3  # completed captions that are told in full
 
@@ -58,7 +57,7 @@ def completed(
         tell: called with how many pictures are looked at.
         cache: keeps what CLIP says, for other runs.
     """
-    asked = _Asked(clip, cache)
+    asked = Asked(clip, cache)
     square = Bucket(base.resolution, base.resolution)
     rows: list[torch.Tensor] = []
     for example in examples:
@@ -82,34 +81,6 @@ def completed(
         for e, caption in zip(examples, captions, strict=True)
     ]
     return Completed(out, *_told(examples, out, attribute))
-
-
-class _Asked:
-    """A CLIP, asked once for each content."""
-
-    def __init__(self, clip: ClipModel, cache: TensorCache | None) -> None:
-        self.clip, self.cache = clip, cache
-        self.who = clip.digest() if cache is not None else ""
-
-    def picture(self, picture: Image.Image, device: torch.device) -> torch.Tensor:
-        """Return a picture's embedding, (1, dim)."""
-
-        def make() -> torch.Tensor:
-            return self.clip.embed_image(pixels_of(picture)[None].to(device))
-
-        size = f"{picture.width}x{picture.height}"
-        return self._kept(make, device, "clip picture", size, picture.tobytes())
-
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the embeddings of texts that are asked together, (texts, dim)."""
-        return self._kept(lambda: self.clip.embed_text(texts), None, "clip texts", *texts)
-
-    def _kept(
-        self, make: Callable[[], torch.Tensor], device: torch.device | None, *parts: bytes | str
-    ) -> torch.Tensor:
-        if self.cache is None:
-            return make()
-        return self.cache.get(content_key(self.who, *parts), make).to(device)
 
 
 def _told(

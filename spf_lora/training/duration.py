@@ -60,6 +60,9 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
     if method == "ours" and distil.steps:
         each = _PAIR_GLOBAL if recipe.attribute.scope == "global" else _PAIR_LOCAL
         found["draw pairs to learn from"] = each * distil.sampler_steps * distil.pairs * a_pass
+        if recipe.data.clip != "base" or recipe.training.base == "embedded":
+            found["show the pictures to CLIP"] = an_encoding * pictures
+            found["choose pairs that show it"] = 2 * an_encoding * distil.pairs
         held = distil.base_prompts + distil.empty_prompts  # the frozen model is asked about them
         found["distil"] = (2 + held) * step * distil.steps
     return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}

@@ -23,13 +23,15 @@ from spf_lora.registry.onto import Below
 from spf_lora.training.distil import Curriculum, Lesson, Shares
 from spf_lora.training.encoders import Encoders
 from spf_lora.training.precision import awake
+from spf_lora.training.sight import LEAST_AUC, Sight
 from spf_lora.training.trainer import Tell
 
 _FIRST_SEED = 500_000  # no evaluation and no preview draws from these
 HELD = 256  # prompts without the target, under which nothing may change
 _LEAST_CHANGE = 0.1  # of the latents' standard deviation, inside the control map
 _COVERED = 0.9  # of the largest map there can be
-DRAWING = "draw pairs to learn from"
+_LEAST_SHOWN = 0.125  # of the pairs
+DRAWING, CHOOSING = "draw pairs to learn from", "choose pairs that show it"
 
 
 def taught(under: Below) -> list[Attribute]:
@@ -97,6 +99,7 @@ class Teaching:
         seed: decides noise and order.
         as_ids: whether lessons hold token ids, for a text encoder that is trained too.
         teacher: draws the pairs; without one, the adapter that the stage before left.
+        sight: chooses pairs that show the target; without one all are learned from.
     """
 
     base: Base
@@ -110,10 +113,11 @@ class Teaching:
     seed: int
     as_ids: bool = False
     teacher: Adapter | None = None
+    sight: Sight | None = None
     curriculum: Curriculum | None = field(default=None, init=False)
 
-    def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> None:
-        """Draw the pairs with the teacher.
+    def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> list[str]:
+        """Draw the pairs with the teacher; return what a user should be told of them.
 
         Args:
             learned: parameters of the adapter that the stage before left.
@@ -142,9 +146,10 @@ class Teaching:
             refuse_alike(first.changes().max() * 2)
             drawn = draw(pairs)
             check_pairs(drawn, everywhere=self.how.late is not None)
+            kept, remarks = self._chosen(drawn, tell)
             self.curriculum = Curriculum(
                 drawn,
-                range(len(pairs)),
+                kept,
                 self._read([full for _, full in self.prompts]),
                 self._read(self.held),
                 self._read([""])[0],
@@ -153,6 +158,33 @@ class Teaching:
                 self.seed,
                 base.device,
             )
+        return remarks
+
+    def _chosen(self, drawn: Trajectories, tell: Tell) -> tuple[Sequence[int], list[str]]:
+        """Return the pairs to learn from, and what to tell of them.
+
+        Raises:
+            TrainingError: hardly any pair shows the target.
+        """
+        every = range(len(drawn.pairs))
+        if self.sight is None:
+            return every, []
+        tell(CHOOSING, 0, len(every))
+        with awake(self.base.vae, device=self.base.device):
+            found = self.sight.choose(self.base, *drawn.pictures(every), self.prompts)
+        if found.auc < LEAST_AUC:
+            return every, [
+                f"all {len(every)} pairs are learned from: CLIP tells the training pictures from "
+                f"the base's own in {found.auc:.0%} of cases, too few to choose by it"
+            ]
+        count = f"{len(found.kept)} of {len(every)}"
+        if len(found.kept) < _LEAST_SHOWN * len(every):
+            raise TrainingError(
+                f"what was learned shows the target in {count} pictures, so there is nothing to "
+                "distil",
+                hint="raise learn.steps, or look at the pictures and captions with data check",
+            )
+        return found.kept, [f"{count} pairs show the target and are learned from"]
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return text states, or token ids where they are wanted."""

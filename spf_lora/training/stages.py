@@ -23,6 +23,7 @@ from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.pairs import HELD, Teaching, teaching_prompts
 from spf_lora.training.prepare import Prepared, Size
+from spf_lora.training.sight import Sight
 from spf_lora.training.trainer import Stage
 
 PAPER = "spf-portrait"
@@ -42,6 +43,7 @@ class Material:
         cache: keeps the pairs that teach our second stage.
         under: what the new adapter is trained on top of.
         clip: embeds pictures for the paper's response loss, or None.
+        sight: chooses our second stage's pairs, or None.
     """
 
     base: Base
@@ -50,6 +52,7 @@ class Material:
     cache: TensorCache
     under: Below
     clip: ClipModel | None
+    sight: Sight | None = None
 
 
 def reading_unet(recipe: Recipe, base: Base) -> Any:
@@ -114,7 +117,13 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
     if recipe.distil.steps == 0:
         return stages
     taught = distil_stage(
-        recipe, base, material.asked, data.commonest_size, material.cache, under=material.under
+        recipe,
+        base,
+        material.asked,
+        data.commonest_size,
+        material.cache,
+        under=material.under,
+        sight=material.sight,
     )
     return [*stages, taught]
 
@@ -128,6 +137,7 @@ def distil_stage(
     *,
     under: Below = NOTHING,
     teacher: Adapter | None = None,
+    sight: Sight | None = None,
 ) -> Stage:
     """Return the stage that teaches a fresh adapter from pairs.
 
@@ -139,6 +149,7 @@ def distil_stage(
         cache: keeps the pairs.
         under: what the new adapter is trained on top of.
         teacher: draws the pairs; without one, the adapter of the stage before.
+        sight: chooses pairs that show the target; without one all are learned from.
 
     Raises:
         OutputError: the cache cannot keep pairs.
@@ -157,6 +168,7 @@ def distil_stage(
         seed=recipe.training.seed,
         as_ids=recipe.adapter.text_encoder,
         teacher=teacher,
+        sight=sight,
     )
     check_room(cache, distil.pairs, teaching.how)  # before the long work
     frozen = partial(adapter_off, base.unet, base.text_encoder)

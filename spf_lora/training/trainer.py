@@ -49,7 +49,8 @@ class Stage:
         objective: what is minimised.
         batch: index of a step in the whole run and size -> its samples; the same for every call.
         begin: called before the stage's first step and again where a run resumes within it, with
-            the adapter as the stage before left it, by parameter.
+            the adapter as the stage before left it, by parameter. It returns what a user should
+            be told.
         fresh: whether it starts from an adapter that has learned nothing.
     """
 
@@ -57,7 +58,7 @@ class Stage:
     steps: int
     objective: Objective
     batch: Callable[[int, int], AnyBatch]
-    begin: Callable[[Mapping[str, torch.Tensor], Tell], None] | None = None
+    begin: Callable[[Mapping[str, torch.Tensor], Tell], Sequence[str]] | None = None
     fresh: bool = False
 
 
@@ -125,7 +126,7 @@ class Trainer:
         run_id: digest of everything that decides the result; a checkpoint of another is refused.
         device: where it is trained.
         processes: this one and its siblings.
-        remarks: what a user should be told before it starts.
+        remarks: what a user should be told before it starts; a stage that begins adds to them.
         details: of the remarks, for whoever asks.
         tell: called with how far the work before a stage is.
     """
@@ -152,7 +153,7 @@ class Trainer:
         self.stages = tuple(stages)
         self.checkpoint, self.run_id = checkpoint, run_id
         self.processes = processes or Processes()
-        self.remarks, self.details = tuple(remarks), tuple(details)
+        self.remarks, self.details = list(remarks), tuple(details)
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.scaled)
         self.skipped = 0  # steps in a row whose gradient overflowed in fp16
         self.done = 0
@@ -192,7 +193,7 @@ class Trainer:
                 for group, settings in zip(self.optimizer.param_groups, self._unused, strict=True):
                     group.update(settings)
         if stage.begin:
-            stage.begin(self._left, self.tell)
+            self.remarks += list(stage.begin(self._left, self.tell))
 
     def resume(self) -> int:
         """Go on from the checkpoint; return the number of steps already done.

@@ -113,7 +113,7 @@ def test_a_fresh_stage_starts_from_an_adapter_and_an_optimizer_that_know_nothing
     def look(left, tell):
         seen["weights"], seen["left"] = weights_of(run), left
         seen["state"], seen["settings"] = dict(run.optimizer.state), settings_of(run)
-        begin(left, tell)
+        return begin(left, tell)
 
     second = run.stages[1]
     run.stages = (

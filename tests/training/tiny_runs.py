@@ -98,7 +98,7 @@ def distil(steps, base, data, *, cache: Path, seed=0, teacher=None, fresh=True):
     )
 
     def begin(left, tell):
-        teach.begin(teacher or left, tell)
+        return teach.begin(teacher or left, tell)
 
     return Stage("distil", steps, objective, teach.batch, begin, fresh=fresh)
 
