@@ -104,15 +104,20 @@ def _moved(factors: _Factors, weight: Matrix) -> Matrix:
 def _half(factors: _Factors, name: str, core: str) -> Matrix:
     """Return a @ b, or with a core t the sum over i, j of a[i] b[j] t[i, j]."""
     a, b = factors[f"{name}_a"], factors[f"{name}_b"]
-    return np.einsum("ij...,ip,jr->pr...", factors[core], a, b) if core in factors else a @ b
+    half: Matrix = (
+        np.einsum("ij...,ip,jr->pr...", factors[core], a, b) if core in factors else a @ b
+    )
+    return half
 
 
 def _low_rank(factors: _Factors) -> Matrix:
     up, down = (factors[f"lora_{one}.weight"] for one in ("up", "down"))
     up, flat = up.reshape(len(up), -1), down.reshape(len(down), -1)
     if "lora_mid.weight" not in factors:
-        return up @ flat
-    return np.einsum("mn...,im,nj->ij...", factors["lora_mid.weight"], up, flat)
+        flat_moved: Matrix = up @ flat
+        return flat_moved
+    moved: Matrix = np.einsum("mn...,im,nj->ij...", factors["lora_mid.weight"], up, flat)
+    return moved
 
 
 def _kronecker(factors: _Factors) -> tuple[Matrix, int | None]:
@@ -144,8 +149,9 @@ def _rotated(factors: _Factors, weight: Matrix) -> Matrix:
     one = np.eye(blocks.shape[1], dtype=np.float32)
     turn = (one + q) @ np.linalg.inv(one - q) - one
     rows = weight.reshape(len(blocks), blocks.shape[1], -1)
-    moved = np.einsum("knm,knp->kmp", turn, rows).reshape(weight.shape)
+    moved: Matrix = np.einsum("knm,knp->kmp", turn, rows).reshape(weight.shape)
     if "rescale" not in factors:
         return moved
     rescale = factors["rescale"].reshape(len(weight), *[1] * (weight.ndim - 1))
-    return rescale * (weight + moved) - weight
+    turned: Matrix = rescale * (weight + moved) - weight
+    return turned
