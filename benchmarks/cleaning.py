@@ -26,7 +26,7 @@ from spf_lora.adapters.combine import combined
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import load_base
-from spf_lora.cli.clean_input import prompts_of, recipe_of, source_of
+from spf_lora.cli.any_lora import prompts_of, recipe_of, source_of
 from spf_lora.data.cache import TensorCache
 from spf_lora.draw.act import acting
 from spf_lora.draw.sample import Sampling

@@ -10,7 +10,7 @@ import typer
 
 from spf_lora.atomic import make_folder
 from spf_lora.cli import out
-from spf_lora.cli.clean_input import Source, prompts_of, recipe_of, source_of, teacher_of
+from spf_lora.cli.any_lora import Source, prompts_of, recipe_of, source_of, teacher_of
 from spf_lora.cli.phases import Phases, showing_phases
 from spf_lora.cli.quiet import hush
 from spf_lora.cli.run_lock import locked_for_the_run

@@ -1,5 +1,6 @@
 """What an adapter does besides its target: what it moves, what it reacts to, where, and when."""
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from statistics import mean
 import torch
 from PIL import Image
 
-from spf_lora.adapters.module import Adapter
+from spf_lora.adapters.module import Adapter, Module
+from spf_lora.adapters.overlap import Overlap, overlap
 from spf_lora.adapters.sd15 import block
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
@@ -31,6 +33,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STARTS = (0.1, 0.2, 0.3, 0.4)
 _SHOWN = 0.8  # response from which on the target shows
 _AS_WELL = 0.9  # share of the pictures with it that must still have it where adapters begin late
+_STRONGEST = 20  # words of each adapter that are compared
 _FIRST_SEED = 900_000
 _STEPS = 15
 
@@ -110,7 +113,6 @@ class Question:
     base: Base
     subject: str
     vocabulary: Vocabulary
-    groups: Sequence[str]
     clip: ClipModel | None
     prompts: int = PROMPTS
     steps: int = _STEPS
@@ -146,9 +148,8 @@ def audit(
     )
     tell("blocks", 0, 0)
     asked = asking_prompt(subject, attribute)
-    moves, changed = (
-        ((), {}) if question.clip is None else _moves(question, adapter, attribute, tell)
-    )
+    seen = question.clip is not None
+    moves, changed = _moves(question, adapter, attribute, tell) if seen else ([], {})
     return Audit(
         name,
         "" if wordless else attribute.target_text,
@@ -162,7 +163,7 @@ def audit(
 
 def _blocks(base: Base, adapter: Adapter, asked: str, subject: str) -> dict[str, float]:
     """Return block -> share of the squared change of the predicted noise, the largest first."""
-    parts: dict[str, dict[str, object]] = {}
+    parts: dict[str, dict[str, Module]] = {}
     for name, module in adapter.modules.items():
         place = "text_encoder" if name.startswith("text_encoder.") else block(name)
         parts.setdefault(place, {})[name] = module
@@ -187,20 +188,21 @@ def _moves(
     asked = [asking_prompt(prompt, attribute) for prompt in prompts]
     total = 2 * len(prompts)
     tell("pictures", 0, total)
-    how = {"steps": question.steps}
-    own = draw(base, prompts, seeds, **how, on_batch=lambda n: tell("pictures", n, total))
+    own = draw(
+        base, prompts, seeds, steps=question.steps, on_batch=lambda n: tell("pictures", n, total)
+    )
     new = draw(
         base,
         asked,
         seeds,
         acting(adapter),
-        **how,
+        steps=question.steps,
         on_batch=lambda n: tell("pictures", len(prompts) + n, total),
     )
     before, after = (_seen(question, pictures) for pictures in (own, new))
-    moves, changed = [], {}
+    moves, changed = list[Move](), dict[str, float]()
     for number, (name, group) in enumerate(
-        zip(question.groups, question.vocabulary.groups, strict=True)
+        zip(question.vocabulary.names, question.vocabulary.groups, strict=True)
     ):
         one, other = before[number], after[number]  # (pictures, phrases)
         changed[name] = float((one.argmax(1) != other.argmax(1)).float().mean())
@@ -278,3 +280,38 @@ def measure(
             break
         latest = start
     return Measured(result, strength, latest)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """How two adapters meet.
+
+    Attributes:
+        first: name of the one.
+        second: of the other.
+        overlap: in the weights.
+        words: that both react to more than to the subject alone, of each one's strongest.
+    """
+
+    first: str
+    second: str
+    overlap: Overlap
+    words: tuple[str, ...]
+
+
+def meetings(audits: Sequence[Audit], adapters: Sequence[Adapter]) -> list[Meeting]:
+    """Return how each two adapters meet."""
+    pairs = itertools.combinations(zip(audits, adapters, strict=True), 2)
+    return [
+        Meeting(
+            one.name,
+            other.name,
+            overlap(adapter, another),
+            tuple(word for word in _strongest(one) if word in _strongest(other)),
+        )
+        for (one, adapter), (other, another) in pairs
+    ]
+
+
+def _strongest(audit: Audit) -> list[str]:
+    return [one.word for one in audit.words[:_STRONGEST] if one.effect > audit.still]

@@ -178,7 +178,7 @@ def test_what_its_trainer_wrote_says_what_asks_for_it(clean, tiny_folder, metada
 
 
 def clean_recipe(path):
-    from spf_lora.cli.clean_input import recipe_of, source_of
+    from spf_lora.cli.any_lora import recipe_of, source_of
 
     how = {"target": None, "attribute": None, "base": "x", "rank": None, "keep": None}
     return recipe_of(source_of(path), [], **how)[0]

@@ -1,4 +1,4 @@
-"""What `spf-lora clean` is given: the adapter, the words that ask for it, and prompts."""
+"""What `clean` and `audit` are given: anybody's LoRA, the words that ask for it, and prompts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ SUBJECTS = {"embedded": "a portrait of a person", "sd15": "a photo of a person"}
 
 @dataclass(frozen=True)
 class Source:
-    """An adapter to clean.
+    """Anybody's adapter.
 
     Attributes:
         path: its file.
@@ -84,7 +84,7 @@ def _refuse_still(adapter: "Adapter", path: Path) -> None:
     if not any(module.scale and module.up.any() and module.down.any() for module in modules):
         raise AdapterFileError(
             f"{path} changes nothing: its strength or all its factors are zero",
-            hint="clean one that was trained",
+            hint="take one that was trained",
         )
 
 
