@@ -59,7 +59,7 @@ COMMANDS = {
     "evaluate": ("evaluate trained.safetensors --prompts p.txt {few} --out e", DRAWS),
     "compare": ("compare trained.safetensors beard --prompts p.txt {few} --out c", DRAWS),
     "clean": (
-        "clean beard --steps 2 --set distil.pairs=8 --set distil.sampler_steps=4 --out k.safetensors",
+        "clean beard --steps 2 --set distil.pairs=8 --set distil.sampler_steps=4 -o k.safetensors",
         DRAWS,
     ),
     "audit": ("audit trained.safetensors --prompts 2 --out au", (1800, 400)),
