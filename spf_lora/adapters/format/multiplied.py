@@ -50,12 +50,9 @@ def read_multiplied(path: Path, weight_of: WeightOf) -> Adapter:
         for name, keys in sorted(parse_factors(container.entries).items()):
             factors = {factor: _numbers(container, key) for factor, key in keys.items()}
             weight = weight_of(name)
-            longest = max(len(weight), weight.size // len(weight))
             try:
-                if any(max(one.shape, default=1) > longest for one in factors.values()):
-                    raise ValueError("a factor is larger than the weight")
-                modules[name] = _plain(name, _moved(factors, weight).reshape(weight.shape))
-            except (ValueError, KeyError, ZeroDivisionError, np.linalg.LinAlgError) as error:
+                modules[name] = _plain(name, _checked(factors, weight))
+            except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
                 raise AdapterFileError(
                     f"{path}: the factors {', '.join(sorted(factors))} of {name} do not fit a "
                     f"weight of shape {weight.shape}",
@@ -83,6 +80,18 @@ def _plain(name: str, moved: Matrix) -> Module:
     one = np.eye(rank, dtype=np.float32)
     down, up = (moved, one) if rank == out else (one, moved)
     return Module(name, down, up, float(rank))
+
+
+def _checked(factors: _Factors, weight: Matrix) -> Matrix:
+    """Return what is added to a weight, as large as that; a `ValueError` says it is not."""
+    longest = max(len(weight), weight.size // len(weight))
+    if any(max(one.shape, default=1) > longest for one in factors.values()):
+        raise ValueError("a factor is larger than the weight")
+    with np.errstate(all="ignore"):
+        moved = _moved(factors, weight).reshape(weight.shape)
+    if not np.isfinite(moved).all():
+        raise ValueError("its product is not finite")
+    return moved
 
 
 def _moved(factors: _Factors, weight: Matrix) -> Matrix:
