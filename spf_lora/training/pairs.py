@@ -231,10 +231,14 @@ def refuse_alike(change: torch.Tensor) -> None:
         )
 
 
+def area_of(drawn: Trajectories) -> float:
+    """Return the median share of the picture that pairs differ in."""
+    return torch.tensor([float(one.mean()) for one in drawn.maps]).median().item()
+
+
 def covers(drawn: Trajectories) -> bool:
     """Tell whether most pairs differ in the whole picture: a style or a light, or somebody else."""
-    area = torch.tensor([float(one.mean()) for one in drawn.maps])
-    return bool(area.median() > _COVERED * AREA_CAP)
+    return area_of(drawn) > _COVERED * AREA_CAP
 
 
 def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
@@ -246,7 +250,8 @@ def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
     refuse_alike(drawn.changes().median())
     if not everywhere and covers(drawn):
         raise TrainingError(
-            "what was learned changes the whole picture, so it has no place that could be kept to",
+            f"what was learned changes the whole picture ({area_of(drawn):.0%} of it), so it has "
+            "no place that could be kept to",
             hint='if that is meant, as for a style or a light, set attribute.scope = "global"; '
             "else lower learn.steps, or complete the captions (data.vocabulary)",
         )
