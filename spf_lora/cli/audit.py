@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spf_lora.atomic import check_writable, make_folder, write_text
+from spf_lora.atomic import check_folder, check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.any_lora import SUBJECTS, Source, recipe_of, source_of, teacher_of
 from spf_lora.cli.options import Json
@@ -49,7 +49,9 @@ def audit(
 
     paths = [resolve(one) for one in adapters]
     folder = output or out.OUT / "audits" / paths[0].stem
-    check_writable(folder / _PAGE, overwrite=force)
+    check_folder(folder)
+    if (folder / _PAGE).exists():
+        check_writable(folder / _PAGE, overwrite=force)
     sources = [source_of(path) for path in paths]
     if len({path.stem for path in paths}) < len(paths):
         raise MeasureError(

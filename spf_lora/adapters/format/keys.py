@@ -227,11 +227,6 @@ def _parse(key: str) -> Key:
 
 
 def _stranger(key: str) -> AdapterFileError:
-    if key.startswith(_CHECKPOINT):
-        return AdapterFileError(
-            f"tensor {_shown(key)} is a whole model's, so this is a checkpoint and no LoRA",
-            hint="name it with --base; a LoRA is a file of some 10 to 150 MB",
-        )
     return AdapterFileError(
         f"tensor {_shown(key)} belongs to no module of Stable Diffusion 1.5",
         hint="only LoRA files for Stable Diffusion 1.5 are read; check where the file came from",
@@ -239,6 +234,11 @@ def _stranger(key: str) -> AdapterFileError:
 
 
 def _refuse_foreign(key: str) -> None:
+    if key.startswith(_CHECKPOINT):
+        raise AdapterFileError(
+            f"tensor {_shown(key)} is a whole model's, so this is a checkpoint and no LoRA",
+            hint="name it with --base; a LoRA is a file of some 10 to 150 MB",
+        )
     for mark, method in _OTHER_METHODS.items():
         if mark in key:
             raise AdapterFileError(
