@@ -94,9 +94,7 @@ def _cell(lora: str, attribute: str, args: Any, path: Path) -> None:
         file = Path(name) / f"{lora}-{attribute}.safetensors"
         write_adapter(_plain(lora, attribute, args.trained), file)
         source = source_of(file)
-        recipe, wordless = recipe_of(
-            source, [], target=None, attribute=attribute, base="embedded", rank=None, keep=None
-        )
+        recipe, wordless = recipe_of(source, [], target=None, attribute=attribute, base="embedded")
         before = _measured(read_adapter(file), attribute, args)
         base = load_base("embedded", device=torch.device("cpu"))
         assert source.adapter is not None

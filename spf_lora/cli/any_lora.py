@@ -95,8 +95,8 @@ def recipe_of(
     target: str | None,
     attribute: str | None,
     base: str,
-    rank: int | None,
-    keep: str | None,
+    rank: int | None = None,
+    keep: str | None = None,
 ) -> tuple[Recipe, bool]:
     """Return what decides the cleaning, and whether the adapter is without words.
 

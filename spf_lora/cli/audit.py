@@ -57,8 +57,9 @@ def audit(
         raise MeasureError(
             "two of the files have one name", hint="rename one: tables tell them apart by it"
         )
-    given = {"target": target, "attribute": attribute, "base": base, "rank": None, "keep": None}
-    recipes = [recipe_of(source, [], **given) for source in sources]
+    recipes = [
+        recipe_of(source, [], target=target, attribute=attribute, base=base) for source in sources
+    ]
     hush()
     with showing_phases() as phases:
         audits, loaded = _look(sources, recipes, clip, prompts, phases)

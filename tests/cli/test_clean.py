@@ -178,8 +178,7 @@ def test_what_its_trainer_wrote_says_what_asks_for_it(tiny_folder, metadata) -> 
 def clean_recipe(path, keep=None):
     from spf_lora.cli.any_lora import recipe_of, source_of
 
-    how = {"target": None, "attribute": None, "base": "x", "rank": None, "keep": keep}
-    return recipe_of(source_of(path), [], **how)[0]
+    return recipe_of(source_of(path), [], target=None, attribute=None, base="x", keep=keep)[0]
 
 
 def test_a_dry_run_tells_time_memory_and_disk_and_cleans_nothing(clean, monkeypatch) -> None:
