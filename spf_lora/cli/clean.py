@@ -1,5 +1,6 @@
 """`spf-lora clean`: teach a fresh adapter what another one adds, and not what else it changes."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -140,7 +141,11 @@ def _clean(job: Job, source: Source, prompts: list[str], phases: Phases, *, word
     out.say(f"picture: {job.picture} (base | before | cleaned, asked and not)")
     for line in said:
         out.say(line)
-    out.say(f"measure both: spf-lora compare {source.path} {job.target} --quick")
+    if not wordless:  # the first file's card says what is looked for
+        named = job.settings.training.base
+        on = [] if named == "embedded" else ["--base", named]
+        words = ["compare", str(job.target), str(source.path), "--quick", *on]
+        out.say(f"measure both: {shlex.join(['spf-lora', *words])}")
     out.show(str(job.target))
 
 
