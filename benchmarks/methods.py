@@ -131,7 +131,7 @@ def _measure(
     from spf_lora.training.examples import load_examples
 
     recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
-    trained = _train(recipe, load_examples(recipe, None), args.trained)
+    trained = train_once(recipe, load_examples(recipe, None), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
     sampling = Sampling(**({"steps": args.steps} | SAMPLINGS.get(method, {})))
@@ -153,24 +153,29 @@ def _measure(
         "sampler": sampling.sampler,
         "sampler_steps": sampling.steps,
         "guidance": sampling.guidance,
-        "figures": {
-            name: {
-                key: None if number is None else round(float(number), 4)
-                for key, number in (
-                    ("value", f.value),
-                    ("low", f.low),
-                    ("high", f.high),
-                    ("reached", f.reached),
-                )
-            }
-            for name, f in result.figures().items()
-        },
+        "figures": figures_of(result),
         "per_prompt": _per_prompt(result),
         "environment": environment(),
     }
 
 
-def _train(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
+def figures_of(result: Any) -> dict[str, dict[str, float | None]]:
+    """Return every figure of a result with its interval."""
+    return {
+        name: {
+            key: None if number is None else round(float(number), 4)
+            for key, number in (
+                ("value", f.value),
+                ("low", f.low),
+                ("high", f.high),
+                ("reached", f.reached),
+            )
+        }
+        for name, f in result.figures().items()
+    }
+
+
+def train_once(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
     """Return the adapter and what its training cost, which is not told of one in the folder."""
     import torch
 

@@ -12,6 +12,7 @@ import typer
 from spf_lora import __version__
 from spf_lora.cli import adapters, base, data, out, portraits, recipe, stack
 from spf_lora.cli.attributes import attributes
+from spf_lora.cli.audit import audit
 from spf_lora.cli.clean import clean
 from spf_lora.cli.convert import convert
 from spf_lora.cli.evaluate import compare, evaluate
@@ -53,6 +54,7 @@ def _root(
 
 app.command()(train)
 app.command()(clean)
+app.command()(audit)
 app.command()(generate)
 app.command()(evaluate)
 app.command()(compare)

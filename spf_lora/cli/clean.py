@@ -1,35 +1,41 @@
 """`spf-lora clean`: teach a fresh adapter what another one adds, and not what else it changes."""
 
-import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spf_lora.atomic import make_folder
 from spf_lora.cli import out
+from spf_lora.cli.any_lora import Source, prompts_of, recipe_of, source_of, teacher_of
 from spf_lora.cli.phases import Phases, showing_phases
 from spf_lora.cli.quiet import hush
 from spf_lora.cli.run_lock import locked_for_the_run
 from spf_lora.cli.train_loop import resumable, run_trainer
 from spf_lora.cli.train_one import Job
-from spf_lora.errors import AdapterFileError, OutputError, RecipeError, TrainingError
+from spf_lora.errors import OutputError, TrainingError
 from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from spf_lora.adapters.module import Adapter
-    from spf_lora.base.load import Base
+    from spf_lora.data.cache import TensorCache
     from spf_lora.data.folder import Example
+    from spf_lora.training.clean import Task
     from spf_lora.training.trainer import Trainer
 
-_MOST_RANK = 32
-_SUBJECTS = {"embedded": "a portrait of a person", "sd15": "a photo of a person"}
+_ROWS = 6  # of the picture
+_CANNOT = (
+    "what it does to faces, colours or light within the picture cannot be told from what is wanted"
+)
 
 
 def clean(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="A file or a name.")],
     target: Annotated[
-        str | None, typer.Option(help='What asks for it, as "a beard"; its card says by default.')
+        str | None, typer.Option(help='What asks for it, as "a beard"; the file says by default.')
     ] = None,
     attribute: Annotated[
         str | None,
@@ -41,6 +47,12 @@ def clean(
     prompts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What to draw pairs of, one a line, without the target."),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS", help='Of a style or character: what stays, as "face, background".'
+        ),
     ] = None,
     rank: Annotated[
         int | None, typer.Option(min=1, max=256, help="The adapter's own, at most 32, by default.")
@@ -54,6 +66,9 @@ def clean(
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="File; else out/ADAPTER-cleaned.safetensors.")
     ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--dry-run", help="Print time, memory and disk; clean nothing.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
@@ -64,18 +79,31 @@ def clean(
     file = output or out.OUT / f"{path.stem}-cleaned.safetensors"
     if file.exists() and file.samefile(path):
         raise OutputError(f"{file} is the adapter itself", hint="choose another file with --out")
-    teacher = _teacher(path)
-    words = {"target": target, "attribute": attribute, "base": base, "rank": rank}
+    source = source_of(path)
     more = [f"distil.steps={steps}"] if steps else []
     more += [] if seed is None else [f"training.seed={seed}"]
-    recipe = _recipe(path, teacher, words, [*more, *(changes or [])])
-    lines = _prompts(prompts, recipe)
+    recipe, wordless = recipe_of(
+        source,
+        [*more, *(changes or [])],
+        target=target,
+        attribute=attribute,
+        base=base,
+        rank=rank,
+        keep=keep,
+    )
+    lines = prompts_of(prompts, recipe)
+    if plan_only:
+        from spf_lora.cli.dry_run import dry_run_cleaning
+
+        hush()
+        dry_run_cleaning(recipe, path.name)
+        return
     if output is None:
         make_folder(file.parent)
     job = _job(recipe, file, resume=resume, force=force)
     job.check()
     with locked_for_the_run([job]), showing_phases() as phases:
-        _clean(job, path, teacher, lines, phases)
+        _clean(job, source, lines, phases, wordless=wordless)
 
 
 def _job(recipe: Recipe, file: Path, *, resume: bool, force: bool) -> Job:
@@ -84,149 +112,138 @@ def _job(recipe: Recipe, file: Path, *, resume: bool, force: bool) -> Job:
     return Job(recipe, file, None, None, NOTHING, resume, force)
 
 
-def _teacher(path: Path) -> "Adapter":
-    """Return the adapter to clean.
-
-    Raises:
-        AdapterFileError: it cannot be read, or changes nothing.
-    """
-    from spf_lora.adapters.format.adapter_file import read_adapter
-
-    adapter = read_adapter(path)
-    if not any(module.up.any() and module.down.any() for module in adapter.modules.values()):
-        raise AdapterFileError(
-            f"{path} changes nothing: all its factors are zero", hint="clean one that was trained"
-        )
-    return adapter
-
-
-def _recipe(path: Path, teacher: "Adapter", words: dict[str, Any], changes: list[str]) -> Recipe:
-    """Return what decides the cleaning, from the card, a recipe, or the words alone.
-
-    Raises:
-        RecipeError: nobody says what asks for it, or a value cannot be used.
-    """
-    import dataclasses
-
-    from spf_lora.adapters.format.card import attribute_of, from_metadata
-    from spf_lora.recipe.files import find_recipe
-    from spf_lora.recipe.load import load_recipe, make_recipe
-
-    card = from_metadata(teacher.metadata, path=path)
-    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "cleaned"
-    if words["attribute"] is not None:
-        known = load_recipe(find_recipe(words["attribute"])).attribute
-        attribute = dataclasses.asdict(known)
-    elif card is not None and card.target_text:
-        attribute = dataclasses.asdict(attribute_of(card))
-    elif words["target"] is not None:
-        attribute = {"name": name}
-    else:
-        raise RecipeError(
-            f"{path} has no card that says what asks for it",
-            hint='say so: --target "a beard", or --attribute with a recipe\'s name',
-        )
-    if words["target"] is not None:
-        attribute["target_text"] = words["target"]
-    plain = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in attribute.items()
-    }
-    base = words["base"]
-    largest = max(module.rank for module in teacher.modules.values())
-    rank = words["rank"] or min(largest, _MOST_RANK)
-    own = [f"training.base={base}", f"adapter.rank={rank}", f"adapter.alpha={rank}"]
-    profile = "embedded" if base == "embedded" else "sd15"
-    if profile == "sd15":
-        own.append("distil.vocabulary=photographs")
-    table = {"profile": profile, "attribute": plain}
-    return make_recipe(table, [*own, *changes], path)
-
-
-def _prompts(file: Path | None, recipe: Recipe) -> list[str]:
-    """Return what pairs are drawn of; the vocabulary varies it.
-
-    Raises:
-        DataError: the file cannot be read, or nothing is left of a line without the target.
-    """
-    if file is None:
-        return [_SUBJECTS[recipe.profile]]
-    from spf_lora.data.captions import base_prompt
-    from spf_lora.data.prompt_file import read_prompt_lines
-    from spf_lora.errors import DataError
-
-    lines = [base_prompt(line, recipe.attribute) for _, line in read_prompt_lines(file)]
-    if not all(lines):
-        raise DataError(
-            f"a prompt of {file} is nothing but the target",
-            hint="write what else the picture shows, as: a photo of a man, in a street",
-        )
-    return lines
-
-
-def _clean(job: Job, path: Path, teacher: "Adapter", prompts: list[str], phases: Phases) -> None:
+def _clean(job: Job, source: Source, prompts: list[str], phases: Phases, *, wordless: bool) -> None:
     phases("load the base")
     hush()
     from spf_lora.adapters.format.base_match import refuse_other_base
-    from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
     from spf_lora.data.cache import TensorCache, cache_folder
-    from spf_lora.training.clean import build_cleaner
+    from spf_lora.training.clean import Task, build_cleaner
 
-    recipe = job.settings
-    base = load_base(recipe.training.base)
-    card = from_metadata(teacher.metadata, path=path)
-    refuse_other_base(card, path, base.id, of=base.name)
-    trainer = build_cleaner(
-        recipe,
-        base,
-        teacher,
-        prompts,
-        checkpoint=job.checkpoint,
-        cache=TensorCache(cache_folder()),
-        tell=phases,
-    )
-    phases.end()
-    begun = job.resume and job.checkpoint.exists()
-    if begun:
-        out.say(f"resuming after step {trainer.resume()}")
-    else:
-        job.checkpoint.unlink(missing_ok=True)
-    out.say(
-        f"cleaning {path.name}: {recipe.attribute.target_text!r} stays, from "
-        f"{recipe.distil.pairs} pairs of pictures, in {recipe.distil.steps} steps"
-    )
-    with resumable():
-        try:
-            run_trainer(trainer, phases, every=recipe.training.checkpoint_every_steps, logs=None)
-        except TrainingError as error:
-            raise TrainingError(
-                error.message,
-                hint=f"does {path.name} answer to {recipe.attribute.target_text!r}? Say other "
-                "words with --target; a style or a light needs --set attribute.scope=global",
-            ) from error
-        phases("draw the preview")
-        _write(job, base, teacher, prompts, trainer)
+    base = load_base(job.settings.training.base)
+    refuse_other_base(source.card, source.path, base.id, of=base.name)
+    task = Task(base, teacher_of(source, base), prompts, wordless)
+    cache = TensorCache(cache_folder())
+    with _explained(task, job.settings, source.path.name):
+        job = replace(job, settings=_with_scope(job.settings, task, cache, phases, source))
+        trainer = build_cleaner(
+            job.settings, task, checkpoint=job.checkpoint, cache=cache, tell=phases
+        )
         phases.end()
+        _start(job, trainer, source, wordless=wordless)
+        with resumable():
+            every = job.settings.training.checkpoint_every_steps
+            run_trainer(trainer, phases, every=every, logs=None)
+            phases("draw both previews")
+            said = _write(job, task, cache, trainer)
+            phases.end()
     out.say(f"adapter: {job.target}")
-    out.say(f"picture: {job.picture} (base | adapter | difference)")
-    out.say(f"measure both: spf-lora compare {path} {job.target} --quick")
+    out.say(f"picture: {job.picture} (base | before | cleaned, asked and not)")
+    for line in said:
+        out.say(line)
+    if not wordless:  # the first file's card says what is looked for
+        named = job.settings.training.base
+        on = [] if named == "embedded" else ["--base", named]
+        words = ["compare", str(job.target), str(source.path), "--quick", *on]
+        out.say(f"measure both: {shlex.join(['spf-lora', *words])}")
     out.show(str(job.target))
 
 
-def _write(
-    job: Job, base: "Base", teacher: "Adapter", prompts: list[str], trainer: "Trainer"
-) -> None:
+@contextmanager
+def _explained(task: "Task", recipe: Recipe, name: str) -> Iterator[None]:
+    """Tell of an adapter that teaches nothing what to ask instead."""
+    try:
+        yield
+    except TrainingError as error:
+        if not error.message.startswith("what was learned"):  # not of the pairs
+            raise
+        target = recipe.attribute.target_text
+        asked = "every prompt" if task.wordless else repr(target)
+        raise TrainingError(
+            error.message,
+            hint=f"does {name} answer to {asked}? Say other words with --target; a style or a "
+            "light needs --set attribute.scope=global",
+        ) from error
+
+
+def _refuse_other_words(task: "Task", recipe: Recipe, name: str) -> None:
+    """Refuse words that an adapter reacts to no more than to any others.
+
+    Raises:
+        TrainingError: it does not draw them; its hint tells the best guess of what it draws.
+    """
+    from spf_lora.evaluate.reactions import answers_to, best_guess
+
+    target, subject = recipe.attribute.target_text, task.prompts[0]
+    if not answers_to(task.base, task.teacher, target, subject=subject):
+        guess = ", ".join(best_guess(task.base, task.teacher, subject=subject))
+        raise TrainingError(
+            f"{name} does not react to {target!r} more than to any other words",
+            hint=f"of common words it reacts most to {guess}: say with --target what asks for it; "
+            "a file without a card and without --target is taken to act on every prompt",
+        )
+
+
+def _with_scope(
+    recipe: Recipe, task: "Task", cache: "TensorCache", phases: Phases, source: Source
+) -> Recipe:
+    """Return the recipe; of an adapter that covers the picture, one that knows it.
+
+    Raises:
+        TrainingError: it hardly changes a picture, or does not draw the target.
+    """
+    from spf_lora.training.clean import changes_everywhere
+
+    if not task.wordless:
+        phases("look for the target")
+        _refuse_other_words(task, recipe, source.path.name)
+    if recipe.attribute.scope == "global":
+        return recipe
+    if changes_everywhere(recipe, task, cache, phases):
+        recipe = replace(recipe, attribute=replace(recipe.attribute, scope="global"))
+    return recipe
+
+
+def _start(job: Job, trainer: "Trainer", source: Source, *, wordless: bool) -> None:
+    """Say what begins; go on from a checkpoint, or forget it."""
+    recipe, name = job.settings, source.path.name
+    if job.resume and job.checkpoint.exists():
+        out.say(f"resuming after step {trainer.resume()}")
+    else:
+        job.checkpoint.unlink(missing_ok=True)
+    kept = "what it changes most" if wordless else repr(recipe.attribute.target_text)
+    out.say(
+        f"cleaning {name}: {kept} stays, from {recipe.distil.pairs} pairs of pictures, in "
+        f"{recipe.distil.steps} steps"
+    )
+    if recipe.attribute.scope == "global":
+        places = ", ".join(recipe.distil.keep)
+        out.say(
+            f"{name} changes the whole picture, as a style or a character does: the base's layout "
+            f"stays{f', and its {places}' if places else ''}; {_CANNOT}"
+        )
+        if not places:
+            out.say('--keep "face, background" holds what those words draw')
+
+
+def _write(job: Job, task: "Task", cache: "TensorCache", trainer: "Trainer") -> tuple[str, ...]:
+    """Write the picture, then the adapter, then give up the checkpoint; return what to say."""
     from spf_lora.adapters.format.adapter_file import write_adapter
-    from spf_lora.cli.preview import preview, write_png
+    from spf_lora.cli.preview import before_after, write_png
+    from spf_lora.cli.verdict import cleaned_verdict
     from spf_lora.training.clean import cleaned_adapter
 
-    adapter = cleaned_adapter(job.settings, base, teacher)
-    write_png(preview(job.settings, base, _examples(prompts)).picture, job.picture)
+    recipe = job.settings
+    examples = _examples(task.teaching(recipe, cache).held[:_ROWS])
+    drawn = before_after(recipe, task, examples)
+    adapter = cleaned_adapter(recipe, task, drawn.before.metrics("before_") | drawn.after.metrics())
+    write_png(drawn.picture, job.picture)
     write_adapter(adapter, job.target, overwrite=job.force)
     trainer.checkpoint.unlink(missing_ok=True)
+    return cleaned_verdict(drawn, recipe, job.picture)
 
 
-def _examples(prompts: list[str]) -> "list[Example]":
+def _examples(prompts: "Sequence[str]") -> "list[Example]":
     """Return prompts as a preview takes them."""
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What `spf-lora train --dry-run` prints: plan, memory by part, time by phase, what fits a GPU."""
+"""What `--dry-run` of `train` and `clean` prints: plan, memory, time by phase, what fits a GPU."""
 
 from typing import Any
 
@@ -53,6 +53,28 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     words = " ".join(f"--set {change}" for change in fitting.changes) or "the settings as they are"
     total = (fitting.needs.total + GPU_OWN) / 1e9
     out.show(f"for {vram:g} GB: {words} ({total:.2f} GB with {GPU_OWN / 1e9:g} GB for CUDA itself)")
+
+
+def dry_run_cleaning(settings: Recipe, name: str) -> None:
+    """Print what a cleaning would do, hold and take; clean nothing."""
+    from spf_lora.draw.trajectories import Drawing, megabytes
+    from spf_lora.training.duration import estimate_cleaning
+    from spf_lora.training.fit_gpu import base_configs, estimate_recipe, needs_of
+
+    side = needs_of(settings, *base_configs(settings.training.base)).side
+    distil, adapter = settings.distil, settings.adapter
+    how = Drawing(distil.sampler_steps, distil.guidance, (side, side))
+    out.show(f"{name}: base {settings.training.base}")
+    out.show(
+        f"  {distil.steps} steps to distil from {distil.pairs} pairs of pictures "
+        f"({megabytes(distil.pairs, how):.0f} MB on disk)"
+    )
+    out.show(
+        f"  {settings.data.batch_size} pictures a step, latents {side} x {side}, "
+        f"{adapter.preset} adapter of rank {adapter.rank}, {settings.training.precision}"
+    )
+    _show(estimate_recipe(settings))
+    _show_times(estimate_cleaning(settings))
 
 
 def _show_times(seconds: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from spf_lora.evaluate.preview import Preview, Verdict
+    from spf_lora.evaluate.preview import Comparison, Effect, Preview, Verdict
 
 _SHOWN, _CLEAN = 0.75, 0.6  # least shares of the rows that show it, and that kept the rest
 
@@ -33,6 +33,44 @@ def verdict(preview: "Preview", settings: Recipe, picture: Path) -> str:
         others = f"{_commonest(found)} in most others"
         return f"verdict: polluted: {said}, {others}; --local or a lower strength changes less"
     return f"verdict: good: {said}"
+
+
+def cleaned_verdict(found: "Comparison", settings: Recipe, picture: Path) -> tuple[str, ...]:
+    """Return what an adapter did before and does after cleaning, and which one to keep.
+
+    Args:
+        found: what was drawn with both.
+        settings: the recipe.
+        picture: its file.
+    """
+    before, after = found.before, found.after
+    lines = (f"before: {_effect(before, settings)}", f"cleaned: {_effect(after, settings)}")
+    old, new = (before.metrics(), after.metrics())
+    if new.get("shown", 1.0) < _SHOWN * old.get("shown", 1.0):
+        end = (
+            "weaker: it shows in fewer pictures; clean with more --steps, or --set distil.pairs=96"
+        )
+    elif all(new[name] >= old[name] for name in ("moved", "leaked") if name in old and name in new):
+        end = "no cleaner: keep the old file, or say with --target what really asks for it"
+    elif "shown" in new:
+        end = "cleaner"
+    else:
+        end = f"it moves less; nobody judged whether all of it is still there: look at {picture}"
+    return (*lines, f"verdict: {end}")
+
+
+def _effect(effect: "Effect", settings: Recipe) -> str:
+    said = []
+    if effect.verdicts:
+        count = len(effect.verdicts)
+        shown = sum(not one.missing for one in effect.verdicts)
+        clean = sum(not one.changed for one in effect.verdicts)
+        target = settings.attribute.target_text
+        said.append(f"{target} in {shown} of {count} pictures, nothing else changed in {clean}")
+    said.append(f"moves {effect.moved:.2f} of what another seed moves")
+    if effect.leaked is not None:
+        said.append(f"{effect.leaked:.2f} where nobody asks")
+    return ", ".join(said)
 
 
 def _commonest(found: "Sequence[Verdict]") -> str:

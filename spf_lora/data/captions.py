@@ -89,6 +89,13 @@ def full_prompt(base_prompt: str, attribute: Attribute) -> str:
     return join_phrases([*phrases, attribute.target_text])
 
 
+def asking_prompt(base_prompt: str, attribute: Attribute) -> str:
+    """Return what is written to get the attribute: nothing more, where its strength brings it."""
+    if attribute.control == "strength":
+        return join_phrases(split_phrases(base_prompt))
+    return full_prompt(base_prompt, attribute)
+
+
 def base_phrases(base_prompt: str, attribute: Attribute) -> list[str]:
     """Return the phrases whose meaning must not change, in order.
 

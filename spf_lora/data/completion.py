@@ -7,7 +7,7 @@ upon itself.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ class Vocabulary:
     Attributes:
         template: how a phrase is put to the CLIP, with {} in its place.
         groups: phrases of which a picture shows one at a time; in the order captions have.
+        names: of the groups.
     """
 
     template: str
     groups: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...] = field(default=(), repr=False)
 
 
 def load_vocabulary(name: str) -> Vocabulary:
@@ -65,7 +67,8 @@ def load_vocabulary(name: str) -> Vocabulary:
             "\n  ".join((f"the vocabulary {name} is not right:", *faults)),
             hint='it has template = "a photo of {}" and, under [groups], lists of phrases',
         )
-    return Vocabulary(table["template"], tuple(tuple(group) for group in table["groups"].values()))
+    groups = table["groups"]
+    return Vocabulary(table["template"], tuple(map(tuple, groups.values())), tuple(groups))
 
 
 def _faults(table: Mapping[str, Any]) -> list[str]:

@@ -32,11 +32,13 @@ class Asking(NamedTuple):
         states: their text states, (batch, 77, width).
         acting: puts the adapters on for these prompts, while its context lasts.
         late: see `sample_latents`.
+        always: whether the adapters answer prompts that ask for nothing, as those without words do.
     """
 
     states: torch.Tensor
     acting: Callable[[], AbstractContextManager[None]]
     late: Sequence[Late] = ()
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def draw_locally(
     acting: Callable[[], AbstractContextManager[None]],
     each: Sequence[Asking] = (),
     late: Sequence[Late] = (),
+    always: bool = False,
     **how: Any,
 ) -> LocalPicture:
     """Draw locally.
@@ -77,23 +80,49 @@ def draw_locally(
         each: of several attributes each by itself; their maps are joined. The loudest would
             hide the others in one map of all.
         late: see `sample_latents`.
+        always: see `Asking`.
         how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
     reference = followed(base, within, seeds, **how)
     control = torch.zeros_like(reference[0].noisy[:, :1])
-    for asking in each or [Asking(states, acting, late)]:
+    for asking in each or [Asking(states, acting, late, always)]:
         control = torch.maximum(control, _region(base, reference, within, asking, seeds, **how))
+    with acting():
+        response = put_back(
+            base, states, seeds, reference=reference, control=control, late=late, **how
+        )
+    return LocalPicture(control, reference, response)
+
+
+def put_back(
+    base: Base,
+    states: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    reference: Sequence[SamplerStep],
+    control: torch.Tensor,
+    **how: Any,
+) -> list[SamplerStep]:
+    """Return every step of a picture whose latents outside of a map are another's.
+
+    Args:
+        base: with the adapters on.
+        states: text states, (batch, 77, width).
+        seeds: one per picture.
+        reference: steps of the other picture.
+        control: the map, (batch, 1, h, w) in [0, 1].
+        how: of `sample_latents`.
+    """
     track, response = iter(reference), list[SamplerStep]()
 
-    def put_back(step: SamplerStep) -> torch.Tensor:
+    def back(step: SamplerStep) -> torch.Tensor:
         kept = torch.lerp(next(track).latents, step.latents, control)
         response.append(step._replace(latents=kept))
         return kept
 
-    with acting():
-        sample_latents(base, states, seeds, late=late, after=put_back, **how)
-    return LocalPicture(control, reference, response)
+    sample_latents(base, states, seeds, after=back, **how)
+    return response
 
 
 @torch.no_grad()
@@ -131,13 +160,13 @@ def _region(
     **how: Any,
 ) -> torch.Tensor:
     """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
-    states, acting, late = asking
+    states, acting, late, always = asking
     with acting():
         both = torch.cat([encode(base, [""]).expand_as(states), states])
         drawn = followed(base, states, seeds, late=late, **how)
         answers = _apart(base, reference, both, late)
     answers += _apart(base, drawn, within, late)
-    asked = (states != within).any(dim=2).any(dim=1)
+    asked = (states != within).any(dim=2).any(dim=1) | always
     region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
     return (2 * region).clamp(max=1)
 

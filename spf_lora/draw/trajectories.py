@@ -19,7 +19,8 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.late import Late
-from spf_lora.draw.local import AREA_CAP, LocalPicture, draw_locally, followed
+from spf_lora.draw.local import AREA_CAP, LocalPicture, draw_locally, followed, put_back
+from spf_lora.draw.places import places_of
 from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
 
@@ -35,7 +36,7 @@ class Pair(NamedTuple):
 
     Attributes:
         base_prompt: without the attribute.
-        full_prompt: with it.
+        full_prompt: with it; the same where the adapter answers every prompt.
         seed: of the noise.
     """
 
@@ -134,12 +135,14 @@ class Drawing:
         late: None for an attribute with a place of its own, drawn locally. One that changes the
             whole picture has none: there the adapter and its words begin after this share of the
             time steps, so that the base's layout stays.
+        keep: with `late`, words whose places stay the base's.
     """
 
     steps: int
     guidance: float
     size: Size
     late: float | None = None
+    keep: tuple[str, ...] = ()
 
 
 def megabytes(pairs: int, how: Drawing, channels: int = 4) -> float:
@@ -227,16 +230,15 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
     seeds = [pair.seed for pair in pairs]
     settings: dict[str, Any] = {"steps": how.steps, "guidance": how.guidance, "size": how.size}
     if how.late is None:
+        always = all(pair.base_prompt == pair.full_prompt for pair in pairs)
         return draw_locally(
-            base,
-            states,
-            seeds,
-            within=within,
-            acting=on,
-            **settings,
+            base, states, seeds, within=within, acting=on, always=always, **settings
         )
     reference = followed(base, within, seeds, **settings)
+    control = 1 - places_of(base, texts, reference, how.keep)
     with on(start_percent=how.late):
         late = [Late(texts, how.late)]
-        response = followed(base, states, seeds, late=late, **settings)
-    return LocalPicture(torch.ones_like(reference[0].noisy[:, :1]), reference, response)
+        response = put_back(
+            base, states, seeds, reference=reference, control=control, late=late, **settings
+        )
+    return LocalPicture(control, reference, response)

@@ -107,6 +107,25 @@ def path_in(model: nn.Module | None, name: str) -> str:
     return path if hasattr(model, "text_model") else path.removeprefix("text_model.")
 
 
+def weight_of(model: nn.Module | None, name: str) -> nn.Parameter:
+    """Return the weight that a module with a canonical name moves.
+
+    Raises:
+        AdapterFileError: the model has none of that name.
+    """
+    try:
+        if model is None:
+            raise AttributeError(name)
+        layer = model.get_submodule(path_in(model, name))
+        weight: nn.Parameter = getattr(layer, "base_layer", layer).get_parameter("weight")
+    except AttributeError as error:  # peft wraps layers
+        raise AdapterFileError(
+            f"the base has no module {name} for this adapter",
+            hint="the adapter was trained on another architecture; inspect says which",
+        ) from error
+    return weight
+
+
 @torch.no_grad()
 def _add(
     model: nn.Module | None,
@@ -115,16 +134,7 @@ def _add(
     saved: dict[str, tuple[nn.Parameter, torch.Tensor]],
 ) -> None:
     path = path_in(model, module.name)
-    try:
-        if model is None:
-            raise AttributeError(module.name)
-        layer = model.get_submodule(path)
-        weight = getattr(layer, "base_layer", layer).get_parameter("weight")  # peft wraps layers
-    except AttributeError as error:
-        raise AdapterFileError(
-            f"the base has no module {module.name} for this adapter",
-            hint="the adapter was trained on another architecture; inspect says which",
-        ) from error
+    weight = weight_of(model, module.name)
     if path not in saved:
         saved[path] = weight, weight.clone()
     weight.add_(_update(module, strength, weight))

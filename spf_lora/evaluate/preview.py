@@ -1,24 +1,27 @@
-"""The picture beside a trained adapter: what it adds to six people, and what else it changes.
+"""The picture beside an adapter: what it adds to six people, and what else it changes.
 
 A row is one prompt from one noise: the base's picture of it, the adapter's with the target asked
-for, and their difference. The judge that `evaluate` uses says of each row what went wrong.
+for, and their difference; of a cleaned adapter what the old and the new one draw, asked and not.
+The judge that `evaluate` uses says of each row what went wrong.
 """
 
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from PIL import Image
 
 from spf_lora.adapters.attach import adapter_off
+from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.base.outline import picture_step
-from spf_lora.data.captions import base_prompt, full_prompt
+from spf_lora.data.captions import asking_prompt, base_prompt
 from spf_lora.data.folder import Example
 from spf_lora.data.worlds.portraits import caption, unbiased
-from spf_lora.draw.act import NOTHING, Acting, draw
+from spf_lora.draw.act import NOTHING, Acting, acting, draw
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sheet import Row, lay_out
 from spf_lora.evaluate.faults import several, the
@@ -60,6 +63,105 @@ class Preview:
     verdicts: tuple[Verdict, ...]
 
 
+@dataclass(frozen=True)
+class Effect:
+    """What an adapter does to a few pictures of the base.
+
+    Attributes:
+        moved: mean change of the pixels where it is asked for; 1 is that of another seed.
+        leaked: where it is not asked for; None if it acts on every prompt.
+        verdicts: of the pictures that ask; none where nobody judges.
+    """
+
+    moved: float
+    leaked: float | None
+    verdicts: tuple[Verdict, ...]
+
+    def metrics(self, prefix: str = "") -> dict[str, float]:
+        """Return the figures as a card has them."""
+        found = {"moved": self.moved}
+        if self.leaked is not None:
+            found["leaked"] = self.leaked
+        if self.verdicts:
+            count = len(self.verdicts)
+            found["shown"] = sum(not one.missing for one in self.verdicts) / count
+            found["nothing_else_changed"] = sum(not one.changed for one in self.verdicts) / count
+        return {f"{prefix}{name}": round(value, 4) for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An adapter before and after cleaning.
+
+    Attributes:
+        picture: all rows, with titles.
+        before: what the given adapter does.
+        after: what the cleaned one does.
+    """
+
+    picture: Image.Image
+    before: Effect
+    after: Effect
+
+
+def draw_before_after(
+    base: Base,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    teacher: Adapter,
+    *,
+    wordless: bool = False,
+    steps: int = STEPS,
+) -> Comparison:
+    """Draw what an adapter does and what the one that was cleaned does.
+
+    Args:
+        base: the model, with the cleaned adapter attached to it.
+        recipe: what decided the cleaning.
+        examples: their captions are the prompts where there are no held-out people.
+        teacher: the adapter before.
+        wordless: whether it acts on every prompt, so that none is without it.
+        steps: of the sampler.
+    """
+    prompts = _prompts(recipe, examples)
+    words = recipe.attribute if wordless else replace(recipe.attribute, control="words")
+    teachers = [asking_prompt(prompt, words) for prompt in prompts]
+    students = [asking_prompt(prompt, recipe.attribute) for prompt in prompts]
+    seeds, size = list(range(len(prompts))), _square(base, recipe)
+    draw_all = partial(draw, base, steps=steps, size=size)
+    with adapter_off(base.unet, base.text_encoder):
+        own = draw_all(prompts, seeds)
+        others = draw_all(prompts, [seed + len(seeds) for seed in seeds])
+        old = draw_all(teachers, seeds, acting(teacher))
+        old_unasked = [] if wordless else draw_all(prompts, seeds, acting(teacher))
+    new = draw_all(students, seeds)
+    new_unasked = draw_all(prompts, seeds) if students != prompts else []
+    judge, ceiling = _judge(recipe), _apart(own, others)
+    before, after = (
+        Effect(
+            _apart(own, asked) / ceiling,
+            _apart(own, unasked) / ceiling if unasked else None,
+            _verdicts(judge, own, asked) if judge else (),
+        )
+        for asked, unasked in ((old, old_unasked), (new, new_unasked))
+    )
+    columns = {"base": own, "before": old, "cleaned": new}
+    columns |= {"before, not asked": old_unasked} if old_unasked else {}
+    columns |= {"cleaned, not asked": new_unasked} if new_unasked else {}
+    notes = [_note(one, recipe.attribute) for one in after.verdicts] or [("", "")] * len(prompts)
+    rows = [
+        Row(pictures, text, note, tone)
+        for *pictures, text, (note, tone) in zip(*columns.values(), teachers, notes, strict=True)
+    ]
+    return Comparison(lay_out(rows, columns=tuple(columns), least_px=_LEAST_PX), before, after)
+
+
+def _apart(one: Sequence[Image.Image], other: Sequence[Image.Image]) -> float:
+    """Return the mean difference of the colours of pictures, in [0, 2]."""
+    pairs = zip(one, other, strict=True)
+    return float(torch.stack([(pixels_of(a) - pixels_of(b)).abs().mean() for a, b in pairs]).mean())
+
+
 def draw_preview(
     base: Base,
     recipe: Recipe,
@@ -78,7 +180,7 @@ def draw_preview(
         steps: of the sampler.
     """
     prompts = _prompts(recipe, examples)
-    full_prompts = [full_prompt(prompt, recipe.attribute) for prompt in prompts]
+    full_prompts = [asking_prompt(prompt, recipe.attribute) for prompt in prompts]
     seeds, size = list(range(len(prompts))), _square(base, recipe)
     off = adapter_off(base.unet, base.text_encoder)
     with off if acting is None else nullcontext():

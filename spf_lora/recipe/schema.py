@@ -6,6 +6,7 @@ from typing import Literal
 from spf_lora.strict import Shape, required, setting
 
 Scope = Literal["local", "global"]
+Control = Literal["words", "strength"]
 Preset = Literal["kv", "cross", "attention", "full"]
 OptimizerName = Literal["adamw8bit", "paged-adamw8bit", "lion8bit", "adamw", "prodigy"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -39,6 +40,9 @@ class Attribute:
         (), "phrases, * matching anything, that the target takes the place of", shape=_PHRASE
     )
     scope: Scope = setting("local", "whether it changes one region or the whole picture")
+    control: Control = setting(
+        "words", "what brings it: its words in the prompt, or the strength alone, as of a slider"
+    )
     phrases: tuple[str, ...] = setting(
         (), "phrases of the base prompt, where captions are not split at commas", shape=_PHRASE
     )
@@ -106,6 +110,11 @@ class DistilSettings:
         "their prompts are put together from it, not from captions: none, portraits, photographs, "
         "or a .toml file",
         shape=_NAME,
+    )
+    keep: tuple[str, ...] = setting(
+        (),
+        "of a global attribute: words whose places in the picture stay the base's",
+        shape=_PHRASE,
     )
     base_prompts: float = setting(
         0.25, "share of samples that hold the adapter still on the base prompt", low=0.0, high=0.9

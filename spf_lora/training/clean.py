@@ -5,7 +5,8 @@ teacher changes besides its target is cut off by the control maps, so the studen
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from spf_lora.adapters.attach import trained_adapter
@@ -15,19 +16,63 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.completion import NONE, load_vocabulary
+from spf_lora.draw.trajectories import CHUNK
 from spf_lora.recipe.load import recipe_hash, recipe_to_dict
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.build import attach_adapter, optimizer_of, plan_of
 from spf_lora.training.finish import tool_versions
-from spf_lora.training.stages import distil_stage
+from spf_lora.training.pairs import Teaching, covers, refuse_alike
+from spf_lora.training.stages import distil_stage, teaching_of
 from spf_lora.training.trainer import Tell, Trainer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is cleaned.
+
+    Attributes:
+        base: the frozen model.
+        teacher: the adapter to clean, at strength 1.
+        prompts: without the target; `distil.vocabulary` varies them.
+        wordless: whether the teacher acts on every prompt, and no words ask for it.
+    """
+
+    base: Base
+    teacher: Adapter
+    prompts: Sequence[str]
+    wordless: bool = False
+
+    def teaching(self, recipe: Recipe, cache: TensorCache) -> Teaching:
+        """Return what draws the pairs."""
+        size = (self.base.unet.config.sample_size,) * 2
+        return teaching_of(
+            recipe,
+            self.base,
+            self.prompts,
+            size,
+            cache,
+            teacher=self.teacher,
+            wordless=self.wordless,
+        )
+
+
+def changes_everywhere(recipe: Recipe, task: Task, cache: TensorCache, tell: Tell) -> bool:
+    """Tell by the first pairs whether the teacher has no place of its own, as a style has none.
+
+    The pairs stay in the cache for the cleaning.
+
+    Raises:
+        TrainingError: the teacher hardly changes a picture.
+        OutputError: the cache cannot keep pairs.
+    """
+    first = task.teaching(recipe, cache).drawn(task.teacher, tell, CHUNK)
+    refuse_alike(first.changes().max() * 2)
+    return covers(first)
 
 
 def build_cleaner(
     recipe: Recipe,
-    base: Base,
-    teacher: Adapter,
-    prompts: Sequence[str],
+    task: Task,
     *,
     checkpoint: Path,
     cache: TensorCache,
@@ -37,9 +82,7 @@ def build_cleaner(
 
     Args:
         recipe: its `distil` and `adapter` sections and its attribute decide the work.
-        base: the frozen model.
-        teacher: the adapter to clean, at strength 1.
-        prompts: without the target; `distil.vocabulary` varies them.
+        task: what is cleaned.
         checkpoint: where to save, and what to resume from.
         cache: keeps the pairs.
         tell: called with how far the drawing is.
@@ -47,10 +90,10 @@ def build_cleaner(
     Raises:
         OutputError: the cache cannot keep pairs.
     """
+    base = task.base
     parameters = attach_adapter(recipe, base)
-    side = base.unet.config.sample_size
-    stage = distil_stage(recipe, base, prompts, (side, side), cache, teacher=teacher)
-    parts = [recipe_hash(recipe), base.id, content_id(teacher), *prompts]
+    parts = [recipe_hash(recipe), base.id, content_id(task.teacher), f"{task.wordless}"]
+    parts += task.prompts
     if recipe.distil.vocabulary != NONE:  # a file may say something else the next time
         parts.append(f"{load_vocabulary(recipe.distil.vocabulary)}")
     return Trainer(
@@ -58,7 +101,7 @@ def build_cleaner(
         parameters=parameters,
         optimizer=optimizer_of(recipe, parameters),
         pictures=recipe.distil.pairs,
-        stages=[stage],
+        stages=[distil_stage(recipe, task.teaching(recipe, cache))],
         plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
@@ -67,20 +110,28 @@ def build_cleaner(
     )
 
 
-def cleaned_adapter(recipe: Recipe, base: Base, teacher: Adapter) -> Adapter:
-    """Take the cleaned adapter off the base; its card names the teacher."""
-    said = recipe_to_dict(recipe)
+def cleaned_adapter(recipe: Recipe, task: Task, metrics: Mapping[str, float]) -> Adapter:
+    """Take the cleaned adapter off the base; its card names the teacher.
+
+    Args:
+        recipe: what decided the work.
+        task: what was cleaned.
+        metrics: measured before and after, by name.
+    """
+    base, said = task.base, recipe_to_dict(recipe)
     said["training"] |= {"base": base.origin, "tokenizer": "own", "method": "clean"}
     said["distil"]["vocabulary"] = Path(recipe.distil.vocabulary).name
-    target = recipe.attribute.target_text
-    parent = content_id(teacher)
+    name, parent = recipe.attribute.name, content_id(task.teacher)
+    words = recipe.attribute.control == "words"
+    target = "" if task.wordless else recipe.attribute.target_text
     card = Card(
-        attribute=recipe.attribute.name,
+        attribute=name,
         target_text=target,
-        trigger=target,
+        trigger=target if words else "",
         base_id=base.id,
         recipe={key: said[key] for key in ("attribute", "adapter", "distil", "training")},
         parents=(parent,),
+        metrics=metrics,
         versions=tool_versions(),
         seed=recipe.training.seed,
     )
@@ -88,9 +139,9 @@ def cleaned_adapter(recipe: Recipe, base: Base, teacher: Adapter) -> Adapter:
         card,
         rank=recipe.adapter.rank,
         alpha=recipe.adapter.alpha,
-        title=f"{recipe.attribute.name}, cleaned",
-        description=f"Attribute LoRA: {target}. Taught from what another LoRA, {parent[:12]}, "
-        "changes where it answers.",
-        usage_hint=f"append to the prompt: {target}",
+        title=f"{name}, cleaned",
+        description=f"Attribute LoRA: {target or name}. Taught from what another LoRA, "
+        f"{parent[:12]}, changes where it answers.",
+        usage_hint=f"append to the prompt: {target}" if words else "it acts on every prompt",
     )
     return trained_adapter(base.unet, metadata, text_encoder=base.text_encoder)

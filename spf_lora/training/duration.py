@@ -21,6 +21,7 @@ _TOKENS = 77
 _PREVIEW = 600  # passes of the U-Net: 6 rows, 2 pictures, 25 steps, each with and without a prompt
 _PAIR_LOCAL, _PAIR_GLOBAL = 10, 5  # passes for each step of a pair; see `draw_trajectories`
 _OWN_PASSES = 30  # of a picture of the base's own: 15 steps, each with and without a prompt
+_TWICE = 1.4  # times a step, where activations are computed twice
 _PAPERS = 6  # passes of a step: both paths, watched, and the decoder
 _FIXED = {"load the base": 5.0, "write": 1.0}  # seconds: the libraries, the files
 _BYTES_A_SECOND = 300e6  # of weights, from a disk
@@ -45,7 +46,7 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
     rival = RIVALS.get(method)
     step = recipe.data.batch_size * a_pass
     if recipe.training.gradient_checkpointing:
-        step *= 1.4
+        step *= _TWICE
     found = {
         "load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND,
         "read pictures": _PICTURE * pictures,
@@ -58,14 +59,40 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
     forwards = rival.forwards if rival else _PAPERS if method == "spf-portrait" else 2
     found["learn" if rival is None else method] = forwards * step * recipe.learn.steps
     if method == "ours" and distil.steps:
-        each = _PAIR_GLOBAL if recipe.attribute.scope == "global" else _PAIR_LOCAL
-        found["draw pairs to learn from"] = each * distil.sampler_steps * distil.pairs * a_pass
+        chosen = {}
         if recipe.data.clip != "base" or recipe.training.base == "embedded":
-            found["show the pictures to CLIP"] = an_encoding * pictures
-            found["choose pairs that show it"] = 2 * an_encoding * distil.pairs
-        held = distil.base_prompts + distil.empty_prompts  # the frozen model is asked about them
-        found["distil"] = (2 + held) * step * distil.steps
+            chosen["show the pictures to CLIP"] = an_encoding * pictures
+            chosen["choose pairs that show it"] = 2 * an_encoding * distil.pairs
+        found |= _distilling(recipe, a_pass, step, chosen)
     return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}
+
+
+def estimate_cleaning(recipe: Recipe) -> dict[str, float]:
+    """Return the seconds of each phase of cleaning an adapter, in order."""
+    unet_config, vae_config = base_configs(recipe.training.base)
+    side = needs_of(recipe, unet_config, vae_config).side
+    passes, _, weights = _work(unet_config, vae_config, side)
+    a_pass = _seconds_a_flop(unet_config, side, recipe.training.precision) * passes
+    step = recipe.data.batch_size * a_pass
+    if recipe.training.gradient_checkpointing:
+        step *= _TWICE
+    found = {"load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND}
+    found |= _distilling(recipe, a_pass, step)
+    return found | {"draw both previews": 3 * _PREVIEW * a_pass, "write": _FIXED["write"]}
+
+
+def _distilling(
+    recipe: Recipe, a_pass: float, step: float, chosen: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return the seconds of drawing pairs, of choosing some, and of learning from them."""
+    distil = recipe.distil
+    each = _PAIR_GLOBAL if recipe.attribute.scope == "global" else _PAIR_LOCAL
+    held = distil.base_prompts + distil.empty_prompts  # the frozen model is asked about them
+    return {
+        "draw pairs to learn from": each * distil.sampler_steps * distil.pairs * a_pass,
+        **(chosen or {}),
+        "distil": (2 + held) * step * distil.steps,
+    }
 
 
 def _work(unet: Mapping[str, Any], vae: Mapping[str, Any], side: int) -> tuple[int, int, int]:

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -89,7 +88,8 @@ class Teaching:
 
     Attributes:
         base: the frozen model with the adapter on, as peft put it there.
-        prompts: of the pairs, without and with the target.
+        prompts: of the pairs, without and with the target; of a teacher without words twice the
+            same.
         held: prompts without it, under which nothing may change.
         how: they are drawn.
         cache: keeps the pairs.
@@ -100,6 +100,7 @@ class Teaching:
         as_ids: whether lessons hold token ids, for a text encoder that is trained too.
         teacher: draws the pairs; without one, the adapter that the stage before left.
         sight: chooses pairs that show the target; without one all are learned from.
+        asked: what the student is asked for each; the prompts with the target by default.
     """
 
     base: Base
@@ -114,6 +115,7 @@ class Teaching:
     as_ids: bool = False
     teacher: Adapter | None = None
     sight: Sight | None = None
+    asked: Sequence[str] = ()
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> list[str]:
@@ -128,29 +130,18 @@ class Teaching:
             OutputError: the disk cannot keep them.
         """
         base = self.base
-        seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
-        pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
-        tell(DRAWING, 0, len(pairs))
         off = adapter_off(base.unet, base.text_encoder)
         with awake(base.text_encoder, device=base.device), off:
-            draw = partial(
-                draw_trajectories,
-                base,
-                self.teacher or adapter_of(learned, self.alpha),
-                how=self.how,
-                cache=self.cache,
-                below=self.below,
-                on_progress=lambda done, _: tell(DRAWING, done, len(pairs)),
-            )
-            first = draw(pairs[:CHUNK])  # so that a teacher of nothing is refused soon
+            teacher = self.teacher or adapter_of(learned, self.alpha)
+            first = self.drawn(teacher, tell, CHUNK)  # a teacher of nothing is refused soon
             refuse_alike(first.changes().max() * 2)
-            drawn = draw(pairs)
+            drawn = self.drawn(teacher, tell, len(self.prompts))
             check_pairs(drawn, everywhere=self.how.late is not None)
             kept, remarks = self._chosen(drawn, tell)
             self.curriculum = Curriculum(
                 drawn,
                 kept,
-                self._read([full for _, full in self.prompts]),
+                self._read(self.asked or [full for _, full in self.prompts]),
                 self._read(self.held),
                 self._read([""])[0],
                 self.shares,
@@ -186,6 +177,30 @@ class Teaching:
             )
         return found.kept, [f"{count} pairs show the target and are learned from"]
 
+    def drawn(self, teacher: Adapter, tell: Tell, count: int) -> Trajectories:
+        """Draw the first pairs, or find them in the cache; the adapter of the student is off.
+
+        Args:
+            teacher: draws them.
+            tell: called with how far the drawing of all pairs is.
+            count: how many.
+
+        Raises:
+            OutputError: the disk cannot keep them.
+        """
+        seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
+        pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
+        tell(DRAWING, 0, len(pairs))
+        return draw_trajectories(
+            self.base,
+            teacher,
+            pairs[:count],
+            self.how,
+            cache=self.cache,
+            below=self.below,
+            on_progress=lambda done, _: tell(DRAWING, done, len(pairs)),
+        )
+
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return text states, or token ids where they are wanted."""
         if self.as_ids:
@@ -216,18 +231,27 @@ def refuse_alike(change: torch.Tensor) -> None:
         )
 
 
+def area_of(drawn: Trajectories) -> float:
+    """Return the median share of the picture that pairs differ in."""
+    return torch.tensor([float(one.mean()) for one in drawn.maps]).median().item()
+
+
+def covers(drawn: Trajectories) -> bool:
+    """Tell whether most pairs differ in the whole picture: a style or a light, or somebody else."""
+    return area_of(drawn) > _COVERED * AREA_CAP
+
+
 def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
     """Refuse pairs that teach nothing.
 
     Raises:
         TrainingError: most pairs are alike, or differ in the whole picture.
     """
-    area = torch.tensor([float(one.mean()) for one in drawn.maps])
     refuse_alike(drawn.changes().median())
-    if not everywhere and area.median() > _COVERED * AREA_CAP:
+    if not everywhere and covers(drawn):
         raise TrainingError(
-            f"what was learned changes the whole picture ({area.median():.0%} of it), so it has no "
-            "place that could be kept to",
+            f"what was learned changes the whole picture ({area_of(drawn):.0%} of it), so it has "
+            "no place that could be kept to",
             hint='if that is meant, as for a style or a light, set attribute.scope = "global"; '
             "else lower learn.steps, or complete the captions (data.vocabulary)",
         )

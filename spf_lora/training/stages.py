@@ -13,6 +13,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
+from spf_lora.data.captions import asking_prompt
 from spf_lora.draw.trajectories import Drawing, check_room
 from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import NOTHING, Below
@@ -116,7 +117,7 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
     stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
     if recipe.distil.steps == 0:
         return stages
-    taught = distil_stage(
+    teaching = teaching_of(
         recipe,
         base,
         material.asked,
@@ -125,10 +126,28 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
         under=material.under,
         sight=material.sight,
     )
-    return [*stages, taught]
+    return [*stages, distil_stage(recipe, teaching)]
 
 
-def distil_stage(
+def distil_stage(recipe: Recipe, teaching: Teaching) -> Stage:
+    """Return the stage that teaches a fresh adapter from pairs.
+
+    Args:
+        recipe: what decides it.
+        teaching: draws the pairs.
+
+    Raises:
+        OutputError: the cache cannot keep pairs.
+    """
+    check_room(teaching.cache, recipe.distil.pairs, teaching.how)  # before the long work
+    base = teaching.base
+    frozen = partial(adapter_off, base.unet, base.text_encoder)
+    weights = time_weights(base.scheduler, _TIME_CAP)
+    student = Distil(reading_unet(recipe, base), weights, frozen)
+    return Stage("distil", recipe.distil.steps, student, teaching.batch, teaching.begin, fresh=True)
+
+
+def teaching_of(
     recipe: Recipe,
     base: Base,
     prompts: Sequence[str],
@@ -138,8 +157,9 @@ def distil_stage(
     under: Below = NOTHING,
     teacher: Adapter | None = None,
     sight: Sight | None = None,
-) -> Stage:
-    """Return the stage that teaches a fresh adapter from pairs.
+    wordless: bool = False,
+) -> Teaching:
+    """Return what draws pairs and makes lessons of them.
 
     Args:
         recipe: what decides it.
@@ -150,31 +170,28 @@ def distil_stage(
         under: what the new adapter is trained on top of.
         teacher: draws the pairs; without one, the adapter of the stage before.
         sight: chooses pairs that show the target; without one all are learned from.
-
-    Raises:
-        OutputError: the cache cannot keep pairs.
+        wordless: whether the teacher acts on every prompt, and no words ask for it.
     """
-    distil = recipe.distil
-    late = GLOBAL_START if recipe.attribute.scope == "global" else None
-    teaching = Teaching(
+    distil, attribute = recipe.distil, recipe.attribute
+    late = GLOBAL_START if attribute.scope == "global" else None
+    pairs = teaching_prompts(recipe, prompts, under, distil.pairs)
+    # where strength alone brings it, a prompt without the words is no reason to hold still
+    base_prompts = distil.base_prompts if attribute.control == "words" else 0.0
+    return Teaching(
         base,
-        teaching_prompts(recipe, prompts, under, distil.pairs),
+        [(own, own) for own, _ in pairs] if wordless else pairs,
         list(dict.fromkeys(own for own, _ in teaching_prompts(recipe, prompts, under, HELD))),
-        Drawing(distil.sampler_steps, distil.guidance, size, late),
+        Drawing(distil.sampler_steps, distil.guidance, size, late, distil.keep),
         cache,
         alpha=recipe.adapter.alpha,
-        shares=Shares(distil.base_prompts, distil.empty_prompts),
+        shares=Shares(base_prompts, distil.empty_prompts),
         below=under.digest,
         seed=recipe.training.seed,
         as_ids=recipe.adapter.text_encoder,
         teacher=teacher,
         sight=sight,
+        asked=[asking_prompt(own, attribute) for own, _ in pairs],
     )
-    check_room(cache, distil.pairs, teaching.how)  # before the long work
-    frozen = partial(adapter_off, base.unet, base.text_encoder)
-    weights = time_weights(base.scheduler, _TIME_CAP)
-    student = Distil(reading_unet(recipe, base), weights, frozen)
-    return Stage("distil", distil.steps, student, teaching.batch, teaching.begin, fresh=True)
 
 
 def _embedder(base: Base, clip: ClipModel | None) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sound_files
 from hostile import changed, dumped, edited
 from PIL import Image
@@ -24,6 +25,7 @@ from spf_lora.adapters.check.facts import inspect
 from spf_lora.adapters.format import card as cards
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.glance import glance
+from spf_lora.adapters.format.multiplied import method_of, read_multiplied
 from spf_lora.adapters.format.peft import read_config
 from spf_lora.base.outline import read_outline
 from spf_lora.cli import facts_view
@@ -83,6 +85,17 @@ def _adapter(data: bytes, folder: Path) -> object:
     json.dumps(facts.as_json(), allow_nan=False).encode()
     facts_view.show_facts([facts], as_json=False)
     return read_adapter(path)
+
+
+def _multiplied(data: bytes, folder: Path) -> object:
+    path = _put(data, folder, "a.safetensors")
+    assert method_of(path) or read_adapter(path)
+    weight = np.linspace(-1, 1, 48, dtype=np.float32).reshape(8, 6)
+    adapter = read_multiplied(path, lambda name: weight)
+    for module in adapter.modules.values():
+        assert np.isfinite(module.up).all()
+        assert np.isfinite(module.down).all()
+    return adapter
 
 
 def _header_edited(data: bytes, rng: Any) -> bytes:
@@ -237,6 +250,9 @@ def _prompts(data: bytes, folder: Path) -> object:
 READERS = {
     "adapter": Reader(
         lambda: {"demo": sound_files.demo("beard")}, _adapter, _header_edited, share=2
+    ),
+    "multiplied": Reader(
+        lambda: {"methods": sound_files.other_methods()}, _multiplied, _header_edited
     ),
     "card": Reader(lambda: {"card": sound_files.true_card()}, _card, _card_edited),
     "stack": Reader(lambda: {"stack": sound_files.STACK.encode()}, _stack),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from root import ROOT
@@ -39,6 +40,27 @@ CARD = json.dumps(
 def true_card() -> bytes:
     table = json.loads(CARD)
     return json.dumps(table | {"recipe_hash": table_hash(table["recipe"])}).encode()
+
+
+def other_methods() -> bytes:
+    """A LoHa, a LoKr, a DoRA and an OFT module, for weights of shape (8, 6)."""
+    from safetensors.numpy import save
+
+    rng, body = np.random.default_rng(0), "lora_unet_mid_block_attentions_0_transformer_blocks_0"
+    shapes = {
+        "attn2_to_k": {"hada_w1_a": (8, 2), "hada_w1_b": (2, 6)}
+        | {"hada_w2_a": (8, 2), "hada_w2_b": (2, 6)},
+        "attn2_to_v": {"lokr_w1": (2, 2), "lokr_w2_a": (4, 1), "lokr_w2_b": (1, 3)},
+        "attn2_to_q": {"lora_up.weight": (8, 2), "lora_down.weight": (2, 6), "dora_scale": (8, 1)},
+        "attn1_to_q": {"oft_blocks": (2, 4, 4)},
+    }
+    tensors = {
+        f"{body}_{module}.{factor}": rng.normal(size=shape).astype(np.float16)
+        for module, factors in shapes.items()
+        for factor, shape in factors.items()
+    }
+    tensors |= {f"{body}_{module}.alpha": np.array(1, np.float16) for module in shapes}
+    return bytes(save(tensors))
 
 
 def small_report() -> bytes:

@@ -58,6 +58,11 @@ COMMANDS = {
     "generate": ("generate a+portrait --steps 2 --adapter trained.safetensors --out g.png", DRAWS),
     "evaluate": ("evaluate trained.safetensors --prompts p.txt {few} --out e", DRAWS),
     "compare": ("compare trained.safetensors beard --prompts p.txt {few} --out c", DRAWS),
+    "clean": (
+        "clean beard --steps 2 --set distil.pairs=8 --set distil.sampler_steps=4 -o k.safetensors",
+        DRAWS,
+    ),
+    "audit": ("audit trained.safetensors --prompts 2 --out au", (1800, 400)),
     "stack report": ("stack report two --registry pair --prompts 4 {few} --out r", DRAWS),
 }
 FEW = "--seeds 1 --steps 2"

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spf_lora.data.captions import split_phrases
 from spf_lora.documents import parse_json
 from spf_lora.errors import AdapterFileError
 from spf_lora.recipe.digest import canonical_json, table_hash
-from spf_lora.recipe.schema import Attribute, Scope
+from spf_lora.recipe.schema import Attribute, Control, Scope
 
 KEY = "spf_lora"
 FORMAT_VERSION = 1
@@ -197,4 +198,29 @@ def attribute_of(card: Card) -> Attribute:
         if key in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value)
     }
     scope: Scope = "global" if words.get("scope") == "global" else "local"
-    return Attribute(name=card.attribute, target_text=card.target_text, scope=scope, **texts)
+    control: Control = "strength" if words.get("control") == "strength" else "words"
+    return Attribute(
+        name=card.attribute, target_text=card.target_text, scope=scope, control=control, **texts
+    )
+
+
+def trigger_of(metadata: Mapping[str, str]) -> str | None:
+    """Return the phrase that a file without a card says asks for it, or None.
+
+    It is the first phrase of modelspec's trigger, else the tag that most of the pictures had which
+    kohya's trainers counted.
+    """
+    said = split_phrases(metadata.get("modelspec.trigger_phrase", ""))
+    if said:
+        return said[0]
+    try:
+        folders = parse_json(metadata.get("ss_tag_frequency", ""))
+    except ValueError:
+        return None
+    counts: dict[str, int] = {}
+    for tags in folders.values() if isinstance(folders, dict) else ():
+        for tag, count in tags.items() if isinstance(tags, dict) else ():
+            phrase = split_phrases(tag)[:1]
+            if phrase and isinstance(count, int):
+                counts[phrase[0]] = counts.get(phrase[0], 0) + count
+    return max(counts, key=counts.__getitem__, default=None)

@@ -80,6 +80,25 @@ _OTHER_METHODS = {
     "vera_lambda": "VeRA",
 }
 
+# methods that a teacher may be of: what they do to a weight is multiplied out, see `multiplied`
+_MULTIPLIED = ("LoHa", "LoKr", "DoRA", "OFT", "LoCon with a Tucker core")
+# as LyCORIS and kohya write their factors; what ends alike comes first the longer
+_FACTORS = (
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    *("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "lokr_w1", "lokr_w2"),
+    *("lora_up.weight", "lora_down.weight", "lora_mid.weight", "dora_scale"),
+    *("oft_blocks", "rescale", "alpha"),
+)
+
+# how the keys of a whole model begin
+_CHECKPOINT = (
+    "model.diffusion_model.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conv_in.weight",
+    "time_embedding.linear_1.weight",
+)
+
 # how a key begins -> the family of models it is for
 _OTHER_FAMILIES = {
     "lora_te2_": "Stable Diffusion XL",
@@ -103,6 +122,7 @@ _OTHER_FAMILIES = {
 _BODIES = {
     "lora_unet_": "unet.",
     "lycoris_": "unet.",
+    "oft_unet_": "unet.",
     "lora_te1_": "text_encoder.",
     "lora_te_": "text_encoder.",
     "base_model.model.unet.": "unet.",
@@ -171,6 +191,31 @@ def parse_keys(keys: Iterable[str]) -> dict[str, Key]:
     return {key: _parse(key) for key in every}
 
 
+def multiplied_method(keys: Iterable[str]) -> str | None:
+    """Return the method of an adapter that is no plain LoRA but can be multiplied out, or None.
+
+    A file with a key of any other method is none.
+    """
+    found = {method for key in keys for mark, method in _OTHER_METHODS.items() if mark in key}
+    return min(found, key=_MULTIPLIED.index) if found and found <= set(_MULTIPLIED) else None
+
+
+def parse_factors(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return module -> factor, as LyCORIS calls it -> key, of an adapter to be multiplied out.
+
+    Raises:
+        AdapterFileError: a key is no factor of a module.
+    """
+    modules: dict[str, dict[str, str]] = {}
+    for key in keys:
+        factor = next((one for one in _FACTORS if key.endswith(f".{one}")), None)
+        module = _canonical(key.removesuffix(f".{factor}")) if factor else ""
+        if factor is None or not is_module(module):
+            raise _stranger(key)
+        modules.setdefault(module, {})[factor] = key
+    return modules
+
+
 def _parse(key: str) -> Key:
     for suffix, (factor, layout) in _SUFFIXES.items():
         if key.endswith(suffix):
@@ -178,13 +223,22 @@ def _parse(key: str) -> Key:
             if is_module(module):
                 return Key(module, factor, _layout(key, layout))
             break
-    raise AdapterFileError(
+    raise _stranger(key)
+
+
+def _stranger(key: str) -> AdapterFileError:
+    return AdapterFileError(
         f"tensor {_shown(key)} belongs to no module of Stable Diffusion 1.5",
         hint="only LoRA files for Stable Diffusion 1.5 are read; check where the file came from",
     )
 
 
 def _refuse_foreign(key: str) -> None:
+    if key.startswith(_CHECKPOINT):
+        raise AdapterFileError(
+            f"tensor {_shown(key)} is a whole model's, so this is a checkpoint and no LoRA",
+            hint="name it with --base; a LoRA is a file of some 10 to 150 MB",
+        )
     for mark, method in _OTHER_METHODS.items():
         if mark in key:
             raise AdapterFileError(

@@ -224,7 +224,7 @@ def _alpha(container: Container, entry: TensorEntry) -> float:
 
 def _load(part: _Part, name: str) -> Module:
     spec = part.specs[name]
-    down, up = (_finite(part.container, part.modules[name][factor]) for factor in ("down", "up"))
+    down, up = (finite(part.container, part.modules[name][factor]) for factor in ("down", "up"))
     return Module(name, down, up, spec.alpha, spec.dtype)
 
 
@@ -235,7 +235,8 @@ def _widened(module: Module) -> Module:
     return Module(module.name, down, up, module.alpha, module.stored)
 
 
-def _finite(container: Container, entry: TensorEntry) -> Array:
+def finite(container: Container, entry: TensorEntry) -> Array:
+    """Read one tensor's stored numbers; refuse NaN, inf, and what no weight can be."""
     array = container.raw(entry.name)
     if not all_in_range(array, entry.dtype):
         finite = all_finite(array, entry.dtype)

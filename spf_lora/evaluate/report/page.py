@@ -29,7 +29,7 @@ from spf_lora.evaluate.result import Result, figure_name
 NAME = "report.html"
 _FAULTS = 6  # kinds that are listed at once
 # Nothing is fetched and nothing runs, whatever a prompt may contain.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_page(
@@ -91,7 +91,7 @@ def make_page(
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{text(title)}</title><style>{style}</style></head>"
