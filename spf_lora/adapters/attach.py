@@ -111,6 +111,20 @@ def adapter_off(*models: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(grad)
 
 
+@contextmanager
+def adapter_at(strength: float, *models: nn.Module) -> Iterator[None]:
+    """Run models with their trainable adapter at another strength, negative ones too."""
+    layers = [layer for model in models for layer in _layers(model)]
+    before = [dict(layer.scaling) for layer in layers]
+    for layer in layers:
+        layer.scaling = {name: strength * scale for name, scale in layer.scaling.items()}
+    try:
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling = scaling
+
+
 def trained_adapter(
     unet: nn.Module, metadata: Mapping[str, str], *, text_encoder: nn.Module | None = None
 ) -> Adapter:

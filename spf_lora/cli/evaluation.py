@@ -142,10 +142,19 @@ def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute
     elsewhere = card is not None and name == card.attribute and name not in list_recipes()
     if card is not None and elsewhere and card.target_text:
         return attribute_of(card)  # its recipe is in another folder
-    return load_recipe(find_recipe(name)).attribute
+    attribute = load_recipe(find_recipe(name)).attribute
+    own = attribute_of(card) if card is not None else attribute
+    return replace(attribute, control=own.control)
 
 
 def _cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]":
+    cases = _worded_cases(options, attribute)
+    if attribute.control == "words":
+        return cases
+    return tuple(replace(case, prompt=case.base_prompt) for case in cases)
+
+
+def _worded_cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]":
     from spf_lora.evaluate import protocol
 
     seeds = options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS)

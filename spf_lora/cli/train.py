@@ -69,6 +69,10 @@ def train(
         str | None,
         typer.Option(metavar="STACK|ADAPTER", help="Train on top of it: it is on and frozen."),
     ] = None,
+    slider: Annotated[
+        bool,
+        typer.Option("--slider", help="No words: the strength is how much, negative takes away."),
+    ] = False,
     log_dir: Annotated[Path | None, typer.Option(help="Write TensorBoard logs there.")] = None,
     keep_every: Annotated[
         int,
@@ -97,6 +101,7 @@ def train(
     """Train an attribute as an adapter that leaves the rest alone, or several, one by one."""
     options = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
+    changes += ["attribute.control=strength"] if slider else []
     recipes = [
         _recipe(name, recipe, changes, steps, options) for name in split_names(attribute, recipe)
     ]

@@ -7,7 +7,7 @@ locally; the student is the file.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Lesson:
         wanted: what should be predicted, same shape as `noisy`; 0 where the frozen model says it.
         asks: (batch,) 1 where the target is asked for; elsewhere the frozen model is held to.
         weights: how much the error counts at each place, (batch, 1, h, w), see `alike`.
+        away: (batch,) 1 where a slider is at strength -1, which takes the attribute away.
     """
 
     noisy: torch.Tensor
@@ -43,6 +44,7 @@ class Lesson:
     wanted: torch.Tensor
     asks: torch.Tensor
     weights: torch.Tensor
+    away: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Curriculum:
         alphas: the scheduler's cumulated alphas, (time steps,).
         seed: decides the order.
         device: where samples go.
+        worded_states: of a slider, states of the prompts with the target, which are asked at
+            strength -1; None where words bring the attribute.
     """
 
     trajectories: Trajectories
@@ -84,6 +88,7 @@ class Curriculum:
     alphas: torch.Tensor
     seed: int
     device: torch.device
+    worded_states: torch.Tensor | None = None
 
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""
@@ -101,8 +106,16 @@ class Curriculum:
         base = ~empty & (role < self.shares.empty_prompts + self.shares.base_prompts)
         # 0 on the base's picture, 1 on the local one; at small times a picture is what it is
         share = torch.maximum((place / BETWEEN).clamp(max=1), ((_DECIDED - t) / _FADE).clamp(0, 1))
-        noisy, wanted = between(read, share, self.alphas[t].float(), known.guidance)
-        asks, full = ~(empty | base), self.full_states[pairs]
+        alphas, full = self.alphas[t].float(), self.full_states[pairs]
+        noisy, wanted = between(read, share, alphas, known.guidance)
+        asks, away = ~(empty | base), torch.zeros(size, dtype=torch.bool)
+        if self.worded_states is not None:
+            turn = even_spread(first, size, self.seed + 4) * 4  # of four: two forwards, two back
+            away = torch.from_numpy(turn < 2)
+            own, _ = known.pictures(pairs)
+            back = towards(read, 1 - share, alphas, known.guidance, own)
+            noisy, wanted = _where(away, back[0], noisy), _where(away, back[1], wanted)
+            full = _where(torch.from_numpy(turn < 1), self.worded_states[pairs], full)
         maps = torch.stack([known.maps[pair] for pair in pairs])
         states = _where(base, said, _where(empty, self.empty_state.expand_as(full), full))
         return Lesson(
@@ -112,6 +125,7 @@ class Curriculum:
             wanted=_where(asks, wanted, torch.zeros_like(wanted)).to(self.device),
             asks=asks.float().to(self.device),
             weights=_where(asks, alike(maps), torch.ones_like(maps)).to(self.device),
+            away=away.float().to(self.device),
         )
 
     def _held(
@@ -168,8 +182,23 @@ def between(
         alphas: cumulated alpha of each, (rows,).
         guidance: s.
     """
-    r, a = (values[:, None, None, None] for values in (share, alphas))
+    a = alphas[:, None, None, None]
     picture = (read.noisy - (1 - a).sqrt() * read.guided) / a.sqrt()
+    return towards(read, share, alphas, guidance, picture)
+
+
+def towards(
+    read: Lessons,
+    share: torch.Tensor,
+    alphas: torch.Tensor,
+    guidance: float,
+    picture: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return latents between two pictures, and the prediction that leads to `picture` from there.
+
+    The arguments are those of `between`; a slider at strength -1 leads to the base's own picture.
+    """
+    r, a = (values[:, None, None, None] for values in (share, alphas))
     noisy = torch.lerp(read.base_noisy, read.noisy, r)
     empty = torch.lerp(read.base_empty, read.empty, r)
     guided = (noisy - a.sqrt() * picture) / (1 - a).sqrt()
@@ -187,6 +216,7 @@ class Distil:
         unet: carries the adapter.
         weights: of the time steps, (steps,).
         frozen: the model is the frozen one while its context lasts.
+        reversed_: the adapter is at strength -1 while its context lasts.
     """
 
     def __init__(
@@ -194,8 +224,10 @@ class Distil:
         unet: Any,
         weights: torch.Tensor,
         frozen: Callable[[], AbstractContextManager[None]],
+        reversed_: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.unet, self.weights, self.frozen = unet, weights, frozen
+        self.reversed = reversed_
 
     def __call__(self, batch: Lesson) -> Outcome:
         """Return the loss, and its mean over samples that ask and that do not."""
@@ -204,7 +236,7 @@ class Distil:
             rows = batch.noisy[held], batch.t[held], batch.states[held]
             with torch.no_grad(), self.frozen():
                 wanted[held] = self.unet(*rows, return_dict=False)[0]
-        eps = self.unet(batch.noisy, batch.t, batch.states, return_dict=False)[0]
+        eps = self._predicted(batch)
         error = ((eps - wanted).square() * batch.weights).mean(dim=(1, 2, 3))
         error = error * self.weights.to(error.device)[batch.t]
         hold = 1 - batch.asks
@@ -212,3 +244,13 @@ class Distil:
             (error * (batch.asks + HOLD_WEIGHT * hold)).mean(),
             {"local": (error * batch.asks).mean().item(), "hold": (error * hold).mean().item()},
         )
+
+    def _predicted(self, batch: Lesson) -> torch.Tensor:
+        """Return the student's prediction, at strength -1 for what takes the attribute away."""
+        away, eps = batch.away > 0, torch.empty_like(batch.noisy)
+        for rows, how in ((~away, nullcontext), (away, self.reversed)):
+            if rows.any():
+                some = batch.noisy[rows], batch.t[rows], batch.states[rows]
+                with how():
+                    eps[rows] = self.unet(*some, return_dict=False)[0]
+        return eps

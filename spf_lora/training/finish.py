@@ -11,7 +11,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.data.folder import Example, dataset_digest
 from spf_lora.recipe.load import recipe_to_dict
-from spf_lora.recipe.schema import Recipe
+from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import NOTHING, Below
 
 _TOOLS = ("torch", "diffusers", "peft", "transformers", "bitsandbytes")
@@ -35,7 +35,7 @@ def card_of(
     return Card(
         attribute=recipe.attribute.name,
         target_text=recipe.attribute.target_text,
-        trigger=recipe.attribute.target_text,
+        trigger=recipe.attribute.target_text if recipe.attribute.control == "words" else "",
         base_id=base.id,
         recipe=settings,
         parents=under.content_ids,
@@ -43,6 +43,12 @@ def card_of(
         versions=tool_versions(),
         seed=recipe.training.seed,
     )
+
+
+def _usage(attribute: Attribute) -> str:
+    if attribute.control == "words":
+        return f"append to the prompt: {attribute.target_text}"
+    return "a slider: the strength is how much, a negative one takes it away; no words"
 
 
 def finished_adapter(
@@ -56,6 +62,6 @@ def finished_adapter(
         title=recipe.attribute.name,
         description=f"Attribute LoRA: {recipe.attribute.target_text}. Trained to leave the rest of "
         "the picture alone.",
-        usage_hint=f"append to the prompt: {recipe.attribute.target_text}",
+        usage_hint=_usage(recipe.attribute),
     )
     return trained_adapter(base.unet, metadata, text_encoder=base.text_encoder)

@@ -101,6 +101,7 @@ class Teaching:
         teacher: draws the pairs; without one, the adapter that the stage before left.
         sight: chooses pairs that show the target; without one all are learned from.
         asked: what the student is asked for each; the prompts with the target by default.
+        slider: whether it is taught to take the target away at strength -1, too.
     """
 
     base: Base
@@ -116,6 +117,7 @@ class Teaching:
     teacher: Adapter | None = None
     sight: Sight | None = None
     asked: Sequence[str] = ()
+    slider: bool = False
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> list[str]:
@@ -148,6 +150,7 @@ class Teaching:
                 base.scheduler.alphas_cumprod.cpu(),
                 self.seed,
                 base.device,
+                self._read([full for _, full in self.prompts]) if self.slider else None,
             )
         return remarks
 

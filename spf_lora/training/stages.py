@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import avg_pool2d
 
-from spf_lora.adapters.attach import adapter_off
+from spf_lora.adapters.attach import adapter_at, adapter_off
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
@@ -143,7 +143,8 @@ def distil_stage(recipe: Recipe, teaching: Teaching) -> Stage:
     base = teaching.base
     frozen = partial(adapter_off, base.unet, base.text_encoder)
     weights = time_weights(base.scheduler, _TIME_CAP)
-    student = Distil(reading_unet(recipe, base), weights, frozen)
+    back = partial(adapter_at, -1.0, base.unet, base.text_encoder)
+    student = Distil(reading_unet(recipe, base), weights, frozen, back)
     return Stage("distil", recipe.distil.steps, student, teaching.batch, teaching.begin, fresh=True)
 
 
@@ -191,6 +192,7 @@ def teaching_of(
         teacher=teacher,
         sight=sight,
         asked=[asking_prompt(own, attribute) for own, _ in pairs],
+        slider=attribute.control == "strength" and not wordless,
     )
 
 

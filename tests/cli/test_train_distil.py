@@ -197,3 +197,17 @@ def test_a_dry_run_tells_what_the_pairs_take(cli, tiny_folder):
     code, said, _ = cli(*words, "--set", "training.method=plain")
     assert code == 0
     assert "distil" not in said
+
+
+def test_a_slider_says_that_its_strength_brings_it(train) -> None:
+    from spf_lora.adapters.format.card import attribute_of, from_metadata
+
+    code, _, talk = train("--slider")
+    assert code == 0, talk
+    metadata = read_adapter(HAT).metadata
+    card = from_metadata(metadata)
+    assert (card.target_text, card.trigger) == ("a hat", "")
+    assert attribute_of(card).control == "strength"
+    assert metadata["modelspec.usage_hint"].startswith("a slider: the strength is how much")
+    assert "spf-lora generate 'a portrait of a person" in talk
+    assert "a hat'" not in talk.partition("generate ")[2].partition("--adapter")[0]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from spf_lora.adapters.attach import adapter_at, adapter_off, attach_trainable
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import has_target
 from spf_lora.draw.trajectories import Drawing, Lessons, Pair, draw_trajectories
@@ -190,7 +191,7 @@ def test_a_steps_samples_follow_from_seed_and_number_alone(curriculum):
     assert rows(part_of(made.batch(7, 4), slice(1, 3))) == first[1:3]
 
 
-def lesson(asks):
+def lesson(asks, away=(0.0, 0.0)):
     """Return two samples at times 100 and 900, of which one asks, or both, or none."""
     wanted = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 2.0)])
     return Lesson(
@@ -200,6 +201,7 @@ def lesson(asks):
         wanted=wanted,
         asks=torch.tensor(asks),
         weights=torch.ones(2, 1, 2, 2),
+        away=torch.tensor(away),
     )
 
 
@@ -227,6 +229,61 @@ def test_an_error_counts_by_its_place():
     one.weights[0, 0, 0] = 3.0
     outcome = Distil(Answers(0.0, frozen=0.0), torch.ones(1000), Answers.off)(one)
     assert outcome.terms["local"] == pytest.approx((2.0 * 1.0 + 4.0) / 2)
+
+
+def test_a_slider_goes_forth_without_words_and_back_with_and_without_them(curriculum):
+    from dataclasses import replace
+
+    numbers = torch.arange(5.0)[:, None, None].expand(5, 77, 3)
+    made, seen = replace(curriculum(0.0, 0.2), worded_states=200 + numbers), Counter()
+    for index in range(60):
+        batch = made.batch(index, 4)
+        for (state, noisy, wanted, asks, t), away in zip(rows(batch), batch.away, strict=True):
+            back = bool(away)
+            seen["none" if state == -1 else "words" if state >= 200 else "own", back] += 1
+            if not (asks and back):
+                continue
+            at = 10 * (state % 100) + TIMES.tolist().index(t)
+            share, a = 1 - (noisy - at) / BASE_NOISY, ALPHAS[t].item()
+            empty = at + (1 - share) * BASE_EMPTY + share * EMPTY
+            guided = empty + 3.0 * (wanted - empty)
+            picture = (noisy - (1 - a) ** 0.5 * guided) / a**0.5
+            assert picture == pytest.approx(1000 + state % 100, rel=1e-3), "the base's own"
+    assert seen["words", False] == 0
+    for kind, count in (("own", True), 48), (("own", False), 96), (("words", True), 48):
+        assert seen[kind] == pytest.approx(count, abs=8), kind
+    assert min(seen["none", True], seen["none", False]) > 12
+
+
+def test_what_takes_away_is_predicted_at_strength_minus_one():
+    answers = Answers(1.0, frozen=0.0)
+
+    @contextmanager
+    def back():
+        answers.answer = 2.0
+        yield
+        answers.answer = 1.0
+
+    objective = Distil(answers, torch.ones(1000), Answers.off, back)
+    assert objective(lesson([1.0, 1.0], (0.0, 1.0))).loss == 0
+    assert objective(lesson([1.0, 1.0], (1.0, 0.0))).loss > 0
+
+
+def test_at_strength_minus_one_an_adapter_does_the_opposite(tiny):
+    parameters = attach_trainable(tiny.unet, preset="kv", rank=2, alpha=2.0, seed=0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1)
+    layer = next(m for name, m in tiny.unet.named_modules() if name.endswith("attn2.to_k"))
+    words = torch.ones(1, 2, layer.in_features)
+    forth = layer(words)
+    with adapter_at(-1.0, tiny.unet):
+        back = layer(words)
+    with adapter_off(tiny.unet):
+        still = layer(words)
+    torch.testing.assert_close(forth + back, 2 * still)
+    assert not torch.equal(forth, still)
+    assert torch.equal(layer(words), forth), "it is put back"
 
 
 class Answers:

@@ -61,7 +61,9 @@ def measured(unet, needs, width, *, distils=False):
     if distils:
         objective = Distil(unet, torch.ones(1000), partial(adapter_off, unet))
         places = torch.ones_like(batch.noise[:, :1])
-        batch = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real, places)
+        batch = Lesson(
+            batch.noisy, batch.t, batch.full_states, batch.noise, batch.real, places, 0 * batch.real
+        )
     elif needs.watched:
         objective = SpfPortrait(unet, data, weights=Weights(), alphas=torch.ones(1000), embed=None)
     elif needs.dual:
