@@ -13,7 +13,6 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-
 AREA_CAP = 0.6  # share of a picture that may answer when it is drawn locally
 
 
