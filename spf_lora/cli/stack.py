@@ -196,8 +196,8 @@ def export(
     if comfyui:
         from spf_lora.apps.comfyui.workflow import write_workflows
 
-        files = write_workflows(members, comfyui, prompt, local=local, overwrite=force)
-        out.show_json({"files": list(map(str, files))}) if as_json else out.show(str(files[0]))
+        flows = write_workflows(members, comfyui, prompt, local=local, overwrite=force)
+        out.show_json({"files": list(map(str, flows))}) if as_json else out.show(str(flows[0]))
         return
     if each:
         files = export_folder(members, each)

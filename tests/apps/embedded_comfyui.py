@@ -1,6 +1,7 @@
 """The embedded base inside the real ComfyUI, in this process; COMFYUI_PATH says where that is."""
 
 import importlib.util
+import math
 import os
 import sys
 import types
@@ -65,7 +66,8 @@ class Comfy(NamedTuple):
             sigmas[-1] = model.get_model_object("model_sampling").sigmas[0]
         first = float(sigmas[0])
         noise = torch.stack(rows)
-        if first < float(model.get_model_object("model_sampling").sigma_max):
+        most = float(model.get_model_object("model_sampling").sigma_max)
+        if not math.isclose(first, most, rel_tol=1e-4):
             noise = noise * (1 + first**2) ** 0.5 / first  # our first latents have variance 1
         drawn = comfy.sample.sample(
             model,

@@ -15,6 +15,7 @@ from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
 from spf_lora.draw.act import acting, draw_latents
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.prompts import asking, taught
 from spf_lora.draw.sample import decode
 
@@ -79,11 +80,8 @@ def test_pictures_are_those_of_generate_local(comfy, local, names, text):
     before = weights(comfy.model)
     found = comfy.sample(local(*names), comfy.conditioning(text), seeds=[7], steps=8, as_ours=True)
     wanted = draw_latents(comfy.base, [asks], [7], acts, **how)
-    pictures = [
-        torch.stack([torch.tensor(list(one.getdata())) for one in decode(comfy.base, latents)])
-        for latents in (found, wanted)
-    ]
-    assert (pictures[0] - pictures[1]).abs().float().mean() <= 0.5
+    pictures = [pixels_of(decode(comfy.base, latents)[0]) for latents in (found, wanted)]
+    assert (pictures[0] - pictures[1]).abs().mean() * 127.5 <= 0.5
     assert unchanged(comfy.model, before)
 
 
@@ -133,14 +131,14 @@ def test_conditionings_of_other_lengths_batches_and_sizes_are_drawn(comfy, local
 
 
 def test_a_model_and_conditionings_with_hooks_below_keep_them(comfy, local):
-    import comfy.hooks
-    import comfy.utils
     import folder_paths
+    from comfy.hooks import create_hook_lora, set_hooks_for_conditioning
+    from comfy.utils import load_torch_file
 
     path = folder_paths.get_full_path("loras", "glasses.safetensors")
-    hooks = comfy.hooks.create_hook_lora(comfy.utils.load_torch_file(path), 1.0, 0.0)
+    hooks = create_hook_lora(load_torch_file(path), 1.0, 0.0)
     hooked = [
-        comfy.hooks.set_hooks_for_conditioning(comfy.conditioning(text), hooks)
+        set_hooks_for_conditioning(comfy.conditioning(text), hooks)
         for text in (BASE, FULL["beard"], "")
     ]
     before = weights(comfy.model)

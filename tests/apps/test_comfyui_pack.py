@@ -242,7 +242,7 @@ def test_a_prompt_that_asks_for_nothing_is_the_bases_picture(drawn, tiny):
 def test_before_the_start_and_without_a_share_left_all_is_the_bases(drawn, tiny, hat):
     late, _, _ = drawn(["a man, a hat"], start=0.5)
     assert not torch.allclose(late, drawn(["a man, a hat"])[0], atol=1e-2)
-    never, _, _ = drawn(["a man, a hat"], start=0.999)
+    never, _, _ = drawn(["a man, a hat"], start=0.9999)
     base = ours(tiny, hat, ["a man"], "a man").reference[-1].latents
     torch.testing.assert_close(never, base)
     ended, _, _ = drawn(["a man, a hat"], end=0.5)
@@ -334,7 +334,7 @@ def lora(pack, monkeypatch):
 
 @pytest.mark.parametrize(
     ("found", "said"),
-    [({}, "none of its modules is there"), (patches((6, 2), (2, 9)), "another shape")],
+    [({}, "none of the model's modules"), (patches((6, 2), (2, 9)), "another shape")],
 )
 def test_a_lora_for_another_family_is_refused(lora, found, said):
     sys.modules["comfy"].lora.load_lora = lambda *_, **__: found

@@ -129,7 +129,7 @@ class Graph:
         sockets, widgets, outputs = KINDS[kind]
         rows = []
         for slot, (name, type_) in enumerate(sockets):
-            row = {"name": name, "type": type_, "link": None}
+            row: dict[str, Any] = {"name": name, "type": type_, "link": None}
             if source := inputs.get(name):
                 row["link"] = len(links) + 1
                 links.append([len(links) + 1, source.node, source.slot, at, slot, type_])

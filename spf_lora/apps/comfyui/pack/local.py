@@ -148,11 +148,12 @@ class Local:
         response, _ = runs.run(sigmas, full, (part,), tell)
         looked = {float(step.sigma[0]) for step in response}
         along_base = [step for step in base if float(step.sigma[0]) in looked]
-        return region(
+        where: torch.Tensor = region(
             runs.distance(along_base, full, part, on=True),
             runs.distance(response, runs.base, part, on=False),
             area_cap=part.area_cap,
         )
+        return where
 
 
 class Runs:
