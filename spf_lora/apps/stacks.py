@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from spf_lora.merge.stack_export import printable
 from spf_lora.registry.names import SUFFIX
 from spf_lora.registry.stack import Known
 
@@ -34,7 +35,7 @@ def stacked(members: Sequence[tuple[Known, float]]) -> list[StackedLora]:
         StackedLora(
             known.name,
             strength,
-            _printable(known.card.trigger) if known.card else "",
+            printable(known.card.trigger) if known.card else "",
             float(known.card.metrics.get("start_percent", 0.0)) if known.card else 0.0,
         )
         for known, strength in members
@@ -65,8 +66,3 @@ def a1111_lines(loras: Sequence[StackedLora], prompt: str) -> str:
 
 def _late(one: StackedLora) -> str:
     return f"[{one.words}:{one.start:g}]" if one.start else one.words
-
-
-def _printable(text: str) -> str:
-    # A card is a stranger's text, and these lines are shown and pasted.
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -7,24 +7,20 @@ run by test_comfyui.py.
 import contextlib
 import importlib.util
 import sys
-import tomllib
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from root import ROOT
 from tiny_base import noisy_adapter
 
-import spf_lora
-from spf_lora.apps.comfyui.install import files, install
+from spf_lora.apps.comfyui.install import install
 from spf_lora.apps.comfyui.workflow import KINDS
 from spf_lora.base.load import load_base
 from spf_lora.base.texts import encode
 from spf_lora.draw.local import Asking, draw_locally
 from spf_lora.draw.sample import start_noise
 from spf_lora.draw.weights import attached
-from spf_lora.errors import OutputError
 
 STEPS, CFG, SEEDS = 3, 3.0, [1, 2]
 
@@ -41,15 +37,6 @@ class HookGroup:
 
 def calc_cond_batch(model, conds, x, sigma, _options):
     return [model.picture(rows[0], x, sigma) for rows in conds]
-
-
-@pytest.fixture
-def comfyui(tmp_path):
-    """A folder that looks like a ComfyUI."""
-    for mark in ("main.py", "nodes.py", "folder_paths.py", "comfy/samplers.py"):
-        (tmp_path / mark).parent.mkdir(exist_ok=True)
-        (tmp_path / mark).touch()
-    return tmp_path
 
 
 @pytest.fixture
@@ -387,43 +374,3 @@ def test_nodes_refuse_what_does_not_go_together(pack):
         nodes.LocalMap().look(Model(), {})
     with pytest.raises(ValueError, match="not sampled yet"):
         nodes.LocalMap().look(Model(below), {})
-
-
-def test_install_copies_upgrades_and_links(comfyui):
-    folder = install(comfyui)
-    names = {path.name for path in folder.iterdir()}
-    assert names == {*files()} >= {"nodes.py", "control_map.py", "pyproject.toml"}
-    home = ROOT / "spf_lora/method/control_map.py"
-    assert (folder / "control_map.py").read_bytes() == home.read_bytes()
-    (folder / "old.py").write_text("")  # of an older version
-    (folder / "nodes.py").write_text("")
-    assert install(comfyui) == folder
-    assert {path.name for path in folder.iterdir()} == names
-    assert (folder / "nodes.py").read_text()
-    install(comfyui, link=True)
-    assert (folder / "nodes.py").resolve() == files()["nodes.py"].resolve()
-    install(comfyui)
-    assert not (folder / "nodes.py").is_symlink()
-    assert [path.name for path in (comfyui / "custom_nodes").iterdir()] == ["spf_lora"]
-
-
-def test_install_refuses_what_is_no_comfyui_and_what_is_not_ours(comfyui, tmp_path, cli):
-    code, _, talk = cli("comfyui", "install", tmp_path / "nowhere")
-    assert code == 1
-    assert "is no ComfyUI" in talk
-    other = comfyui / "custom_nodes" / "spf_lora"
-    other.mkdir(parents=True)
-    (other / "theirs.py").touch()
-    with pytest.raises(OutputError, match="is not ours"):
-        install(comfyui)
-    assert (other / "theirs.py").exists()
-    (other / "theirs.py").unlink()
-    code, said, _ = cli("comfyui", "install", comfyui)
-    assert (code, said.strip()) == (0, str(other))
-
-
-def test_the_pack_can_be_published_at_our_version():
-    table = tomllib.loads(files()["pyproject.toml"].read_text())
-    assert table["project"]["version"] == spf_lora.__version__
-    assert table["project"]["dependencies"] == []
-    assert table["tool"]["comfy"]["DisplayName"]
