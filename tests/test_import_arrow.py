@@ -1,6 +1,7 @@
 """Imports point only downwards: a change of a high layer cannot break a low one."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ PACKAGE = ROOT / "spf_lora"
 ROOMS = (
     {"__main__"},
     {"cli"},
+    {"apps.comfyui"},
+    {"apps"},
     {"api"},
     {"evaluate.report", "evaluate.judges.photographs"},
     {"evaluate", "merge"},
@@ -71,11 +74,17 @@ def module_of(path: Path) -> str:
     return ".".join(("spf_lora", *path.relative_to(PACKAGE).with_suffix("").parts))
 
 
+# these files are copied into ComfyUI, where our package is not: they import each other and torch
+PACK = PACKAGE / "apps" / "comfyui" / "pack"
+FOREIGN = {"comfy", "folder_paths", "node_helpers"}  # ComfyUI's own
+
 # the library's ten names are functions of every room; it imports them when they are asked for
 DOOR = PACKAGE / "__init__.py"
 
 
-@pytest.mark.parametrize("path", sorted({*PACKAGE.rglob("*.py")} - {DOOR}), ids=module_of)
+@pytest.mark.parametrize(
+    "path", sorted({*PACKAGE.rglob("*.py")} - {DOOR, *PACK.glob("*.py")}), ids=module_of
+)
 def test_imports_point_downwards(path: Path) -> None:
     own = room(module_of(path))
     assert own in RANK, f"{own} has no place in ROOMS: put it there"
@@ -84,10 +93,24 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 def test_every_folder_has_its_own_place_and_every_place_is_there() -> None:
-    folders = {module_of(path.parent / "x").rpartition(".")[0] for path in PACKAGE.rglob("*.py")}
+    ours = {*PACKAGE.rglob("*.py")} - {*PACK.glob("*.py")}
+    folders = {module_of(path.parent / "x").rpartition(".")[0] for path in ours}
     rooms = {name.removeprefix("spf_lora.") for name in folders - {"spf_lora"}}
     files = {path.stem for path in PACKAGE.glob("*.py")}
     assert set(RANK) == rooms | files
+
+
+@pytest.mark.parametrize("path", sorted(PACK.glob("*.py")), ids=lambda path: path.stem)
+def test_the_comfyui_pack_needs_nothing_but_what_comfyui_has(path: Path) -> None:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [name.name.split(".")[0] for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.append((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            assert (PACK / f"{node.module}.py").is_file() or node.module == "control_map"
+    assert {*names} <= {"torch", *FOREIGN, *sys.stdlib_module_names}
 
 
 def test_no_command_imports_another() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from spf_lora import __version__
-from spf_lora.cli import adapters, base, data, out, portraits, recipe, stack
+from spf_lora.cli import adapters, base, comfyui, data, out, portraits, recipe, stack
 from spf_lora.cli.attributes import attributes
 from spf_lora.cli.audit import audit
 from spf_lora.cli.clean import clean
@@ -66,6 +66,7 @@ app.add_typer(base.app, name="base")
 app.add_typer(adapters.app, name="adapters")
 stack.app.command()(report)
 app.add_typer(stack.app, name="stack")
+app.add_typer(comfyui.app, name="comfyui")
 app.command()(inspect)
 app.command()(verify)
 app.command()(convert)

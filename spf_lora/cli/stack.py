@@ -152,6 +152,19 @@ def export(
         float | None, typer.Option(help="Share of the squared norm to keep, for one file.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32, for one file.")] = None,
+    comfyui: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Or a workflow for ComfyUI, and FILE.api.json."),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Of our nodes, which keep the base's picture.")
+    ] = False,
+    a1111: Annotated[
+        bool, typer.Option("--a1111", help="Or print prompts for A1111 and Forge.")
+    ] = False,
+    prompt: Annotated[
+        str, typer.Option(help="Of the workflow or the prompts, without the adapters' words.")
+    ] = "a portrait of a person",
     registry: Registry = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     as_json: Json = False,
@@ -159,15 +172,33 @@ def export(
     """Write a stack for other apps: one file, exact unless a rank is asked for, or one for each."""
     from spf_lora.errors import RecipeError
 
-    if each and any(one is not None for one in (output, rank, energy, dtype)):
+    if (each or comfyui or a1111) and any(one is not None for one in (output, rank, energy, dtype)):
         raise RecipeError(
-            "--each writes every adapter as it is", hint="leave --out, --rank and the like out"
+            f"{'--each' if each else '--comfyui and --a1111'} takes every adapter as it is",
+            hint="leave --out, --rank and the like out",
         )
+    if (each is not None) + (comfyui is not None) + a1111 > 1:
+        raise RecipeError(
+            "--each, --comfyui and --a1111 are three things", hint="ask for one at a time"
+        )
+    if local and not comfyui:
+        raise RecipeError("--local is for a workflow", hint="name it: --comfyui workflow.json")
     one_thread_each()
     from spf_lora.merge.stack_export import PROMPTS, export_file, export_folder
     from spf_lora.registry.stack import adapters_of, find_stack
 
     members = adapters_of(find_stack(name, existing(registry)), registry)
+    if a1111:
+        from spf_lora.apps.stacks import a1111_lines, stacked
+
+        out.show(a1111_lines(stacked(members), prompt))
+        return
+    if comfyui:
+        from spf_lora.apps.comfyui.workflow import write_workflows
+
+        flows = write_workflows(members, comfyui, prompt, local=local, overwrite=force)
+        out.show_json({"files": list(map(str, flows))}) if as_json else out.show(str(flows[0]))
+        return
     if each:
         files = export_folder(members, each)
         lines = (each / PROMPTS).read_text("utf-8")

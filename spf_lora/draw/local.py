@@ -20,9 +20,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
 from spf_lora.draw.sample import SamplerStep, sample_latents
-from spf_lora.method.control_map import control_map, relative, smooth
-
-AREA_CAP = 0.6  # share of the picture that may answer
+from spf_lora.method import control_map
 
 
 class Asking(NamedTuple):
@@ -164,11 +162,10 @@ def _region(
     with acting():
         both = torch.cat([encode(base, [""]).expand_as(states), states])
         drawn = followed(base, states, seeds, late=late, **how)
-        answers = _apart(base, reference, both, late)
-    answers += _apart(base, drawn, within, late)
+        along_base = _apart(base, reference, both, late)
+    where = control_map.region(along_base, _apart(base, drawn, within, late))
     asked = (states != within).any(dim=2).any(dim=1) | always
-    region = smooth(control_map(answers, area_cap=AREA_CAP)) * asked[:, None, None, None]
-    return (2 * region).clamp(max=1)
+    return where * asked[:, None, None, None]
 
 
 def followed(
@@ -188,7 +185,7 @@ def followed(
 def _apart(
     base: Base, steps: Sequence[SamplerStep], states: torch.Tensor, late: Sequence[Late]
 ) -> torch.Tensor:
-    """Return how far another model's pictures are from these, (batch, 1, h, w), on average 1.
+    """Return how far another model's pictures are from these in all, (batch, 1, h, w).
 
     Each step at which the full prompt is drawn counts by the distance of the pictures predicted
     there, which is eps' times sqrt((1 - a) / a): large times decide where everything is.
@@ -206,6 +203,5 @@ def _apart(
             noisy = torch.cat([step.noisy] * halves)
             eps = base.unet(noisy, step.t, states, return_dict=False)[0].chunk(halves)[-1]
             kept = float(base.scheduler.alphas_cumprod[int(step.t)])
-            distance = (eps - step.eps).abs().mean(dim=1, keepdim=True)
-            total += smooth(distance) * ((1 - kept) / kept) ** 0.5
-    return relative(total)
+            total += control_map.apart(eps, step.eps) * ((1 - kept) / kept) ** 0.5
+    return total

@@ -19,10 +19,11 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.late import Late
-from spf_lora.draw.local import AREA_CAP, LocalPicture, draw_locally, followed, put_back
+from spf_lora.draw.local import LocalPicture, draw_locally, followed, put_back
 from spf_lora.draw.places import places_of
 from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
+from spf_lora.method.control_map import AREA_CAP
 
 CHUNK = 8  # pairs drawn at once
 _FORMAT = "pairs 3"

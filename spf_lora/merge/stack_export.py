@@ -71,7 +71,7 @@ def export_folder(members: Sequence[tuple[Known, float]], target: Path) -> list[
 def prompt_lines(members: Sequence[tuple[Known, float]]) -> str:
     """Return what to write in A1111 and ComfyUI to load a stack's files at its strengths."""
     triggers = [known.card.trigger for known, _ in members if known.card]
-    words = ", ".join(["a portrait of a person", *(_printable(one) for one in triggers)])
+    words = ", ".join(["a portrait of a person", *(printable(one) for one in triggers)])
     tags = " ".join(f"<lora:{known.name}:{strength:g}>" for known, strength in members)
     typed = " ".join(
         f"<lora:{known.name}{SUFFIX}:{strength:g}:{strength:g}>" for known, strength in members
@@ -87,8 +87,8 @@ def prompt_lines(members: Sequence[tuple[Known, float]]) -> str:
     )
 
 
-def _printable(text: str) -> str:
-    # A card is a stranger's text, and these lines are shown and pasted.
+def printable(text: str) -> str:
+    """Return a card's text, a stranger's, as it may be shown and pasted."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 

@@ -4,12 +4,16 @@ SPF-Portrait's semantic-aware fine control map (arXiv 2504.00396) is a differenc
 predictions less the attention of the base phrases. The normalisation of both terms, the threshold
 and the cap on the area are ours (docs/method.md). Nothing here carries gradient, or the adapter
 could widen the map to escape the losses.
+
+It needs torch alone: the ComfyUI nodes carry a copy of this file.
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
+
+AREA_CAP = 0.6  # share of a picture that may answer when it is drawn locally
 
 
 @torch.no_grad()
@@ -24,8 +28,12 @@ def answer(response: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         (batch, 1, h, w): |eps_response - eps_reference|, smoothed over 3x3, divided by its own
         mean, so a sample's mean is 1 whatever its scale; all 0 where the paths agree exactly.
     """
-    distance = (response - reference).abs().mean(dim=1, keepdim=True)  # (batch, 1, h, w)
-    return relative(smooth(distance))
+    return relative(apart(response, reference))
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return how far two predictions (batch, channels, h, w) are apart, 3x3, (batch, 1, h, w)."""
+    return smooth((one - other).abs().mean(dim=1, keepdim=True))
 
 
 def smooth(places: torch.Tensor) -> torch.Tensor:
@@ -100,6 +108,22 @@ def control_map(answers: torch.Tensor, *, area_cap: float) -> torch.Tensor:
     rise = ((top - floor) / 2).clamp(min=1e-6)
     soft = ((flat - floor) / rise).clamp(0, 1)  # (batch, places)
     return (soft * (flat > 0)).reshape(answers.shape)
+
+
+@torch.no_grad()
+def region(
+    along_base: torch.Tensor, along_response: torch.Tensor, *, area_cap: float = AREA_CAP
+) -> torch.Tensor:
+    """Return where a picture may be drawn anew, (batch, 1, h, w) in [0, 1].
+
+    Args:
+        along_base: how far the two models' predicted pictures are apart along the base's picture,
+            summed over its steps, (batch, 1, h, w).
+        along_response: the same along the adapter's picture.
+        area_cap: see `control_map`, than which the result is a place wider on each side.
+    """
+    answers = relative(along_base) + relative(along_response)
+    return (2 * smooth(control_map(answers, area_cap=area_cap))).clamp(max=1)
 
 
 def threshold(flat: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ from spf_lora.base.texts import token_ids
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
-from spf_lora.draw.local import AREA_CAP
 from spf_lora.draw.trajectories import CHUNK, Drawing, Pair, Trajectories, draw_trajectories
 from spf_lora.errors import TrainingError
+from spf_lora.method.control_map import AREA_CAP
 from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import Below
 from spf_lora.training.distil import Curriculum, Lesson, Shares

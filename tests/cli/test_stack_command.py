@@ -1,3 +1,4 @@
+import json
 import tomllib
 from pathlib import Path
 
@@ -190,3 +191,33 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(portrait, shelf, monkeyp
 def test_stacks_need_no_torch(portrait, shelf):
     for words in (["show", "portrait"], ["export", "portrait", "--force"], ["list"]):
         assert heavy_imports("stack", *words, "--registry", shelf) == []
+
+
+def test_export_for_comfyui_writes_one_file_for_its_page_and_one_for_its_server(portrait, shelf):
+    flow = shelf / "flow.json"
+    said = run("export", "portrait", "--comfyui", flow, shelf=shelf)
+    assert said.stdout.strip() == str(flow)
+    kinds = [node["type"] for node in json.loads(flow.read_text())["nodes"]]
+    assert kinds.count("CreateHookLora") == 2
+    run("export", "portrait", "--comfyui", flow, shelf=shelf, code=1)
+    run("export", "portrait", "--comfyui", flow, "--local", "--force", shelf=shelf)
+    server = json.loads((shelf / "flow.api.json").read_text())
+    assert [one["class_type"] for one in server.values()].count("SpfLoraLocal") == 2
+
+
+def test_export_for_a1111_prints_the_prompt(portrait, shelf):
+    said = run("export", "portrait", "--a1111", "--prompt", "a man", shelf=shelf).stdout
+    assert "a man" in said
+    assert "<lora:beard:1> <lora:hat:-0.5>" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--a1111", "--rank", "4"), "takes every adapter as it is"),
+        (("--a1111", "--each", "kit"), "are three things"),
+        (("--local",), "--local is for a workflow"),
+    ],
+)
+def test_exports_for_apps_refuse_what_does_not_go_together(portrait, shelf, words, said):
+    assert said in run("export", "portrait", *words, shelf=shelf, code=1).stderr

@@ -12,11 +12,11 @@ from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.texts import encode
-from spf_lora.draw import local
 from spf_lora.draw.late import Late
 from spf_lora.draw.local import Asking, sample_locally
 from spf_lora.draw.sample import sample_latents
 from spf_lora.draw.weights import attached
+from spf_lora.method import control_map
 from spf_lora.method.control_map import smooth
 
 SEEDS = [1, 2]
@@ -49,7 +49,7 @@ def base_picture(tiny):
 
 
 def region_is(monkeypatch, region):
-    monkeypatch.setattr(local, "control_map", lambda answers, *, area_cap: region.to(answers))
+    monkeypatch.setattr(control_map, "control_map", lambda answers, *, area_cap: region.to(answers))
 
 
 def test_outside_of_the_map_the_picture_is_the_bases(draw, base_picture, monkeypatch):
@@ -92,7 +92,7 @@ def answers(monkeypatch):
         seen.append(answers)
         return torch.zeros_like(answers)
 
-    monkeypatch.setattr(local, "control_map", look)
+    monkeypatch.setattr(control_map, "control_map", look)
     return seen
 
 
@@ -140,7 +140,7 @@ def test_of_several_attributes_each_has_its_own_map(tiny, hat, base_picture, mon
     maps = [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)]
     maps[0][..., 0] = maps[1][..., 7] = 1
     turn = iter(maps)
-    monkeypatch.setattr(local, "control_map", lambda answers, *, area_cap: next(turn))
+    monkeypatch.setattr(control_map, "control_map", lambda answers, *, area_cap: next(turn))
     acted = []
 
     def acting(words):

@@ -10,10 +10,11 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.texts import encode
 from spf_lora.data import cache as caching
 from spf_lora.data.cache import TensorCache
-from spf_lora.draw import local, trajectories
+from spf_lora.draw import trajectories
 from spf_lora.draw.trajectories import Drawing, Pair, draw_trajectories, megabytes
 from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
+from spf_lora.method import control_map
 
 PAIRS = [Pair("a man", "a man, a hat", 1), Pair("a woman", "a woman, a hat", 2)]
 HOW = Drawing(3, 3.0, (8, 8))
@@ -55,7 +56,7 @@ def left_half(answers, *, area_cap):
 @pytest.fixture
 def in_half(draw, monkeypatch):
     """Pairs whose local pictures differ in the left half; every step of both."""
-    monkeypatch.setattr(local, "control_map", left_half)
+    monkeypatch.setattr(control_map, "control_map", left_half)
     found, _ = draw()
     return found, [found.lessons([0, 1], [step] * 2) for step in range(HOW.steps)]
 

@@ -1,0 +1,1 @@
+"""What runs inside other programs: ComfyUI nodes, and local drawing for diffusers."""

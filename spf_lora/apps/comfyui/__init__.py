@@ -1,0 +1,1 @@
+"""Nodes for ComfyUI: `pack` is copied into it, `install` copies."""
