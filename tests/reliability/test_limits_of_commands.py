@@ -54,6 +54,7 @@ COMMANDS = {
     "resize": ("resize large.safetensors small.safetensors --rank 4", (250, 40)),
     "merge": ("merge large.safetensors small.safetensors --out m.safetensors", FILES),
     "metadata": ("metadata m.safetensors --strip", FILES),
+    "comfyui install": ("comfyui install comfy", LIGHT),
     "train": (TRAIN, DRAWS),
     "generate": ("generate a+portrait --steps 2 --adapter trained.safetensors --out g.png", DRAWS),
     "evaluate": ("evaluate trained.safetensors --prompts p.txt {few} --out e", DRAWS),
@@ -109,6 +110,9 @@ def place(tmp_path_factory):
             shutil.copy(
                 folder / registry / "a0.safetensors", folder / registry / f"a{number}.safetensors"
             )
+    for name in ("nodes.py", "folder_paths.py", "comfy/samplers.py"):  # a ComfyUI by its files
+        (folder / "comfy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "comfy" / name).touch()
     (folder / "p.txt").write_text("a portrait of a person, tan skin\na portrait of a person\n")
     run(folder, "stack create two beard hat --registry pair")
     return folder
