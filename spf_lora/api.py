@@ -57,7 +57,7 @@ def draw_pictures(
         steps: DDIM steps.
         guidance: scale of classifier-free guidance.
         exact: adapters act on the words that ask for them alone; no other app draws so.
-        local: adapters change the base's picture where they answer alone; no other app draws so.
+        local: adapters change the base's picture where they answer alone (docs/drawing.md).
 
     Raises:
         AdapterFileError: an adapter does not fit the base, or does not say its words.

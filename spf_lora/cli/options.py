@@ -50,8 +50,8 @@ class ActingOptions:
         bool,
         typer.Option(
             "--local",
-            help="Adapters change the base's picture where they answer only, as no other app "
-            "draws.",
+            help="Adapters change the base's picture where they answer only; elsewhere it takes "
+            "our ComfyUI nodes or diffusers function.",
         ),
     ] = False
 

@@ -34,8 +34,8 @@ class Wanted:
         strength: of the adapter; 0 is the base model, for which nothing is late.
         before: other prompts, and the share of the time steps until which each is drawn, the
             earliest first; see `stages`.
-        within: the prompt whose picture is left in the control map only, as no other app can draw;
-            or None: the whole picture may differ.
+        within: the prompt whose picture is left in the control map only; or
+            None: the whole picture may differ.
         each: prompts that ask for one of several attributes each, whose maps are joined.
     """
 

@@ -68,7 +68,7 @@ class StackProtocol:
         seeds: pictures of each.
         orders: how many orders to add the same adapters in; the first is the one given.
         exact: each adapter acts on the words that ask for it alone, as no other app can draw.
-        local: adapters act in the control map alone, as no other app can draw.
+        local: adapters act in the control map alone.
     """
 
     prompts: int = PROMPTS

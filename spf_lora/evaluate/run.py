@@ -153,7 +153,7 @@ def _lateness(starts: Sequence[float]) -> dict[str, float | str]:
 
 
 def _runtime(acting: Acting) -> dict[str, str]:
-    """Return what a result's sampler says of adapters that no other app draws so."""
+    """Return what a result's sampler says of adapters that are not drawn as any app does."""
     named = [name for name, on in (("exact", acting.words), ("local", acting.local)) if on]
     return {"runtime": ", ".join(named)} if named else {}
 
