@@ -337,6 +337,18 @@ def test_a_lora_that_fits_is_hooked_at_its_strength(lora):
     assert hook.need_weight_init is False
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "3"])
+def test_a_card_that_is_none_is_read_as_none(lora, monkeypatch, text):
+    monkeypatch.setattr(lora.folder_paths, "get_full_path_or_raise", lambda *_: "x", raising=False)
+    monkeypatch.setattr(
+        lora.comfy.utils,
+        "load_torch_file",
+        lambda *_, **__: ({}, {"spf_lora": text}),
+        raising=False,
+    )
+    assert lora.read_lora("x") == lora.Lora("x", {}, {})
+
+
 def test_a_card_says_words_strength_and_start(lora):
     card = {"trigger": " a beard ", "metrics": {"strength": 0.8, "start_percent": 0.4}}
     assert lora.words_of(lora.Lora("x", {}, card)) == ("a beard", 0.8, 0.4)

@@ -44,7 +44,7 @@ def read_lora(name: str) -> Lora:
     tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     try:
         card = json.loads((metadata or {}).get("spf_lora", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         card = {}
     return Lora(name, tensors, card if isinstance(card, dict) else {})
 
