@@ -58,7 +58,7 @@ COMMANDS = {
     "train": (TRAIN, DRAWS),
     "generate": ("generate a+portrait --steps 2 --adapter trained.safetensors --out g.png", DRAWS),
     "evaluate": ("evaluate trained.safetensors --prompts p.txt {few} --out e", DRAWS),
-    "compare": ("compare trained.safetensors beard --prompts p.txt {few} --out c", DRAWS),
+    "compare": ("compare trained.safetensors beard --prompts p.txt {few}", DRAWS),
     "clean": (
         "clean beard --steps 2 --set distil.pairs=8 --set distil.sampler_steps=4 -o k.safetensors",
         DRAWS,
