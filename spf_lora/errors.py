@@ -89,6 +89,10 @@ class TrainingError(SpfError):
     """Training cannot go on."""
 
 
+class TeacherError(TrainingError):
+    """What an adapter draws cannot be taught to another."""
+
+
 class MeasureError(SpfError):
     """Something cannot be measured as asked."""
 

@@ -17,7 +17,7 @@ from spf_lora.cli.quiet import hush
 from spf_lora.cli.run_lock import locked_for_the_run
 from spf_lora.cli.train_loop import resumable, run_trainer
 from spf_lora.cli.train_one import Job
-from spf_lora.errors import OutputError, TrainingError
+from spf_lora.errors import OutputError, TeacherError, TrainingError
 from spf_lora.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -154,12 +154,10 @@ def _explained(task: "Task", recipe: Recipe, name: str) -> Iterator[None]:
     """Tell of an adapter that teaches nothing what to ask instead."""
     try:
         yield
-    except TrainingError as error:
-        if not error.message.startswith("what was learned"):  # not of the pairs
-            raise
+    except TeacherError as error:
         target = recipe.attribute.target_text
         asked = "every prompt" if task.wordless else repr(target)
-        raise TrainingError(
+        raise TeacherError(
             error.message,
             hint=f"does {name} answer to {asked}? Say other words with --target; a style or a "
             "light needs --set attribute.scope=global",

@@ -15,7 +15,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
 from spf_lora.draw.trajectories import CHUNK, Drawing, Pair, Trajectories, draw_trajectories
-from spf_lora.errors import TrainingError
+from spf_lora.errors import TeacherError
 from spf_lora.method.control_map import AREA_CAP
 from spf_lora.recipe.schema import Attribute, Recipe
 from spf_lora.registry.onto import Below
@@ -128,7 +128,7 @@ class Teaching:
             tell: called with how far the drawing is.
 
         Raises:
-            TrainingError: the pairs can teach nothing.
+            TeacherError: the pairs can teach nothing.
             OutputError: the disk cannot keep them.
         """
         base = self.base
@@ -158,7 +158,7 @@ class Teaching:
         """Return the pairs to learn from, and what to tell of them.
 
         Raises:
-            TrainingError: hardly any pair shows the target.
+            TeacherError: hardly any pair shows the target.
         """
         every = range(len(drawn.pairs))
         if self.sight is None:
@@ -173,7 +173,7 @@ class Teaching:
             ]
         count = f"{len(found.kept)} of {len(every)}"
         if len(found.kept) < _LEAST_SHOWN * len(every):
-            raise TrainingError(
+            raise TeacherError(
                 f"what was learned shows the target in {count} pictures, so there is nothing to "
                 "distil",
                 hint="raise learn.steps, or look at the pictures and captions with data check",
@@ -224,10 +224,10 @@ def refuse_alike(change: torch.Tensor) -> None:
         change: how far pairs are apart, see `Trajectories.changes`.
 
     Raises:
-        TrainingError: it is next to nothing.
+        TeacherError: it is next to nothing.
     """
     if change < _LEAST_CHANGE:
-        raise TrainingError(
+        raise TeacherError(
             "what was learned hardly changes the base's pictures, so there is nothing to distil",
             hint="either the attribute was not learned yet (raise learn.steps, look at the "
             "captions), or the base draws it in every picture already",
@@ -248,11 +248,11 @@ def check_pairs(drawn: Trajectories, *, everywhere: bool) -> None:
     """Refuse pairs that teach nothing.
 
     Raises:
-        TrainingError: most pairs are alike, or differ in the whole picture.
+        TeacherError: most pairs are alike, or differ in the whole picture.
     """
     refuse_alike(drawn.changes().median())
     if not everywhere and covers(drawn):
-        raise TrainingError(
+        raise TeacherError(
             f"what was learned changes the whole picture ({area_of(drawn):.0%} of it), so it has "
             "no place that could be kept to",
             hint='if that is meant, as for a style or a light, set attribute.scope = "global"; '

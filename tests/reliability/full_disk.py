@@ -57,7 +57,8 @@ WRITERS = {
     "train": (
         [],
         "train -a beard --steps 2 --set data.count=4 --set data.batch_size=2 --set "
-        "distil.steps=0 --set data.vocabulary=none --out @/beard.safetensors --resume",
+        "distil.steps=0 --set data.vocabulary=none --set adapter.rank=1 --out @/beard.safetensors "
+        "--resume",
     ),
 }
 FRACTIONS = {"train": 2, "generate": 2}  # how many times they are tried; the others five
