@@ -3,7 +3,8 @@
     python registry_worker.py FOLDER SOURCES LOG WORKER SEED
 
 Every change is logged before it begins ("? add w1-3") and when it is done ("! add w1-3") or refused
-("- add w1-3"), so that what may and what must have happened is known after a kill.
+("- add w1-3"), so that what may and what must have happened is known after a kill. The next worker
+logs which change was cut ("= add w1-3") and what is there.
 """
 
 import random
@@ -23,6 +24,8 @@ def replayed(lines):
     for line in lines:
         sign, *change = line.split()
         doing = tuple(change) if sign == "?" else None
+        if sign == "=":  # killed in this one: what came of it is said next
+            have -= set(change[1:])
         if sign != "!":
             continue
         action, *words = change
@@ -76,9 +79,8 @@ def work(folder, sources, log, worker, seed):
     serial = len(before)
     with log.open("a", buffering=1) as lines:
         if doing:
-            lines.write(f"= {' '.join(doing)}\n")
-            for name in sorted(mine):
-                lines.write(f"! add {name}\n")
+            saved = [f"! add {name}\n" for name in sorted(mine)]
+            lines.write("".join([f"= {' '.join(doing)}\n", *saved]))  # at once, whatever is killed
         while not (folder / STOP).exists():
             serial += 1
             words, change = changes(folder, sources, mine, serial, rng, worker)
