@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -78,8 +79,9 @@ def make_tiny_clip(folder: Path) -> Path:
     return folder
 
 
+@cache
 def noisy_adapter(folder: Path) -> Adapter:
-    """Random factors on every layer that an adapter of the tiny base can have."""
+    """Random factors on every layer that an adapter of the tiny base can have; made once."""
     from spf_lora.adapters.attach import attach_trainable, trained_adapter
     from spf_lora.base.load import load_base
 

@@ -37,6 +37,7 @@ _GLUED = frozenset(",.;:!?%")  # without a space before them
 Head = tuple[str, ...]
 
 
+@lru_cache(maxsize=4096)  # a vocabulary's phrases come again and again
 def tidy(caption: str) -> str:
     """Return a caption on one line: spaces tidied, a line's end a comma but for a sentence's end.
 
