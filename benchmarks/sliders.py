@@ -1,6 +1,9 @@
 """Train a slider and measure it over its strengths, negative ones too, beside the worded file.
 
-`python benchmarks/sliders.py [--attribute beard] [--set KEY=VALUE ...] [--out FILE]`
+`python benchmarks/sliders.py [--attribute beard] [--pairs 64] [--set KEY=VALUE ...] [--out FILE]`
+
+With `--pairs` both files learn from so many people drawn without the attribute and with it, biased
+as the training pictures are, instead of from those.
 
 Three kinds of pictures, each drawn at every strength: of held-out people whose prompt has not the
 attribute's words; of prompts with them, from which a negative strength should take it away; and of
@@ -8,6 +11,7 @@ prompts without a face, which should not move.
 """
 
 import argparse
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from methods import train_once
 
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base, load_base
+from spf_lora.data.folder import Example
+from spf_lora.data.worlds.portraits import biased, partial_caption, render
 from spf_lora.draw.act import acting, draw
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.judges.judge import Judge
@@ -36,6 +42,7 @@ NO_FACE = ("a purple background", "an orange background", "a teal background", "
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a slider over its strengths.")
     parser.add_argument("--attribute", default="beard")
+    parser.add_argument("--pairs", type=int)
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
@@ -44,20 +51,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     args.trained.mkdir(parents=True, exist_ok=True)
-    made = {}
+    made, given = {}, pairs_of(args.attribute, args.pairs) if args.pairs else None
+    more = ["learn.steps=0"] if given else []
     for name, control in (("slider", "strength"), ("worded", "words")):
-        changes = [*args.changes, f"attribute.control={control}"]
+        changes = [*more, *args.changes, f"attribute.control={control}"]
         recipe = load_recipe(find_recipe(args.attribute), changes)
-        made[name] = train_once(recipe, load_examples(recipe, None), args.trained)
+        made[name] = train_once(recipe, given or load_examples(recipe, None), args.trained)
     base, judge = load_base("embedded", device=torch.device("cpu")), world_judge(args.attribute)
     measure: dict[str, Any] = {"peak_mib": peak_mib()}
     for name, trained in made.items():
         measure[name] = _measured(base, judge, trained.pop("adapter"), args, words=name == "worded")
         measure[name] |= {key: trained[key] for key in ("processor_seconds",) if key in trained}
     run = command_line(
-        attribute=args.attribute, changes=args.changes, prompts=args.prompts, noises=args.noises
+        attribute=args.attribute,
+        pairs=args.pairs,
+        changes=args.changes,
+        prompts=args.prompts,
+        noises=args.noises,
     )
     write_result(run, measure, args.out)
+
+
+def pairs_of(attribute: str, count: int) -> list[Example]:
+    """Draw people without the attribute and with it."""
+    rng = random.Random(0)
+    people = [biased(rng, attribute) for _ in range(count)]
+    return [
+        Example(
+            render(person, (attribute,)),
+            partial_caption(person, (attribute,), rng, coverage=0.5),
+            f"pair {i}",
+            before=render(person),
+        )
+        for i, person in enumerate(people)
+    ]
 
 
 @torch.no_grad()

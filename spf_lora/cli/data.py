@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spf_lora.cli import out
+from spf_lora.cli.any_lora import SUBJECTS
 from spf_lora.cli.options import Json
 from spf_lora.cli.out import printable
 from spf_lora.errors import CheckFailedError, RecipeError
@@ -38,6 +39,9 @@ def check(
         Path | None,
         typer.Option(metavar="DIR", help="Captions without the attribute, to compare words with."),
     ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="The folder holds pictures before and after.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print what training would see in a folder; exit 3 if it would stop there."""
@@ -52,14 +56,18 @@ def check(
     from spf_lora.base.outline import read_outline
     from spf_lora.data.buckets import make_buckets
     from spf_lora.data.check import check as check_scan
-    from spf_lora.data.folder import LARGEST_PX, scan_folder
+    from spf_lora.data.folder import scan_folder
     from spf_lora.data.listing import list_folder
+    from spf_lora.data.picture_pairs import scan_pairs
 
     name = base or settings.training.base
     outline = read_outline(EMBEDDED if name == "embedded" else Path(name))
     others = [c.text for c in list_folder(against).captions.values()] if against else []
+    subject = SUBJECTS[settings.profile]
     report = check_scan(
-        scan_folder(folder, settings.attribute, shorter_side_px=LARGEST_PX),
+        scan_pairs(folder, settings.attribute, subject=subject)
+        if pairs
+        else scan_folder(folder, settings.attribute),
         settings.attribute,
         buckets=make_buckets(resolution or outline.resolution, step=outline.step),
         cut_off=outline.cut_off,

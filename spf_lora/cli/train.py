@@ -55,6 +55,14 @@ def train(
             "folder for each, or one for all."
         ),
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead: pictures before and after, as a/NAME.png and b/NAME.png, or "
+            "NAME_before.png and NAME_after.png; captions are optional.",
+        ),
+    ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Side of the square, in pixels; else the base's own.")
     ] = None,
@@ -102,14 +110,19 @@ def train(
     options = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
     changes += ["attribute.control=strength"] if slider else []
+    changes += ["learn.steps=0"] if pairs else []
+    if pairs and data:
+        raise DataError(
+            "--pairs and --data are two ways to teach", hint="give one of them; pairs teach alone"
+        )
     recipes = [
         _recipe(name, recipe, changes, steps, options) for name in split_names(attribute, recipe)
     ]
     check_together(recipes)
-    folders = data_folders(data, recipes)
+    folders = data_folders(pairs or data, recipes)
     if plan_only:
         for settings, folder in zip(recipes, folders, strict=True):
-            _plan(settings, folder, vram)
+            _plan(settings, folder, vram, paired=pairs is not None)
         return
     watch = _watch(keep_every, sample_every, sample_prompts)
     targets = [_target(output, one, several=len(recipes) > 1) for one in recipes]
@@ -119,7 +132,17 @@ def train(
             under = _under(onto, settings, target)
             logs = log_dir / settings.attribute.name if log_dir and len(recipes) > 1 else log_dir
             job = Job(
-                settings, target, folder, logs, under, resume, force, skip_faulty, watch, verbose
+                settings,
+                target,
+                folder,
+                logs,
+                under,
+                resume,
+                force,
+                skip_faulty,
+                watch,
+                verbose,
+                paired=pairs is not None,
             )
             job.check()
             jobs.append(job)
@@ -198,14 +221,12 @@ def _recipe(
     return settings
 
 
-def _plan(settings: Recipe, data: Path | None, vram: float | None) -> None:
+def _plan(settings: Recipe, data: Path | None, vram: float | None, *, paired: bool) -> None:
     from spf_lora.cli.dry_run import dry_run
+    from spf_lora.cli.train_data import scan_data
 
-    pictures = None
-    if data is not None:
-        from spf_lora.training.examples import load_examples
-
-        pictures = len(load_examples(settings, data))
+    scan = scan_data(settings, data, paired=paired, skip_faulty=False)
+    pictures = len(scan.examples) if scan else None
     hush()
     dry_run(settings, pictures, vram)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spf_lora.cli import out
+from spf_lora.cli.any_lora import SUBJECTS
 from spf_lora.cli.out import printable
 from spf_lora.recipe.schema import Recipe
 
@@ -13,13 +14,19 @@ if TYPE_CHECKING:
     from spf_lora.data.folder import Example, Scan
 
 
-def scan_data(settings: Recipe, data: Path | None, *, skip_faulty: bool) -> "Scan | None":
+def scan_data(
+    settings: Recipe, data: Path | None, *, paired: bool = False, skip_faulty: bool
+) -> "Scan | None":
     """Read the user's folder; what is wrong with it is told before a base is loaded."""
     if data is None:
         return None
-    from spf_lora.data.folder import LARGEST_PX, scan_folder, usable
+    from spf_lora.data.folder import scan_folder, usable
+    from spf_lora.data.picture_pairs import scan_pairs
 
-    scan = scan_folder(data, settings.attribute, shorter_side_px=LARGEST_PX)
+    if paired:
+        scan = scan_pairs(data, settings.attribute, subject=SUBJECTS[settings.profile])
+    else:
+        scan = scan_folder(data, settings.attribute)
     usable(scan, settings.attribute, skip_faulty=skip_faulty)
     return scan
 

@@ -42,6 +42,7 @@ class Job:
         skip_faulty: train on what the check of the folder leaves.
         watch: what is left on the way.
         verbose: tell the details of remarks too.
+        paired: whether `data` holds pictures before and after.
     """
 
     settings: Recipe
@@ -54,6 +55,7 @@ class Job:
     skip_faulty: bool = False
     watch: Watch = NOTHING
     verbose: bool = False
+    paired: bool = False
 
     @property
     def picture(self) -> Path:
@@ -224,7 +226,8 @@ def _conclude(job: Job, drawn: "Preview") -> None:
 
     out.say(verdict(drawn, job.settings, job.picture))
     out.say("next:")
-    for command in next_commands(drawn, job.settings, job.target, job.data):
+    judged = None if job.paired else job.data  # a judge learns from pictures with captions
+    for command in next_commands(drawn, job.settings, job.target, judged):
         out.say(f"  {command}")
 
 

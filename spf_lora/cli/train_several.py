@@ -124,7 +124,7 @@ def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
 def _scan(job: Job) -> "Scan | None":
     from spf_lora.cli.train_data import scan_data
 
-    return scan_data(job.settings, job.data, skip_faulty=job.skip_faulty)
+    return scan_data(job.settings, job.data, paired=job.paired, skip_faulty=job.skip_faulty)
 
 
 @contextmanager

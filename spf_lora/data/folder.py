@@ -38,6 +38,7 @@ class Example:
         source: where it came from, for messages.
         mask: grey, of the image's size, white where the attribute is; None if nobody drew one.
         repeats: how often it is seen while another is seen once.
+        before: of a pair, the same picture without the attribute, as large; see `picture_pairs`.
     """
 
     image: Image.Image
@@ -45,6 +46,7 @@ class Example:
     source: str
     mask: Image.Image | None = None
     repeats: int = 1
+    before: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Scan:
         faults: everything that cannot be used, and why.
         spared: sources that have the name of kohya's folder for a caption.
         unread: folders inside that hold pictures and were not read.
+        paired: whether it holds pictures before and after.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Scan:
     faults: list[Fault]
     spared: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    paired: bool = False
 
 
 def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LARGEST_PX) -> Scan:
@@ -87,8 +91,8 @@ def scan_folder(folder: Path, attribute: Attribute, *, shorter_side_px: int = LA
     faults, sizes, animated = list(listing.faults), {}, []
     examples = []
     for name, path in listing.pictures.items():
-        picture = _read_picture(path, name, folder, shorter_side_px, faults)
-        caption = _checked_caption(listing.captions.get(name), attribute, faults)
+        picture = read_picture(path, name, folder, shorter_side_px, faults)
+        caption = checked_caption(listing.captions.get(name), attribute, faults)
         if picture is None:
             continue
         sizes[name] = picture.size
@@ -140,10 +144,12 @@ def usable(
     named = {fault.file for fault in faults}
     good = [example for example in scan.examples if example.source not in named]
     if faults and not (skip_faulty and good):
+        each = f"each picture needs a caption of the same name that says {attribute.target_text!r}"
+        if scan.paired:
+            each = "a pair is one picture twice, and nothing but the attribute differs"
         raise DataError(
             as_list(f"folder {scan.folder}", faults),
-            hint="fix or remove these files, or go on without them: --skip-faulty; each picture "
-            f"needs a caption of the same name that says {attribute.target_text!r}",
+            hint=f"fix or remove these files, or go on without them: --skip-faulty; {each}",
         )
     return good
 
@@ -166,6 +172,8 @@ def _example_digest(example: Example) -> bytes:
         parts.append(example.mask.tobytes())
     if example.repeats > 1:
         parts.append(f"x{example.repeats}".encode())
+    if example.before is not None:
+        parts += [b"before", example.before.tobytes()]
     return _digest_of(*parts)
 
 
@@ -174,9 +182,10 @@ def _digest_of(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
-def _read_picture(
+def read_picture(
     path: Path, name: str, folder: Path, shorter_side_px: int, faults: list[Fault]
 ) -> Picture | None:
+    """Decode a picture of a folder; one that cannot be used becomes a fault, and None."""
     if leaves(path, folder):
         faults.append(Fault(name, LEAVES))
         return None
@@ -187,9 +196,10 @@ def _read_picture(
         return None
 
 
-def _checked_caption(
+def checked_caption(
     caption: Caption | None, attribute: Attribute, faults: list[Fault]
 ) -> str | None:
+    """Return a caption tidied; one that cannot be used becomes a fault, and None."""
     if caption is None:
         return None
     text = join_phrases(split_phrases(caption.text))

@@ -1,5 +1,7 @@
 """What a file is taught: local pictures step by step, each a pair with the base's own picture.
 
+A teacher draws them; or somebody has both pictures of each pair, which get noise instead.
+
 Pairs are drawn in chunks. Each chunk is one entry of the tensor cache, in fp16, found again by a
 digest of all that decides it. So they live on disk, and a run that was killed draws no chunk twice.
 """
@@ -21,9 +23,10 @@ from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.late import Late
 from spf_lora.draw.local import LocalPicture, draw_locally, followed, put_back
 from spf_lora.draw.places import places_of
+from spf_lora.draw.sample import start_noise
 from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
-from spf_lora.method.control_map import AREA_CAP
+from spf_lora.method.control_map import AREA_CAP, apart, region
 
 CHUNK = 8  # pairs drawn at once
 _FORMAT = "pairs 3"
@@ -126,6 +129,38 @@ class Trajectories:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Pairs of pictures that somebody has, in place of a teacher that draws them.
+
+    Attributes:
+        own: scaled latents of the pictures without the attribute, (n, channels, h, w).
+        local: of the same pictures with it.
+        first_seed: of the noise; a later pair has another noise, and pictures come again in turn.
+    """
+
+    own: torch.Tensor
+    local: torch.Tensor
+    first_seed: int
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the latents."""
+        height, width = self.own.shape[-2:]
+        return height, width
+
+    @property
+    def digest(self) -> str:
+        """What tells these pictures from others."""
+        both = (latents.cpu().numpy().tobytes() for latents in (self.own, self.local))
+        return content_key("given", *both, str(self.first_seed))
+
+    def of(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both latents of some pairs."""
+        rows = [(pair.seed - self.first_seed) % len(self.own) for pair in pairs]
+        return self.own[rows], self.local[rows]
+
+
+@dataclass(frozen=True)
 class Drawing:
     """How pairs are drawn.
 
@@ -169,7 +204,7 @@ def check_room(cache: TensorCache, pairs: int, how: Drawing) -> None:
 
 def draw_trajectories(
     base: Base,
-    adapter: Adapter,
+    teacher: Adapter | Given,
     pairs: Sequence[Pair],
     how: Drawing,
     *,
@@ -181,7 +216,7 @@ def draw_trajectories(
 
     Args:
         base: the frozen model; what it was trained onto is on, the adapter is not.
-        adapter: the teacher, at strength 1.
+        teacher: an adapter, at strength 1, or the pictures themselves.
         pairs: what to draw.
         how: decides them too.
         cache: keeps them.
@@ -192,12 +227,13 @@ def draw_trajectories(
         OutputError: the disk cannot keep them.
         AdapterFileError: the adapter does not fit the base.
     """
-    decides = f"{_FORMAT} {AREA_CAP} {base.id} {content_id(adapter)} {how!r} {below}"
+    said = teacher.digest if isinstance(teacher, Given) else content_id(teacher)
+    decides = f"{_FORMAT} {AREA_CAP} {base.id} {said} {how!r} {below}"
     files, maps = [], []
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
         key = content_key(decides, *(f"{one!r}" for one in chunk))
-        packed = cache.get(key, partial(_packed, base, adapter, chunk, how))
+        packed = cache.get(key, partial(_packed, base, teacher, chunk, how))
         check_room(cache, len(pairs), how)
         files.append(safe_open(cache.path(key), framework="pt"))
         maps += list(packed[:, -1:].float())
@@ -208,9 +244,13 @@ def draw_trajectories(
 
 
 @torch.no_grad()
-def _packed(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> torch.Tensor:
-    """Draw a chunk; return it as `Trajectories.files` hold it."""
-    drawn = _drawn(base, adapter, pairs, how)
+def _packed(
+    base: Base, teacher: Adapter | Given, pairs: Sequence[Pair], how: Drawing
+) -> torch.Tensor:
+    """Draw a chunk, or give it noise; return it as `Trajectories.files` hold it."""
+    if isinstance(teacher, Given):
+        return _noised(base, teacher, pairs, how)
+    drawn = _drawn(base, teacher, pairs, how)
     empty, rows = encode(base, [""]).expand(len(pairs), -1, -1), []
     for reference, response in zip(drawn.reference, drawn.response, strict=True):
         eps = base.unet(response.noisy, response.t, empty, return_dict=False)[0]
@@ -243,3 +283,27 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
             base, states, seeds, reference=reference, control=control, late=late, **settings
         )
     return LocalPicture(control, reference, response)
+
+
+def _noised(base: Base, given: Given, pairs: Sequence[Pair], how: Drawing) -> torch.Tensor:
+    """Give a chunk of given pictures noise; return it as `Trajectories.files` hold it.
+
+    Both pictures of a pair get one noise. Where they differ, the prediction that is taught leads to
+    the second picture, and elsewhere it is the frozen base's own: of these pictures nothing is
+    learned but the difference.
+    """
+    own, local = (latents.to(base.device) for latents in given.of(pairs))
+    noise = start_noise(base, [pair.seed for pair in pairs], how.size)
+    within = encode(base, [pair.base_prompt for pair in pairs])
+    empty, rows = encode(base, [""]).expand_as(within), []
+    differ = apart(local, own)
+    control = region(differ, differ) if how.late is None else torch.ones_like(differ)
+    base.scheduler.set_timesteps(how.steps)
+    for t in base.scheduler.timesteps:
+        a = base.scheduler.alphas_cumprod[t]
+        noisy, base_noisy = (a.sqrt() * one + (1 - a).sqrt() * noise for one in (local, own))
+        eps, asked = (base.unet(noisy, t, one, return_dict=False)[0] for one in (empty, within))
+        guided = torch.lerp(eps + how.guidance * (asked - eps), noise, control)
+        rows += [noisy, guided, eps]
+        rows += [base_noisy, base.unet(base_noisy, t, empty, return_dict=False)[0]]
+    return torch.cat([*rows, own, local, control], dim=1).half()

@@ -92,7 +92,7 @@ class DataSettings:
 class LearnSettings:
     """Stage 1: ordinary fine-tuning on image and full prompt."""
 
-    steps: int = setting(250, "steps of stage 1; all the steps of a rival", low=1, high=1_000_000)
+    steps: int = setting(250, "steps of stage 1 or a rival; 0 for pairs", low=0, high=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,18 +15,22 @@ from PIL import Image
 from spf_lora.adapters.attach import attach_trainable, attach_trainable_text
 from spf_lora.base.clip import brings_clip, load_clip
 from spf_lora.base.load import Base
+from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
 from spf_lora.data.completion import NONE, load_vocabulary
 from spf_lora.data.folder import Example, dataset_digest
+from spf_lora.draw.trajectories import Given
 from spf_lora.errors import DataError
 from spf_lora.recipe.load import recipe_hash
 from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.baselines import RIVALS, Rival
 from spf_lora.training.complete_captions import completed
+from spf_lora.training.encoders import Encoders
 from spf_lora.training.examples import shapes_of
 from spf_lora.training.optim import make_optimizer
+from spf_lora.training.pairs import first_seed
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import prepare
 from spf_lora.training.processes import Processes
@@ -61,7 +65,11 @@ def build_trainer(
     method = recipe.training.method
     rival = RIVALS.get(method)
     clip = load_clip(base, recipe.data.clip) if method == PAPER else None
-    named, remarks, details = _completed(recipe, base, examples, cache, tell)
+    given = _given(recipe, base, examples, cache, tell)
+    if given is None:
+        named, remarks, details = _completed(recipe, base, examples, cache, tell)
+    else:
+        named, remarks, details = examples, [], ()
     prompts = [base_prompt(e.caption, recipe.attribute) for e in named]
     data = prepare(
         base,
@@ -81,14 +89,14 @@ def build_trainer(
         tell=tell,
     )
     parameters = attach_adapter(recipe, base)
-    sight = _sight(recipe, base, examples, cache, tell)
+    sight = _sight(recipe, base, examples, cache, tell) if given is None else None
     asked = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
     return Trainer(
         unet=base.unet,
         parameters=parameters,
         optimizer=optimizer_of(recipe, parameters),
         pictures=len(data),
-        stages=make_stages(recipe, Material(base, data, asked, cache, under, clip, sight)),
+        stages=make_stages(recipe, Material(base, data, asked, cache, under, clip, sight, given)),
         plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=run_id(recipe, base, examples, under),
@@ -136,6 +144,23 @@ def optimizer_of(
         weight_decay=chosen.weight_decay,
         betas=chosen.betas,
     )
+
+
+def _given(
+    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+) -> Given | None:
+    """Return the pairs of pictures that examples are, or None."""
+    side = recipe.data.resolution or base.resolution
+    encoders, square = Encoders(base, cache), Bucket(side, side)
+    rows: list[torch.Tensor] = []
+    for before, after in ((e.before, e.image) for e in examples):
+        if before is None:
+            return None
+        tell("encode pairs", len(rows), len(examples))
+        both = [encoders.latents(fit(picture, square)) for picture in (before, after)]
+        rows.append(torch.stack(both))
+    own, local = torch.stack(rows).unbind(dim=1)
+    return Given(own, local, first_seed(recipe.training.seed))
 
 
 def _completed(

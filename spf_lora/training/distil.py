@@ -107,16 +107,17 @@ class Curriculum:
         # 0 on the base's picture, 1 on the local one; at small times a picture is what it is
         share = torch.maximum((place / BETWEEN).clamp(max=1), ((_DECIDED - t) / _FADE).clamp(0, 1))
         alphas, full = self.alphas[t].float(), self.full_states[pairs]
+        maps = torch.stack([known.maps[pair] for pair in pairs])
         noisy, wanted = between(read, share, alphas, known.guidance)
         asks, away = ~(empty | base), torch.zeros(size, dtype=torch.bool)
         if self.worded_states is not None:
             turn = even_spread(first, size, self.seed + 4) * 4  # of four: two forwards, two back
             away = torch.from_numpy(turn < 2)
             own, _ = known.pictures(pairs)
-            back = towards(read, 1 - share, alphas, known.guidance, own)
+            picture = torch.lerp(led_to(read, alphas), own, maps)
+            back = towards(read, 1 - share, alphas, known.guidance, picture)
             noisy, wanted = _where(away, back[0], noisy), _where(away, back[1], wanted)
             full = _where(torch.from_numpy(turn < 1), self.worded_states[pairs], full)
-        maps = torch.stack([known.maps[pair] for pair in pairs])
         states = _where(base, said, _where(empty, self.empty_state.expand_as(full), full))
         return Lesson(
             noisy=_where(asks, noisy, held).to(self.device),
@@ -182,9 +183,13 @@ def between(
         alphas: cumulated alpha of each, (rows,).
         guidance: s.
     """
+    return towards(read, share, alphas, guidance, led_to(read, alphas))
+
+
+def led_to(read: Lessons, alphas: torch.Tensor) -> torch.Tensor:
+    """Return the pictures that the taught predictions lead to, x0 of `between`."""
     a = alphas[:, None, None, None]
-    picture = (read.noisy - (1 - a).sqrt() * read.guided) / a.sqrt()
-    return towards(read, share, alphas, guidance, picture)
+    return (read.noisy - (1 - a).sqrt() * read.guided) / a.sqrt()
 
 
 def towards(
@@ -196,7 +201,8 @@ def towards(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return latents between two pictures, and the prediction that leads to `picture` from there.
 
-    The arguments are those of `between`; a slider at strength -1 leads to the base's own picture.
+    The arguments are those of `between`; a slider at strength -1 leads to the picture without the
+    attribute where the two differ.
     """
     r, a = (values[:, None, None, None] for values in (share, alphas))
     noisy = torch.lerp(read.base_noisy, read.noisy, r)

@@ -14,7 +14,14 @@ from spf_lora.base.texts import token_ids
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import full_prompt, has_target
 from spf_lora.data.completion import NONE, load_vocabulary, varied
-from spf_lora.draw.trajectories import CHUNK, Drawing, Pair, Trajectories, draw_trajectories
+from spf_lora.draw.trajectories import (
+    CHUNK,
+    Drawing,
+    Given,
+    Pair,
+    Trajectories,
+    draw_trajectories,
+)
 from spf_lora.errors import TeacherError
 from spf_lora.method.control_map import AREA_CAP
 from spf_lora.recipe.schema import Attribute, Recipe
@@ -31,6 +38,11 @@ _LEAST_CHANGE = 0.1  # of the latents' standard deviation, inside the control ma
 _COVERED = 0.9  # of the largest map there can be
 _LEAST_SHOWN = 0.125  # of the pairs
 DRAWING, CHOOSING = "draw pairs to learn from", "choose pairs that show it"
+
+
+def first_seed(seed: int) -> int:
+    """Return the seed of the first pair's noise in a training with a seed."""
+    return _FIRST_SEED + 1000 * seed
 
 
 def taught(under: Below) -> list[Attribute]:
@@ -98,7 +110,8 @@ class Teaching:
         below: digest of the adapters that are on.
         seed: decides noise and order.
         as_ids: whether lessons hold token ids, for a text encoder that is trained too.
-        teacher: draws the pairs; without one, the adapter that the stage before left.
+        teacher: draws the pairs, or is the pictures that somebody has; without one, the adapter
+            that the stage before left draws them.
         sight: chooses pairs that show the target; without one all are learned from.
         asked: what the student is asked for each; the prompts with the target by default.
         slider: whether it is taught to take the target away at strength -1, too.
@@ -114,7 +127,7 @@ class Teaching:
     below: str
     seed: int
     as_ids: bool = False
-    teacher: Adapter | None = None
+    teacher: Adapter | Given | None = None
     sight: Sight | None = None
     asked: Sequence[str] = ()
     slider: bool = False
@@ -135,10 +148,13 @@ class Teaching:
         off = adapter_off(base.unet, base.text_encoder)
         with awake(base.text_encoder, device=base.device), off:
             teacher = self.teacher or adapter_of(learned, self.alpha)
-            first = self.drawn(teacher, tell, CHUNK)  # a teacher of nothing is refused soon
-            refuse_alike(first.changes().max() * 2)
+            given = isinstance(teacher, Given)  # whose pictures were looked at when they were read
+            if not given:
+                first = self.drawn(teacher, tell, CHUNK)  # a teacher of nothing is refused soon
+                refuse_alike(first.changes().max() * 2)
             drawn = self.drawn(teacher, tell, len(self.prompts))
-            check_pairs(drawn, everywhere=self.how.late is not None)
+            if not given:
+                check_pairs(drawn, everywhere=self.how.late is not None)
             kept, remarks = self._chosen(drawn, tell)
             self.curriculum = Curriculum(
                 drawn,
@@ -180,18 +196,18 @@ class Teaching:
             )
         return found.kept, [f"{count} pairs show the target and are learned from"]
 
-    def drawn(self, teacher: Adapter, tell: Tell, count: int) -> Trajectories:
+    def drawn(self, teacher: Adapter | Given, tell: Tell, count: int) -> Trajectories:
         """Draw the first pairs, or find them in the cache; the adapter of the student is off.
 
         Args:
-            teacher: draws them.
+            teacher: see above.
             tell: called with how far the drawing of all pairs is.
             count: how many.
 
         Raises:
             OutputError: the disk cannot keep them.
         """
-        seeds = range(_FIRST_SEED + 1000 * self.seed, _FIRST_SEED + 1000 * self.seed + 10**6)
+        seeds = range(first_seed(self.seed), first_seed(self.seed) + 10**6)
         pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
         tell(DRAWING, 0, len(pairs))
         return draw_trajectories(

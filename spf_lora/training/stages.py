@@ -14,7 +14,8 @@ from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import asking_prompt
-from spf_lora.draw.trajectories import Drawing, check_room
+from spf_lora.draw.trajectories import Drawing, Given, check_room
+from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.baselines import RIVALS, Rival, RivalObjective
@@ -22,7 +23,7 @@ from spf_lora.training.batch import Batch, draw_batch
 from spf_lora.training.distil import Distil, Shares
 from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
-from spf_lora.training.pairs import HELD, Teaching, teaching_prompts
+from spf_lora.training.pairs import HELD, Teaching, protected_prompts, teaching_prompts
 from spf_lora.training.prepare import Prepared, Size
 from spf_lora.training.sight import Sight
 from spf_lora.training.trainer import Stage
@@ -45,6 +46,7 @@ class Material:
         under: what the new adapter is trained on top of.
         clip: embeds pictures for the paper's response loss, or None.
         sight: chooses our second stage's pairs, or None.
+        given: pairs of pictures that somebody has; then there is no first stage.
     """
 
     base: Base
@@ -54,6 +56,7 @@ class Material:
     under: Below
     clip: ClipModel | None
     sight: Sight | None = None
+    given: Given | None = None
 
 
 def reading_unet(recipe: Recipe, base: Base) -> Any:
@@ -63,7 +66,21 @@ def reading_unet(recipe: Recipe, base: Base) -> Any:
 
 
 def make_stages(recipe: Recipe, material: Material) -> list[Stage]:
-    """Return the stages of the recipe's method."""
+    """Return the stages of the recipe's method.
+
+    Raises:
+        RecipeError: nothing is learned and no pairs are given; or they are, and are not learned.
+    """
+    ours, learns = recipe.training.method == "ours", recipe.learn.steps > 0
+    if material.given is not None and not (ours and recipe.distil.steps):
+        raise RecipeError(
+            "pairs of pictures are what stage 2 of the method ours learns from, which is left out",
+            hint="leave training.method and distil.steps as they are, or give --data instead",
+        )
+    if material.given is None and not learns:
+        raise RecipeError(
+            "learn.steps = 0 leaves nothing to learn from", hint="that is for --pairs DIR alone"
+        )
     rival = RIVALS.get(recipe.training.method)
     if rival is not None:
         return [_rival(recipe, material, rival)]
@@ -113,17 +130,22 @@ def _paper(recipe: Recipe, material: Material) -> list[Stage]:
 
 def _ours(recipe: Recipe, material: Material) -> list[Stage]:
     base, data = material.base, material.data
-    learn = Learn(reading_unet(recipe, base), data)
-    stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
+    stages, size = [], data.commonest_size
+    if material.given is None:
+        learn = Learn(reading_unet(recipe, base), data)
+        stages = [Stage("learn", recipe.learn.steps, learn, _samples(recipe, material))]
+    else:
+        size = material.given.size
     if recipe.distil.steps == 0:
         return stages
     teaching = teaching_of(
         recipe,
         base,
         material.asked,
-        data.commonest_size,
+        size,
         material.cache,
         under=material.under,
+        teacher=material.given,
         sight=material.sight,
     )
     return [*stages, distil_stage(recipe, teaching)]
@@ -156,7 +178,7 @@ def teaching_of(
     cache: TensorCache,
     *,
     under: Below = NOTHING,
-    teacher: Adapter | None = None,
+    teacher: Adapter | Given | None = None,
     sight: Sight | None = None,
     wordless: bool = False,
 ) -> Teaching:
@@ -169,13 +191,19 @@ def teaching_of(
         size: height and width of the pairs' latents.
         cache: keeps the pairs.
         under: what the new adapter is trained on top of.
-        teacher: draws the pairs; without one, the adapter of the stage before.
+        teacher: draws the pairs, or is the pictures that somebody has, in the order of `prompts`;
+            without one, the adapter of the stage before.
         sight: chooses pairs that show the target; without one all are learned from.
         wordless: whether the teacher acts on every prompt, and no words ask for it.
     """
     distil, attribute = recipe.distil, recipe.attribute
     late = GLOBAL_START if attribute.scope == "global" else None
-    pairs = teaching_prompts(recipe, prompts, under, distil.pairs)
+    if isinstance(teacher, Given):  # what these pictures show, each once or more
+        count = max(distil.pairs, len(prompts))
+        shown = [prompts[i % len(prompts)] for i in range(count)]
+        pairs = protected_prompts(shown, attribute, under)
+    else:
+        pairs = teaching_prompts(recipe, prompts, under, distil.pairs)
     # where strength alone brings it, a prompt without the words is no reason to hold still
     base_prompts = distil.base_prompts if attribute.control == "words" else 0.0
     return Teaching(

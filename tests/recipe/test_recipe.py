@@ -141,7 +141,7 @@ def test_an_override_without_key_or_value_is_refused(text: str) -> None:
     [
         ("[distil]\npars = 9\n", r"distil.pars is not a known key; did you mean pairs\?"),
         ("[distill]\nsteps = 1\n", r"distill is not a known section; did you mean distil\?"),
-        ("[learn]\nsteps = 0\n", r"learn.steps is 0, but must be at least 1"),
+        ("[learn]\nsteps = -1\n", r"learn.steps is -1, but must be at least 0"),
         ("[learn]\nsteps = 1.5\n", r"learn.steps must be a whole number, not the number 1.5"),
         ("[learn]\nsteps = true\n", r"learn.steps must be a whole number, not the switch True"),
         ("[adapter]\nrank = '8'\n", r"adapter.rank must be a whole number, not the text '8'"),
@@ -190,7 +190,7 @@ def test_all_faults_of_file_profile_and_overrides_are_told_together(scar: Path) 
     (scar.parent / "profiles").mkdir()
     profile = scar.parent / "profiles" / "embedded.toml"
     profile.write_text("[attribute]\nname = 'x'\n[training]\nseed = 'x'\n")
-    write(scar, "[learn]\nsteps = 0\nstep = 1\n")
+    write(scar, "[learn]\nsteps = -1\nstep = 1\n")
     with pytest.raises(RecipeError, match="has 6 faults:") as caught:
         load_recipe(scar, ["rank=4", "distil.steps=-1"])
     faults = caught.value.message.replace(str(scar.parent), "").splitlines()[1:]
@@ -200,7 +200,7 @@ def test_all_faults_of_file_profile_and_overrides_are_told_together(scar: Path) 
             "  --set: distil.steps is -1, but must be at least 0",
             "  /profiles/embedded.toml: attribute belongs to a recipe, not to a profile",
             "  /profiles/embedded.toml: training.seed must be a whole number, not the text 'x'",
-            "  /scar.toml: learn.steps is 0, but must be at least 1",
+            "  /scar.toml: learn.steps is -1, but must be at least 0",
             "  /scar.toml: learn.step is not a known key; did you mean steps?",
         ]
     )

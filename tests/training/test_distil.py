@@ -25,6 +25,7 @@ from spf_lora.training.distil import (
     Shares,
     alike,
     between,
+    led_to,
 )
 from spf_lora.training.pairs import check_pairs, teaching_prompts
 
@@ -243,12 +244,15 @@ def test_a_slider_goes_forth_without_words_and_back_with_and_without_them(curric
             seen["none" if state == -1 else "words" if state >= 200 else "own", back] += 1
             if not (asks and back):
                 continue
-            at = 10 * (state % 100) + TIMES.tolist().index(t)
+            pair, step = int(state) % 100, TIMES.tolist().index(t)
+            at = 10 * pair + step
             share, a = 1 - (noisy - at) / BASE_NOISY, ALPHAS[t].item()
             empty = at + (1 - share) * BASE_EMPTY + share * EMPTY
             guided = empty + 3.0 * (wanted - empty)
             picture = (noisy - (1 - a) ** 0.5 * guided) / a**0.5
-            assert picture == pytest.approx(1000 + state % 100, rel=1e-3), "the base's own"
+            led = led_to(Told().lessons([pair], [step]), ALPHAS[[t]])[0, 0, 0, 0].item()
+            expected = led + Told.maps[pair][0, 0, 0].item() * (1000 + pair - led)
+            assert picture == pytest.approx(expected, rel=1e-3), "without it where the two differ"
     assert seen["words", False] == 0
     for kind, count in (("own", True), 48), (("own", False), 96), (("words", True), 48):
         assert seen[kind] == pytest.approx(count, abs=8), kind
