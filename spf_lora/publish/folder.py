@@ -127,7 +127,9 @@ def ready_files(folder: Path, path: Path) -> dict[str, Path]:
     files = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts) or file.is_dir():
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        if file.is_dir() and not file.is_symlink():
             continue
         if file.is_symlink() or not file.is_file():
             raise OutputError(f"{file} is no regular file", hint="remove it from the folder")

@@ -67,23 +67,30 @@ def push(files: Mapping[str, Path], repo: str, *, update: bool, private: bool) -
     if get_token() is None:
         raise HubError("nobody is logged in to the hub, so nothing can be pushed", hint=_LOGIN)
     api = HfApi()
-    head = None
     with _asking(repo):
-        if api.repo_exists(repo):
-            if not update:
-                raise HubError(
-                    f"{repo} is there already, and nothing in it was changed",
-                    hint="--update writes these files into it; or name another --repo",
-                )
-            head = api.model_info(repo).sha
-        else:
+        there = api.repo_exists(repo)
+        if there and not update:
+            raise HubError(
+                f"{repo} is there already, and nothing in it was changed",
+                hint="--update writes these files into it; or name another --repo",
+            )
+        head = api.model_info(repo).sha if there else None
+        if not there:
             api.create_repo(repo, private=private or None)
-        done = api.create_commit(
-            repo,
-            [CommitOperationAdd(name, str(file)) for name, file in files.items()],
-            commit_message="Add adapter and card with spf-lora",
-            parent_commit=head,  # refused if somebody else changed it meanwhile
-        )
+    try:
+        with _asking(repo):
+            done = api.create_commit(
+                repo,
+                [CommitOperationAdd(name, str(file)) for name, file in files.items()],
+                commit_message="Add adapter and card with spf-lora",
+                parent_commit=head,  # refused if somebody else changed it meanwhile
+            )
+    except HubError as error:
+        if there:
+            raise
+        raise HubError(
+            f"{error.message}; {repo} was made and is empty", hint=f"{error.hint}; add --update"
+        ) from error
     return str(done.commit_url)
 
 

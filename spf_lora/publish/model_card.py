@@ -13,6 +13,7 @@ from spf_lora.publish.subject import SD15, Subject
 from spf_lora.registry.names import SUFFIX
 
 FOLDER = "images"
+_PAIRS = "Base and adapter begin with the same noise. These are the report's first prompts.\n"
 _MOST_PROMPT = 300  # characters that are shown
 
 
@@ -43,6 +44,7 @@ def model_card(
         f"# {plain(subject.facts.declared.get('title', subject.name))}\n",
         _what(subject),
         *(_picture(index, one) for index, one in enumerate(pictures)),
+        *([_PAIRS] if pictures[0].picture is not pictures[0].alone else []),
         _how(subject),
         _figures(measured),
         _made(subject),
@@ -117,7 +119,7 @@ def _how(subject: Subject) -> str:
             "```\n"
             f"spf-lora adapters add {file}\n"
             f"spf-lora generate {json.dumps(_safe(prompt))} --adapter {subject.name}\n```\n\n"
-            "diffusers, ComfyUI and A1111 cannot load it: they do not have this base model.\n"
+            "diffusers, ComfyUI and A1111 are of no use here: they do not have this base model.\n"
         )
         return "\n".join(sections)
     reads = {one.app: one.whole for one in subject.facts.apps}
@@ -167,25 +169,28 @@ def _not(whole: bool) -> str:
 def _figures(measured: Measured | None) -> str:
     if measured is None:
         return (
-            "## What was measured\n\nNothing: no figures of this very file are known. How clean it "
-            "is nobody has said.\n"
+            "## What was measured\n\nNothing: no figures of this very file are known. How much it "
+            "changes besides is unknown.\n"
         )
     alone = any(row.words_alone for row in measured.rows)
-    head = ["", *(["the words alone"] if alone else []), f"adapter at {measured.strength:g}", ""]
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    heads = ["", *(["the words alone"] if alone else []), f"adapter at {measured.strength:g}"]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for row in measured.rows:
-        cells = [f"**{row.label}**", *([row.words_alone or "-"] if alone else [])]
-        lines.append(f"| {' | '.join([*cells, row.value or '-', row.note])} |")
+        cells = [f"**{row.label}**", *([row.words_alone or "-"] if alone else []), row.value or "-"]
+        lines.append(f"| {' | '.join(cells)} |")
     interval = " In brackets: 95 % intervals over prompts." if alone else ""
-    return (
-        "## What was measured\n\n"
-        f"Less is better but for the response.{interval} The terms are those of `spf-lora "
-        "evaluate`.\n\n"
-        + "\n".join(lines)
-        + "\n\n### What it was measured on\n\n"
-        + "".join(f"- {_item(one)}\n" for one in measured.on)
-        + "\n### What it was not measured on\n\n"
-        + "".join(f"- {_item(one)}\n" for one in measured.not_on)
+    return "\n".join(
+        (
+            f"## What was measured\n\nLess is better but for the response.{interval}\n",
+            *lines,
+            "",
+            *(f"- **{row.label}**: {row.note}" for row in measured.rows),
+            "\n### What it was measured on\n",
+            *(f"- {_item(one)}" for one in measured.on),
+            "\n### What it was not measured on\n",
+            *(f"- {_item(one)}" for one in measured.not_on),
+            "",
+        )
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -33,6 +33,7 @@ class Hub:
         self.asked: list[str] = []
         self.broken: set[str] = set()  # parts of paths that are answered with 500
         self.sizes: dict[str, int] = {}  # what is said of a file, if it is a lie
+        self.meanwhile: Callable[[], object] = lambda: None  # just before a commit
         self.url = ""
 
     def commit(self, repo: str, files: Files) -> str:
@@ -145,6 +146,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def add(self, match: re.Match[str], body: bytes) -> None:
         head, *rows = [json.loads(line) for line in body.splitlines()]
+        self.hub.meanwhile()
         now = self.hub.at(match["repo"])
         parent = head["value"].get("parentCommit")
         if now is None or (parent and parent != now[0]):

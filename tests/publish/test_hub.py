@@ -84,12 +84,25 @@ def test_without_a_token_that_may_write_nothing_is_pushed(cli, made, hub, monkey
     assert REPO not in hub.repos
 
 
-def test_no_token_is_ever_printed(cli, made, hub):
-    hub.broken = {"preupload"}
+def test_a_push_that_fails_on_the_way_prints_no_token_and_is_repeated(cli, made, hub):
+    hub.broken = {"/commit/"}
     code, said, talk = cli("push", "beard", "--repo", REPO, "--json")
+    assert (code, said) == (1, "")
+    assert TOKEN not in talk
+    assert f"the hub refuses {REPO} (status 500); {REPO} was made and is empty" in talk
+    hub.broken = set()
+    assert cli("push", "beard", "--repo", REPO)[0] == 1
+    assert cli("push", "beard", "--repo", REPO, "--update")[0] == 0
+    assert "beard.safetensors" in hub.at(REPO)[1]
+
+
+def test_what_somebody_else_changed_meanwhile_is_not_overwritten(cli, made, hub):
+    hub.commit(REPO, {"README.md": b"old"})
+    hub.meanwhile = lambda: hub.commit(REPO, {"README.md": b"theirs"})
+    code, _, talk = cli("push", "beard", "--repo", REPO, "--update")
     assert code == 1
-    assert TOKEN not in said + talk
-    assert "the hub refuses" in talk
+    assert "was made or changed by somebody else meanwhile" in talk
+    assert hub.at(REPO)[1]["README.md"] == b"theirs"
 
 
 def test_a_card_that_the_hub_does_not_take_is_told(cli, desk, made, hub):
