@@ -57,7 +57,7 @@ def evaluate(
     folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
     if submit is not None:
-        _check_protocol(options, act)
+        _check_protocol(adapter, options, act)
         check_writable(submit, overwrite=force)
     if into_card:
         _card_of(adapter)
@@ -135,12 +135,23 @@ def _write(results: "list[Result]", folder: Path) -> None:
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 
-def _check_protocol(options: MeasureOptions, act: ActingOptions) -> None:
+def _check_protocol(adapter: str, options: MeasureOptions, act: ActingOptions) -> None:
     """Refuse, before the long work, what a leaderboard could not compare.
 
     Raises:
         MeasureError: something besides the attribute is not as the protocol has it.
     """
+    from spf_lora.adapters.format.card import attribute_of, from_metadata
+    from spf_lora.adapters.format.metadata_edit import read_metadata
+    from spf_lora.registry.names import resolve
+
+    path = resolve(adapter)
+    card = from_metadata(read_metadata(path), path=path)
+    if card is not None and attribute_of(card).control != "words":
+        raise MeasureError(
+            "a slider needs no words, and the protocol's prompts have them",
+            hint="leave --submit out",
+        )
     if replace(options, attribute=None) != MeasureOptions() or act != AS_USUAL:
         raise MeasureError(
             "a submission is measured as the protocol says, or nobody could compare it",

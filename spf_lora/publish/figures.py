@@ -62,17 +62,13 @@ def from_report(result: Result, subject: Subject) -> tuple[Measured | None, str]
     for measure, _, label, note in ROWS:
         at, alone = (_text(result, measure, one) for one in (result.main, 0.0))
         rows.append(Row(label, note, alone if measure in _WITH_CONTROL else "", at))
-    sampler = result.sampler
-    drawn = f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance']:g}"
-    drawn += "".join(
-        f", {key} {sampler[key]}" for key in ("start_percent", "runtime") if key in sampler
-    )
+    drawn = ", ".join(f"{name} {value}" for name, value in result.sampler.items() if value != "")
     prompts, pictures = len(result.cases), sum(len(one.seeds) for one in result.cases)
     on = (
         f"base: {_base(subject)}, weights `{result.base_id}`",
         f"{prompts} prompts with {pictures} seeds in all",
         f"strength {result.main:g}; the sweep was {_listed(result)}",
-        f"drawn with {drawn}",
+        f"sampler: {drawn}",
         f"judged by: {result.judge}",
         *map(without_leaks, result.remarks),
     )

@@ -27,7 +27,7 @@ CARD, MANIFEST = "README.md", "spf-lora.json"
 FORMAT, VERSION = "spf-lora publication", 1
 MOST_TEXT = 1 << 20  # bytes of a card or a manifest
 _TEXTS = (".md", ".json", INFO, WORDS)
-_LICENSE = re.compile(r"\A---\n(?:[^\n]*\n)*?license: \S")
+_LICENSE = re.compile(r"^license: +\S", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def ready_files(folder: Path, path: Path) -> dict[str, Path]:
         card = read_text(folder / CARD, most_bytes=MOST_TEXT)
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder} holds no model card ({error})", hint=again) from error
-    if not _LICENSE.match(card):
+    start, *header = card.replace("\r\n", "\n").split("---\n", 2)
+    if start or not header or not _LICENSE.search(header[0]):
         raise OutputError(f"the card in {folder} says no licence", hint=again)
     adapter = folder / f"{manifest.name}{SUFFIX}"
     refuse_unsound(adapter, manifest.name)

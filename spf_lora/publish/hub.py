@@ -3,6 +3,7 @@
 `HF_ENDPOINT` names another hub and `HF_HUB_OFFLINE=1` none, as everywhere.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from spf_lora.registry.locks import refuse_taken
 from spf_lora.registry.names import SUFFIX, Entry, check_name, home
 
 MOST_BYTES = 1 << 30  # of an adapter; one of rank 256 on every layer of SD1.5 has half of it
+_COMMIT = re.compile("[0-9a-f]{40}")
 _LOGIN = "hf auth login; or set HF_TOKEN to a token that may write"
 
 
@@ -116,8 +118,14 @@ def pull(spec: str, name: str | None = None, registry: Path | None = None) -> Pu
     _check_online("pulled")
     with _asking(spec):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
-        sizes = {one.rfilename: one.size for one in info.siblings or []}
+        sizes = {
+            str(one.rfilename): one.size for one in info.siblings or [] if isinstance(one.size, int)
+        }
         commit = str(info.sha)
+        if not _COMMIT.fullmatch(commit) or (
+            revision and _COMMIT.fullmatch(revision) and revision != commit
+        ):
+            raise ValueError("it names no commit, or another one")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         file, stated = _adapter_of(spec, repo, commit, sizes, folder)
@@ -137,7 +145,7 @@ def pull(spec: str, name: str | None = None, registry: Path | None = None) -> Pu
 
 
 def _adapter_of(
-    spec: str, repo: str, commit: str, sizes: Mapping[str, int | None], folder: Path
+    spec: str, repo: str, commit: str, sizes: Mapping[str, int], folder: Path
 ) -> tuple[str, str]:
     """Return the adapter's file and the content id that the repository states, or ""."""
     if MANIFEST in sizes:
@@ -156,7 +164,7 @@ def _adapter_of(
 
 
 def _fetch(
-    repo: str, commit: str, file: str, sizes: Mapping[str, int | None], most: int, folder: Path
+    repo: str, commit: str, file: str, sizes: Mapping[str, int], most: int, folder: Path
 ) -> Path:
     """Fetch one file of a commit into a folder.
 

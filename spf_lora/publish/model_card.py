@@ -195,8 +195,9 @@ def _figures(measured: Measured | None) -> str:
 
 
 def _item(text: str) -> str:
-    """Return one of our own sentences, in which a judge's or a base's name may stand."""
-    return "".join(sign if sign.isprintable() else " " for sign in text).replace("<", "&lt;")
+    """Return one of our own sentences, in which a report's judge and remarks may stand."""
+    clean = "".join(sign if sign.isprintable() else " " for sign in text)
+    return re.sub(r"([\[\]<!|])", r"\\\1", clean)
 
 
 def _made(subject: Subject) -> str:

@@ -1,5 +1,6 @@
 """The pictures of a model card: of a report, of the user, or the preview beside the adapter."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from PIL import Image
 from spf_lora.data.decoding import opened
 from spf_lora.draw.infotext import read_infotext
 from spf_lora.draw.sheet import Row, lay_out
-from spf_lora.errors import PictureError
+from spf_lora.errors import MeasureError, PictureError
 from spf_lora.evaluate.gallery import read_picture
-from spf_lora.evaluate.result import Result
+from spf_lora.evaluate.result import Draw, Result
 from spf_lora.publish.subject import Subject
 from spf_lora.registry.names import PICTURE
 
@@ -39,19 +40,30 @@ def pairs(result: Result) -> list[Shown]:
     """Return base beside adapter for the first prompts of a report: none is chosen.
 
     Raises:
-        MeasureError: a picture is no longer in the cache.
+        MeasureError: a picture is no longer in the cache, or the report does not name it.
     """
     assert result.gallery is not None
     first = {draw.case: draw for draw in reversed(result.at(result.main))}
     shown = []
     for case in sorted(first)[:MOST]:
         before, after = (
-            read_picture(result.gallery, first[case].pictures[which]) for which in ("I0", "I1")
+            read_picture(result.gallery, _key(first[case], which)) for which in ("I0", "I1")
         )
         sheet = lay_out([Row([before, after])], columns=COLUMNS, least_px=_LEAST_PX)
         alone = lay_out([Row([after])], least_px=_LEAST_PX)
         shown.append(Shown(sheet, result.cases[case].prompt, alone))
     return shown
+
+
+def _key(draw: Draw, which: str) -> str:
+    """Return a picture's key; a report may come from others, and no name in it is a path."""
+    key = draw.pictures.get(which, "")
+    if not re.fullmatch("[0-9a-f]{40}", key):
+        raise MeasureError(
+            f"the report does not name its picture {which}",
+            hint="make it again with spf-lora evaluate; its pictures are in the cache",
+        )
+    return key
 
 
 def given(paths: Sequence[Path]) -> list[Shown]:
@@ -84,14 +96,13 @@ def pictures_of(subject: Subject, result: Result | None, paths: Sequence[Path]) 
     Raises:
         PictureError: there is none.
     """
-    if result is not None:
-        return [*pairs(result), *given(paths)]
+    shown = pairs(result) if result is not None else []
     beside = subject.path.with_suffix(PICTURE)
-    chosen = list(paths) or ([beside] if beside.is_file() else [])
-    if not chosen:
+    more = list(paths) or ([beside] if beside.is_file() and not shown else [])
+    if not shown and not more:
         raise PictureError(
             f"there are no pictures of {subject.name}",
             hint=f"spf-lora evaluate {subject.name}, then --report out/reports/{subject.name}/"
             "report.json; or --picture FILE",
         )
-    return given(chosen)
+    return [*shown, *given(more)]

@@ -5,7 +5,7 @@ import pytest
 from made_evaluations import random_adapter
 
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
-from spf_lora.adapters.format.card import Card, file_metadata, from_metadata
+from spf_lora.adapters.format.card import MEASURED, Card, file_metadata, from_metadata
 from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.evaluate.result import from_json
@@ -156,6 +156,7 @@ def test_figures_go_into_the_card_and_the_tensors_stay(run, cli, desk) -> None:
     report = from_json((desk / "told" / "report.json").read_text("utf-8"))
     before, after = (read_adapter(desk / f"{name}.safetensors") for name in ("one", "told"))
     assert content_id(after) == content_id(before) == report.adapter_id
+    assert after.metadata[MEASURED] == report.adapter_id
     metrics = from_metadata(after.metadata).metrics
     assert metrics["pollution"] == pytest.approx(report.numbers["P@1"].value, abs=1e-4)
     assert metrics["shown_unasked"] == report.numbers["unasked@1"].value

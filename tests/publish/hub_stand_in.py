@@ -33,6 +33,7 @@ class Hub:
         self.asked: list[str] = []
         self.broken: set[str] = set()  # parts of paths that are answered with 500
         self.sizes: dict[str, int] = {}  # what is said of a file, if it is a lie
+        self.says: dict[str, object] = {}  # what is said of a repository, if it is a lie
         self.meanwhile: Callable[[], object] = lambda: None  # just before a commit
         self.url = ""
 
@@ -112,7 +113,7 @@ class _Answer(BaseHTTPRequestHandler):
             {"rfilename": name, "size": self.hub.sizes.get(name, len(data))}
             for name, data in found[1].items()
         ]
-        return self._say(200, {"id": repo, "sha": found[0], "siblings": rows})
+        return self._say(200, {"id": repo, "sha": found[0], "siblings": rows} | self.hub.says)
 
     def check_yaml(self, _: re.Match[str], body: bytes) -> None:
         text = json.loads(body)["content"]

@@ -88,6 +88,29 @@ def test_figures_of_the_card_are_told_if_they_are_of_its_numbers(cli, desk, put,
     assert ("the figures are left out" in talk) == (measured != "its own")
 
 
+@pytest.mark.parametrize("key", ["../../../secret", "", "a" * 39])
+def test_a_report_names_no_file_of_this_disk(cli, desk, put, make_report, key):
+    report = make_report(put())
+    draws = tuple(replace(one, pictures={"I0": key, "I1": key}) for one in report.draws)
+    words = ("--report", write_report(desk, replace(report, draws=draws)))
+    code, _, talk = cli("card", "beard", *LICENSE, *words)
+    assert (code, "the report does not name its picture I0" in talk) == (1, True)
+
+
+def test_a_report_without_pictures_is_told_as_one_without(cli, desk, put, make_report):
+    report = write_report(desk, replace(make_report(put()), draws=(), sampler={}))
+    code, _, talk = cli("card", "beard", *LICENSE, "--report", report)
+    assert (code, "there are no pictures of beard" in talk) == (1, True)
+
+
+def test_what_a_report_says_is_no_markup(cli, desk, put, make_report):
+    report = replace(make_report(put()), judge="<b>[x](y)", sampler={"name": "<i>", "steps": "x"})
+    code, _, talk = cli("card", "beard", *LICENSE, "--report", write_report(desk, report))
+    assert code == 0, talk
+    assert r"judged by: \<b>\[x\](y)" in card_of(desk)[1]
+    assert r"sampler: name \<i>, steps x" in card_of(desk)[1]
+
+
 def test_sidecars_are_written_on_request(cli, desk, put, picture):
     put()
     cli("card", "beard", *LICENSE)

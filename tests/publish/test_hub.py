@@ -234,6 +234,26 @@ def test_a_file_that_is_said_to_be_huge_is_not_fetched(cli, desk, put, hub):
     assert not any("resolve" in one for one in hub.asked)
 
 
+LIES = (
+    {"sha": "../../x"},
+    {"sha": "0" * 40},
+    {"sha": None},
+    {"siblings": [{"rfilename": 3, "size": "x"}]},
+    {"siblings": "x"},
+    {"siblings": None},
+)
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+def test_an_answer_that_no_hub_gives_is_one_sentence(cli, desk, put, hub, lie):
+    commit = hub.commit(REPO, {"beard.safetensors": put().read_bytes()})
+    hub.says = lie
+    code, said, talk = cli("pull", f"{REPO}@{commit}", "--registry", "shelf")
+    assert (code, said) == (1, "")
+    assert "cannot be used" in talk or "has 0 .safetensors files" in talk
+    assert not (desk / "shelf").exists()
+
+
 def test_a_file_that_does_not_come_whole_is_refused(cli, desk, put, hub):
     hub.commit(REPO, {"beard.safetensors": put().read_bytes()})
     hub.sizes["beard.safetensors"] = 17

@@ -4,8 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from made_adapters import KEYS_AND_VALUES
 from made_evaluations import made_up
 
+from spf_lora.adapters.format.adapter_file import write_adapter
+from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.base.load import embedded_card
 from spf_lora.data.worlds.portraits import ATTRIBUTES
 from spf_lora.errors import MeasureError
@@ -162,6 +165,19 @@ def test_what_nobody_could_compare_is_refused_before_anything_is_drawn(
     assert (code, said) == (1, "")
     assert "a submission is measured as the protocol says" in talk
     assert not list(tmp_path.iterdir())
+
+
+def test_a_slider_is_told_before_anything_is_drawn(
+    cli, tmp_path, monkeypatch, make_adapter
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = {"attribute": {"control": "strength"}}
+    card = Card("beard", "a beard", "", submission.BASE, recipe=recipe)
+    entries = file_metadata(card, rank=4, alpha=2.0, title="slider")
+    adapter = make_adapter(KEYS_AND_VALUES, metadata=entries)
+    write_adapter(adapter, tmp_path / "slider.safetensors")
+    code, _, talk = cli("evaluate", "slider.safetensors", "--submit", "out.json")
+    assert (code, "a slider needs no words" in talk) == (1, True)
 
 
 def test_a_submission_that_is_there_is_not_overwritten(cli, tmp_path, monkeypatch) -> None:
