@@ -69,7 +69,7 @@ def from_report(result: Result, subject: Subject) -> tuple[Measured | None, str]
         f"{prompts} prompts with {pictures} seeds in all",
         f"strength {result.main:g}; the sweep was {_listed(result)}",
         f"sampler: {drawn}",
-        f"judged by: {result.judge}",
+        f"judge: {'the probe of the portrait world' if result.judge == 'world' else result.judge}",
         *map(without_leaks, result.remarks),
     )
     others = (

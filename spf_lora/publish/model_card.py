@@ -184,6 +184,7 @@ def _figures(measured: Measured | None) -> str:
             f"## What was measured\n\nLess is better but for the response.{interval}\n",
             *lines,
             "",
+            *(["- **the words alone**: the base without the adapter, asked for it"] * alone),
             *(f"- **{row.label}**: {row.note}" for row in measured.rows),
             "\n### What it was measured on\n",
             *(f"- {_item(one)}" for one in measured.on),
@@ -210,7 +211,7 @@ def _made(subject: Subject) -> str:
         rows |= {
             "base's weights": _code(card.base_id),
             "recipe": _code(card.recipe_hash[:12]),
-            "pictures": _code(card.dataset_digest[:12]),
+            "training data": _code(card.dataset_digest[:12]),
             "parents": ", ".join(_code(one[:12]) for one in card.parents),
             "trained by": plain(f"spf-lora {card.versions.get('spf-lora', '')}"),
         }

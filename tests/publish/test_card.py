@@ -107,7 +107,7 @@ def test_what_a_report_says_is_no_markup(cli, desk, put, make_report):
     report = replace(make_report(put()), judge="<b>[x](y)", sampler={"name": "<i>", "steps": "x"})
     code, _, talk = cli("card", "beard", *LICENSE, "--report", write_report(desk, report))
     assert code == 0, talk
-    assert r"judged by: \<b>\[x\](y)" in card_of(desk)[1]
+    assert r"judge: \<b>\[x\](y)" in card_of(desk)[1]
     assert r"sampler: name \<i>, steps x" in card_of(desk)[1]
 
 
