@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spf_lora.atomic import check_folder, make_folder
+from spf_lora.atomic import check_folder
 from spf_lora.cli import out
 from spf_lora.errors import OutputError
 
@@ -80,7 +80,6 @@ def card(
         measured=measured,
         pictures=pictures,
     )
-    make_folder(folder)
     write_folder(folder, subject, text, pictures, sidecars=sidecars)
     out.show(str(folder))
     out.say(f"look at it, then: spf-lora push {adapter} --repo OWNER/{subject.name} --dry-run")

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ from PIL import Image
 from spf_lora.adapters.format.hashes import content_id_of
 from spf_lora.adapters.format.privacy import leaks
 from spf_lora.adapters.format.reading import open_adapter
-from spf_lora.atomic import make_folder, write_bytes, write_text
+from spf_lora.atomic import make_folder, unwritable, write_bytes, write_text
 from spf_lora.documents import read_json, read_text
 from spf_lora.errors import OutputError
 from spf_lora.publish.model_card import FOLDER, picture_name
 from spf_lora.publish.pictures import Shown
 from spf_lora.publish.sidecars import INFO, WORDS, civitai_info
 from spf_lora.publish.subject import Subject, refuse_unsound
-from spf_lora.registry.edit import check_usable, copy_clean
+from spf_lora.registry.edit import copy_clean
 from spf_lora.registry.names import PICTURE, SUFFIX, check_name
 
 CARD, MANIFEST = "README.md", "spf-lora.json"
@@ -65,38 +66,51 @@ def read_manifest(path: Path) -> Manifest:
     name, identity = table.get("name"), table.get("content_id")
     if not isinstance(name, str) or not isinstance(identity, str):
         raise ValueError("its name or content_id is no text")
+    if not re.fullmatch("[0-9a-f]{64}", identity):
+        raise ValueError("its content_id is none")
     return Manifest(check_name(name), identity)
 
 
 def write_folder(
     folder: Path, subject: Subject, card: str, pictures: Sequence[Shown], *, sidecars: bool
 ) -> None:
-    """Write what is published; without the card, which comes last, nothing takes the folder.
+    """Write what is published beside and move it in, the card last: without it nothing is pushed.
+
+    Args:
+        folder: made if it is missing; an older card in it is replaced, other files stay.
+        subject: the adapter.
+        card: README.md.
+        pictures: at least one.
+        sidecars: also what managers read.
 
     Raises:
-        OutputError: something cannot be written.
+        OutputError: something cannot be written; what was there is as it was.
     """
-    for old in (folder / CARD, *folder.glob(f"{FOLDER}/[0-9]*.png")):
-        old.unlink(missing_ok=True)
-    make_folder(folder / FOLDER)
-    adapter = folder / f"{subject.name}{SUFFIX}"
-    beside = folder / f".{subject.name}.{secrets.token_hex(4)}.tmp"
+    make_folder(folder.parent)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        copy_clean(subject.path, beside, check_usable(subject.path))
-        beside.replace(adapter)
+        (beside / FOLDER).mkdir(parents=True)
+        adapter = beside / f"{subject.name}{SUFFIX}"
+        copy_clean(subject.path, adapter, subject.rewritten)
+        for index, one in enumerate(pictures):
+            write_bytes(beside / picture_name(index), _png(one.picture))
+        if sidecars:
+            write_text(beside / f"{subject.name}{INFO}", civitai_info(subject, adapter))
+            write_text(beside / f"{subject.name}{WORDS}", f"{subject.trigger}\n")
+            write_bytes(beside / f"{subject.name}{PICTURE}", _png(pictures[0].alone))
+        manifest = Manifest(subject.name, subject.content_id)
+        write_text(beside / MANIFEST, manifest.to_json())
+        write_text(beside / CARD, card)
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        for old in (folder / CARD, *folder.glob(f"{FOLDER}/[0-9]*.png")):
+            old.unlink(missing_ok=True)
+        for file in sorted(beside.rglob("*"), key=lambda file: file.name == CARD):
+            if file.is_file():
+                file.replace(folder / file.relative_to(beside))
+    except OSError as error:
+        raise unwritable(folder, error) from error
     finally:
-        beside.unlink(missing_ok=True)
-    for index, one in enumerate(pictures):
-        write_bytes(folder / picture_name(index), _png(one.picture), overwrite=True)
-    if sidecars:
-        texts = {INFO: civitai_info(subject, adapter), WORDS: f"{subject.trigger}\n"}
-        for suffix, text in texts.items():
-            write_text(folder / f"{subject.name}{suffix}", text, overwrite=True)
-        alone = _png(pictures[0].alone)
-        write_bytes(folder / f"{subject.name}{PICTURE}", alone, overwrite=True)
-    manifest = Manifest(subject.name, subject.content_id)
-    write_text(folder / MANIFEST, manifest.to_json(), overwrite=True)
-    write_text(folder / CARD, card, overwrite=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def ready_files(folder: Path, path: Path) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from spf_lora.registry.names import SUFFIX, Entry, check_name, home
 
 MOST_BYTES = 1 << 30  # of an adapter; one of rank 256 on every layer of SD1.5 has half of it
 _COMMIT = re.compile("[0-9a-f]{40}")
+_FILE = re.compile(r"\w[\w .()+-]{0,150}\.safetensors")  # in no folder; a stranger named it
 _LOGIN = "hf auth login; or set HF_TOKEN to a token that may write"
 
 
@@ -154,7 +155,7 @@ def _adapter_of(
         except (OSError, ValueError) as error:
             raise HubError(f"{spec}: {MANIFEST}: {error}", hint="ask its maker") from error
         return f"{manifest.name}{SUFFIX}", manifest.content_id
-    found = [file for file in sizes if file.endswith(SUFFIX) and "/" not in file]
+    found = [file for file in sizes if _FILE.fullmatch(file)]
     if len(found) != 1:
         raise HubError(
             f"{spec} has {len(found)} {SUFFIX} files and no {MANIFEST} that says which it is",
@@ -181,8 +182,6 @@ def _fetch(
             f"{file} of {repo} has {size >> 20} MiB; the limit is {most >> 20}",
             hint="no adapter for Stable Diffusion 1.5 needs so much",
         )
-    # A name from outside is never a path here: it has no folder, see `check_name`.
-    check_name(file.removesuffix(SUFFIX)) if file != MANIFEST else None
     with _asking(repo):
         path = Path(hf_hub_download(repo, file, revision=commit, local_dir=folder))
     if path.stat().st_size != size:

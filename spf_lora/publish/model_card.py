@@ -122,7 +122,8 @@ def _how(subject: Subject) -> str:
             "diffusers, ComfyUI and A1111 are of no use here: they do not have this base model.\n"
         )
         return "\n".join(sections)
-    reads = {one.app: one.whole for one in subject.facts.apps}
+    # a file that is written anew is one that all of them read
+    reads = {one.app: one.whole or bool(subject.rewritten) for one in subject.facts.apps}
     prompt = ", ".join(filter(None, ("a portrait of a person", subject.trigger)))
     sections += [
         _in_diffusers(subject, file, prompt, reads["diffusers"]),

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from spf_lora.adapters import sd15
+from spf_lora.adapters.check import checks
 from spf_lora.adapters.check.facts import AdapterFacts, inspect
 from spf_lora.adapters.format.card import Card, trigger_of
 from spf_lora.adapters.format.metadata_edit import read_metadata
 from spf_lora.base.hub import is_hub_id, split_hub_id
 from spf_lora.errors import BaseModelError, CheckFailedError
+from spf_lora.registry.edit import check_usable
 from spf_lora.registry.names import LOCAL, Entry, Place, check_name, verify
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # where the original's weights are now
@@ -40,6 +42,8 @@ class Subject:
         facts: all that is known of it.
         metadata: its text entries.
         base: the model it is for.
+        rewritten: why it is published as a new kohya file, which every app reads; "" if its bytes
+            are.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Subject:
     facts: AdapterFacts
     metadata: dict[str, str]
     base: BaseName
+    rewritten: str
 
     @property
     def card(self) -> Card | None:
@@ -88,7 +93,14 @@ def subject_of(path: Path, *, base_model: str | None = None) -> Subject:
     name = check_name(path.stem)
     refuse_unsound(path, name)
     facts = inspect(path, whole=True)
-    return Subject(name, path, facts, read_metadata(path), _base_of(facts, base_model))
+    base = _base_of(facts, base_model)
+    return Subject(name, path, facts, read_metadata(path), base, _why_rewritten(path))
+
+
+def _why_rewritten(path: Path) -> str:
+    """Return why a file cannot be published as it is: an app would draw something else from it."""
+    alpha = [one for one in checks.verify(path, ()) if (one.check, one.status) == ("alpha", "fail")]
+    return check_usable(path) or (alpha[0].detail if alpha else "")
 
 
 def refuse_unsound(path: Path, name: str) -> None:

@@ -3,16 +3,20 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from root import ROOT
+from safetensors.numpy import load_file, save_file
 
-from spf_lora.adapters.format.adapter_file import read_adapter
+from spf_lora.adapters.check.checks import verify
+from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
 from spf_lora.adapters.format.card import KEY, MEASURED, from_metadata, to_json
 from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.format.metadata_edit import edit_metadata, read_metadata
+from spf_lora.adapters.format.rewrite import convert
 from spf_lora.publish.model_card import plain
 
 LICENSE = ("--license", "cc-by-4.0")
@@ -111,6 +115,31 @@ def test_what_a_report_says_is_no_markup(cli, desk, put, make_report):
     assert r"sampler: name \<i>, steps x" in card_of(desk)[1]
 
 
+def test_a_file_that_some_app_draws_otherwise_is_published_as_one_that_all_read(
+    cli, desk, put, picture
+):
+    path = put()
+    before = content_id(read_adapter(path))
+    for kind in ("layout", "alpha"):
+        if kind == "layout":
+            write_adapter(read_adapter(path), path, layout="diffusers", overwrite=True)
+        else:
+            convert(path, desk / "a.safetensors", layout="kohya", dtype=None, overwrite=True)
+            tensors = load_file(desk / "a.safetensors")
+            alpha = next(key for key in tensors if key.endswith(".alpha"))
+            tensors[alpha] = np.asarray(tensors[alpha] / 2)
+            save_file(tensors, path)
+            before = content_id(read_adapter(path))
+            assert {one.check: one.status for one in verify(path, ())}["alpha"] == "fail"
+        code, _, talk = cli("card", "beard", *LICENSE, "--force")
+        assert code == 0, talk
+        assert "does not read every part" not in card_of(desk)[1]
+        published = desk / "out" / "cards" / "beard" / "beard.safetensors"
+        checked = verify(published, ("diffusers", "ComfyUI", "A1111"))
+        assert not [one for one in checked if one.status == "fail"]
+        assert content_id(read_adapter(published)) == before
+
+
 def test_sidecars_are_written_on_request(cli, desk, put, picture):
     put()
     cli("card", "beard", *LICENSE)
@@ -130,6 +159,20 @@ def test_sidecars_are_written_on_request(cli, desk, put, picture):
     assert (folder / "beard.txt").read_text("utf-8") == "a beard\n"
     with Image.open(folder / "beard.png") as alone:
         assert alone.size == (64, 64)
+
+
+def test_a_card_that_is_written_anew_leaves_no_picture_of_the_old_one(
+    cli, desk, put, picture, make_report
+):
+    report = write_report(desk, make_report(put()))
+    cli("card", "beard", *LICENSE, "--report", report)
+    folder = desk / "out" / "cards" / "beard"
+    (folder / "notes.md").write_text("mine")
+    assert len([*folder.glob("images/*")]) == 4
+    assert cli("card", "beard", *LICENSE, "--force")[0] == 0
+    assert len([*folder.glob("images/*")]) == 1
+    assert (folder / "notes.md").read_text() == "mine"
+    assert not [*folder.parent.glob(".*")]
 
 
 def test_what_a_users_picture_says_besides_its_pixels_stays_behind(cli, desk, put):

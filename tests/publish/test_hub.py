@@ -194,7 +194,7 @@ def test_a_revision_is_what_it_was(cli, desk, put, hub):
 
 
 def test_a_repository_of_others_is_pulled_and_told_to_state_nothing(cli, desk, put, hub):
-    hub.commit("x/y", {"lora.safetensors": put().read_bytes(), "README.md": b"hello"})
+    hub.commit("x/y", {"My LoRA (v2).safetensors": put().read_bytes(), "README.md": b"hello"})
     code, _, talk = cli("pull", "x/y", "--registry", "shelf", "--name", "theirs")
     assert code == 0, talk
     assert "states no content id" in talk
@@ -202,15 +202,18 @@ def test_a_repository_of_others_is_pulled_and_told_to_state_nothing(cli, desk, p
 
 
 HOSTILE = {
-    "a path for a name": ({"spf-lora.json": manifest("0", "../../evil")}, "is no name"),
-    "a device for a name": ({"spf-lora.json": manifest("0", "nul")}, "is a reserved word"),
-    "no adapter": ({"spf-lora.json": manifest("0")}, "has no beard.safetensors"),
+    "a path for a name": ({"spf-lora.json": manifest("0" * 64, "../../evil")}, "is no name"),
+    "a device for a name": ({"spf-lora.json": manifest("0" * 64, "nul")}, "is a reserved word"),
+    "no content id": ({"spf-lora.json": manifest("")}, "its content_id is none"),
+    "no adapter": ({"spf-lora.json": manifest("0" * 64)}, "has no beard.safetensors"),
     "no manifest": ({"spf-lora.json": b"[]", "beard.safetensors": b"x"}, "no manifest of this"),
     "a deep manifest": ({"spf-lora.json": b"[" * 5000}, "nests too deep"),
     "nothing": ({"README.md": b"x"}, "has 0 .safetensors files"),
     "two adapters": ({"a.safetensors": b"x", "b.safetensors": b"y"}, "has 2 .safetensors files"),
     "a pickle": ({"beard.safetensors": b"\x80\x02}q\x00."}, "beard.safetensors"),
-    "a name with a blank": ({"a b.safetensors": b"x"}, "is no name"),
+    "a name with a blank": ({"a b.safetensors": b"x"}, "call it a-b"),
+    "a path": ({"../a.safetensors": b"x", "/a.safetensors": b"x"}, "has 0 .safetensors files"),
+    "another path": ({"..\\a.safetensors": b"x", "c:a.safetensors": b"x"}, "has 0 .safe"),
 }
 
 
