@@ -101,6 +101,10 @@ class ScorerError(SpfError):
     """A model that scores pictures is absent, damaged or not allowed to judge."""
 
 
+class HubError(SpfError):
+    """The Hugging Face hub refuses, or cannot be reached."""
+
+
 class CheckFailedError(SpfError):
     """Something was checked and did not pass."""
 

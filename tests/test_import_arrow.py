@@ -18,6 +18,7 @@ ROOMS = (
     {"apps.comfyui"},
     {"apps"},
     {"api"},
+    {"publish"},
     {"evaluate.report", "evaluate.judges.photographs"},
     {"evaluate", "merge"},
     {"evaluate.judges"},

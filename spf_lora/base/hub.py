@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spf_lora.base import families
-from spf_lora.base.folder import MODELS, check_unet_config, read_json, weight_files
 from spf_lora.errors import BaseModelError
 
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
@@ -24,6 +23,13 @@ def is_hub_id(spec: str) -> bool:
     )
 
 
+def split_hub_id(spec: str) -> tuple[str, str | None]:
+    """Return the repository and the revision of a hub id."""
+    match = _ID.fullmatch(spec)
+    assert match is not None
+    return match["repo"], match["revision"]
+
+
 def fetch_base(spec: str) -> tuple[Path, str]:
     """Return the folder of a base in the hub's cache, and its id pinned as `owner/name@commit`.
 
@@ -33,9 +39,9 @@ def fetch_base(spec: str) -> tuple[Path, str]:
     Raises:
         BaseModelError: it is neither in the cache nor to be had; or it is another family's.
     """
-    match = _ID.fullmatch(spec)
-    assert match is not None
-    repo, revision = match["repo"], match["revision"]
+    from spf_lora.base.folder import MODELS, check_unet_config, read_json, weight_files
+
+    repo, revision = split_hub_id(spec)
     folder = _snapshot(spec, repo, revision, _SMALL)
     families.check_class(spec, read_json(folder / "model_index.json", spec))
     check_unet_config(spec, read_json(folder / "unet" / "config.json", spec))
@@ -52,13 +58,13 @@ def fetch_tokenizer(spec: str = _CLIP) -> Path:
     Raises:
         BaseModelError: it is neither in the cache nor to be had.
     """
-    match = _ID.fullmatch(spec)
-    assert match is not None
     patterns = [*_TOKENIZER, "tokenizer/*"]
-    return _snapshot(spec, match["repo"], match["revision"], patterns)
+    return _snapshot(spec, *split_hub_id(spec), patterns)
 
 
 def _fetch_weights(spec: str, repo: str, commit: str, names: Sequence[str]) -> None:
+    from spf_lora.base.folder import MODELS, weight_files
+
     wanted = {part: weight_files(names, part) for part in MODELS}
     missing = [part for part, files in wanted.items() if not files]
     if missing and any(n.endswith(families.PICKLES) for n in names):

@@ -13,10 +13,12 @@ from spf_lora import __version__
 from spf_lora.cli import adapters, base, comfyui, data, out, portraits, recipe, stack
 from spf_lora.cli.attributes import attributes
 from spf_lora.cli.audit import audit
+from spf_lora.cli.card import card
 from spf_lora.cli.clean import clean
 from spf_lora.cli.convert import convert
 from spf_lora.cli.evaluate import compare, evaluate
 from spf_lora.cli.generate import generate
+from spf_lora.cli.hub import pull, push
 from spf_lora.cli.inspect import inspect
 from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
@@ -73,6 +75,9 @@ app.command()(convert)
 app.command()(resize)
 app.command()(merge)
 app.command()(metadata)
+app.command()(card)
+app.command()(push)
+app.command()(pull)
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from spf_lora.atomic import check_folder, make_folder, write_text
+from spf_lora.atomic import check_folder, check_writable, make_folder, write_text
 from spf_lora.cli import out
 from spf_lora.cli.acting import start_of
 from spf_lora.cli.evaluation import measure, sweep
-from spf_lora.cli.options import ActingOptions, Json, MeasureOptions, with_groups
+from spf_lora.cli.options import AS_USUAL, ActingOptions, Json, MeasureOptions, with_groups
 from spf_lora.errors import CheckFailedError, MeasureError, OutputError
 
 if TYPE_CHECKING:
@@ -47,11 +47,18 @@ def evaluate(
     into_card: Annotated[
         bool, typer.Option("--into-card", help="Write the figures into the adapter's card.")
     ] = False,
+    submit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what a leaderboard takes (docs/leaderboard.md)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how much of what nobody asked for an adapter moves."""
     folder = output or out.OUT / "reports" / Path(adapter).stem
     _check_folder(folder, force=force)
+    if submit is not None:
+        _check_protocol(adapter, options, act)
+        check_writable(submit, overwrite=force)
     if into_card:
         _card_of(adapter)
     if into_card and (act.local or act.exact or start_of(act.start_percent)):
@@ -64,6 +71,11 @@ def evaluate(
     conditions = parse_gate(gate, sweep(options)) if gate is not None else []
     results = measure([adapter, *(against or [])], options, act)
     _write(results, folder)
+    if submit is not None:
+        from spf_lora.publish.submission import submission_of
+
+        write_text(submit, submission_of(results[0]).to_json(), overwrite=force)
+        out.say(f"submission: {submit}")
     if into_card:
         _into_card(adapter, results[0])
     outcomes = check_gate(results[0], conditions)
@@ -123,6 +135,30 @@ def _write(results: "list[Result]", folder: Path) -> None:
     write_text(folder / _JSON, results[0].to_json() + "\n", overwrite=True)
 
 
+def _check_protocol(adapter: str, options: MeasureOptions, act: ActingOptions) -> None:
+    """Refuse, before the long work, what a leaderboard could not compare.
+
+    Raises:
+        MeasureError: something besides the attribute is not as the protocol has it.
+    """
+    from spf_lora.adapters.format.card import attribute_of, from_metadata
+    from spf_lora.adapters.format.metadata_edit import read_metadata
+    from spf_lora.registry.names import resolve
+
+    path = resolve(adapter)
+    card = from_metadata(read_metadata(path), path=path)
+    if card is not None and attribute_of(card).control != "words":
+        raise MeasureError(
+            "a slider needs no words, and the protocol's prompts have them",
+            hint="leave --submit out",
+        )
+    if replace(options, attribute=None) != MeasureOptions() or act != AS_USUAL:
+        raise MeasureError(
+            "a submission is measured as the protocol says, or nobody could compare it",
+            hint="with --submit leave out every option that changes what is drawn or judged",
+        )
+
+
 def _card_of(adapter: str) -> "tuple[Path, Card]":
     """Return an adapter's file and card.
 
@@ -144,7 +180,7 @@ def _card_of(adapter: str) -> "tuple[Path, Card]":
 
 def _into_card(adapter: str, result: "Result") -> None:
     """Write what was measured into the adapter's card; its tensors stay as they are."""
-    from spf_lora.adapters.format.card import KEY, to_json
+    from spf_lora.adapters.format.card import KEY, MEASURED, to_json
     from spf_lora.adapters.format.metadata_edit import edit_metadata
 
     path, card = _card_of(adapter)
@@ -154,7 +190,8 @@ def _into_card(adapter: str, result: "Result") -> None:
         if (value := result.figure(measure).value) is not None
     }
     metrics |= {"strength": result.main, "prompts": float(len(result.cases))}
-    edit_metadata(path, changes={KEY: to_json(replace(card, metrics=metrics))}, strip=False)
+    entries = {KEY: to_json(replace(card, metrics=metrics)), MEASURED: result.adapter_id}
+    edit_metadata(path, changes=entries, strip=False)
     out.say(f"figures written into the card of {path}")
 
 

@@ -49,7 +49,7 @@ def add(source: Path, name: str, registry: Path | None = None) -> Added:
     """
     check_name(name)
     place = home(registry)
-    why = _check(source)
+    why = check_usable(source)
     folder = ready(place)
     target = folder / f"{name}{SUFFIX}"
     refuse_taken(folder, name)
@@ -58,10 +58,7 @@ def add(source: Path, name: str, registry: Path | None = None) -> Added:
     pictured = picture.is_file() and not source.is_dir()
     beside_picture = beside.with_suffix(PICTURE)
     try:
-        if why:
-            convert(source, beside, layout="kohya", dtype=None, overwrite=False)
-        else:
-            _copy(source, beside)
+        copy_clean(source, beside, why)
         if pictured:
             _copy(picture, beside_picture)
         with changing(place, registry):
@@ -131,7 +128,21 @@ def rename(old: str, new: str, registry: Path | None = None, *, force: bool = Fa
     return Entry(new, target, entry.place)
 
 
-def _check(source: Path) -> str:
+def copy_clean(source: Path, target: Path, why: str) -> None:
+    """Copy an adapter byte for byte, or write it anew as a kohya file if there is a reason.
+
+    Args:
+        source: any layout.
+        target: a new file.
+        why: what `check_usable` said of it.
+    """
+    if why:
+        convert(source, target, layout="kohya", dtype=None, overwrite=False)
+    else:
+        _copy(source, target)
+
+
+def check_usable(source: Path) -> str:
     """Refuse an adapter that cannot be used; return why it cannot be copied as it is, if so."""
     with open_adapter(source) as opened:
         card.from_metadata(opened.metadata, path=source)

@@ -5,10 +5,11 @@ import pytest
 from made_evaluations import random_adapter
 
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
-from spf_lora.adapters.format.card import Card, file_metadata, from_metadata
+from spf_lora.adapters.format.card import MEASURED, Card, file_metadata, from_metadata
 from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
 from spf_lora.evaluate.result import from_json
+from spf_lora.recipe.digest import table_hash
 
 
 def card_of(base_id: str) -> dict[str, str]:
@@ -156,6 +157,7 @@ def test_figures_go_into_the_card_and_the_tensors_stay(run, cli, desk) -> None:
     report = from_json((desk / "told" / "report.json").read_text("utf-8"))
     before, after = (read_adapter(desk / f"{name}.safetensors") for name in ("one", "told"))
     assert content_id(after) == content_id(before) == report.adapter_id
+    assert after.metadata[MEASURED] == report.adapter_id
     metrics = from_metadata(after.metadata).metrics
     assert metrics["pollution"] == pytest.approx(report.numbers["P@1"].value, abs=1e-4)
     assert metrics["shown_unasked"] == report.numbers["unasked@1"].value
@@ -164,6 +166,34 @@ def test_figures_go_into_the_card_and_the_tensors_stay(run, cli, desk) -> None:
     assert "pollution" in said
     code, _, talk = run("evaluate", "told.safetensors", "--into-card", "--local", "-o", "no")
     assert (code, "what a file does in any app" in talk) == (1, True)
+
+
+def test_a_submission_holds_the_figures_of_the_report(run, desk, tiny, monkeypatch) -> None:
+    from spf_lora.cli import evaluate as command
+    from spf_lora.publish import submission
+
+    # a protocol of two prompts on the tiny base; that the options must be the real one's is tested
+    # where the protocol is
+    monkeypatch.setattr(command, "_check_protocol", lambda *_: None)
+    lines = (desk / "prompts.txt").read_text().splitlines()
+    pairs = [[f"{line}, a beard", line, [10_000 + 1000 * n]] for n, line in enumerate(lines)]
+    figures = [f"{name}@{at}" for at in (0, 1) for name in submission.MEASURES]
+    for name, value in {
+        "BASE": tiny.id,
+        "COUNT": 2,
+        "PROMPTS": {"beard": table_hash(pairs)},
+        "SAMPLER": {**submission.SAMPLER, "steps": 1},
+        "STRENGTHS": (0.0, 1.0),
+        "FIGURES": (*figures, *submission.OF_THE_SWEEP),
+    }.items():
+        monkeypatch.setattr(submission, name, value)
+    code, _, talk = run("evaluate", "one.safetensors", "-o", "sent", "--submit", "sent.json")
+    assert code == 0, talk
+    report = from_json((desk / "sent" / "report.json").read_text("utf-8"))
+    sent = submission.read_submission(desk / "sent.json")
+    assert sent.figures == {name: report.numbers[name] for name in submission.FIGURES}
+    assert sent.adapter_id == report.adapter_id
+    assert str(desk) not in (desk / "sent.json").read_text("utf-8")
 
 
 def test_what_changes_the_whole_picture_is_not_measured_where_it_answers(run, desk) -> None:

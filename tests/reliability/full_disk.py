@@ -30,6 +30,7 @@ WRITERS = {
         [f"resize {BEARD} @/x.safetensors --rank 2"],
         f"convert {HAT} @/x.safetensors --to kohya --force",
     ),
+    "card": ([], f"card {BEARD} --license mit --out @/card"),
     "adapters add": ([], f"adapters add {BEARD} --name x --registry @"),
     "stack create": (
         [f"adapters add {BEARD} --name x --registry @"],

@@ -34,9 +34,11 @@ from spf_lora.data.completion import load_vocabulary
 from spf_lora.data.folder import scan_folder
 from spf_lora.data.pictures import open_picture
 from spf_lora.draw.infotext import ENTRY, parse, read_infotext
-from spf_lora.errors import SpfError
+from spf_lora.errors import MeasureError, SpfError
 from spf_lora.evaluate.protocol import read_prompts
 from spf_lora.evaluate.result import from_json
+from spf_lora.publish.folder import Manifest, read_manifest
+from spf_lora.publish.submission import read_submission
 from spf_lora.recipe.digest import canonical_json, table_hash
 from spf_lora.recipe.load import load_recipe, recipe_hash
 from spf_lora.recipe.schema import Attribute
@@ -172,6 +174,30 @@ def _report(data: bytes, _: Path) -> object:
     return result
 
 
+def _submission(data: bytes, folder: Path) -> object:
+    read = read_submission(_put(data, folder, "mine.json"))
+    assert read_submission(_put(read.to_json().encode(), folder, "again.json")) == read
+    return read
+
+
+def _submission_edited(data: bytes, rng: Any) -> bytes:
+    table = changed(json.loads(data), rng)
+    if rng.random() < 0.8 and isinstance(table, dict):  # else its signature gives it away
+        table.pop("signature", None)
+        with suppress(ValueError):
+            table["signature"] = table_hash(table)
+    return dumped(table).encode("utf-8", "surrogatepass")
+
+
+def _manifest(data: bytes, folder: Path) -> object:
+    try:
+        manifest = read_manifest(_put(data, folder, "spf-lora.json"))
+    except ValueError as error:
+        raise MeasureError(str(error), hint="as `pull` does") from error
+    assert "/" not in manifest.name
+    return manifest
+
+
 def _captions(data: bytes, folder: Path) -> object:
     name = {b"{": "metadata.jsonl", b"f": "metadata.csv"}.get(data[:1], "a.txt")
     for stale in ("metadata.jsonl", "metadata.csv", "a.txt"):
@@ -260,6 +286,14 @@ READERS = {
         lambda: {name: (ROOT / name).read_bytes() for name in sound_files.RECIPES}, _recipe
     ),
     "report": Reader(lambda: {"report": sound_files.small_report()}, _report, _json_edited),
+    "submission": Reader(
+        lambda: {"submission": sound_files.submission()}, _submission, _submission_edited
+    ),
+    "manifest": Reader(
+        lambda: {"manifest": Manifest("beard", "ab" * 32).to_json().encode()},
+        _manifest,
+        _json_edited,
+    ),
     "captions": Reader(lambda: sound_files.CAPTIONS, _captions),
     "pictures": Reader(sound_files.pictures, _picture, refuses=ValueError, share=2),
     "infotext": Reader(sound_files.drawn, _infotext, _info_edited),

@@ -14,6 +14,7 @@ from root import ROOT
 
 from spf_lora.draw.infotext import ENTRY, Infotext
 from spf_lora.evaluate.result import Draw, Figure, PromptPair, Result, SelfTest
+from spf_lora.publish import submission as rules
 from spf_lora.recipe.digest import table_hash
 
 CARD = json.dumps(
@@ -61,6 +62,25 @@ def other_methods() -> bytes:
     }
     tensors |= {f"{body}_{module}.alpha": np.array(1, np.float16) for module in shapes}
     return bytes(save(tensors))
+
+
+def submission() -> bytes:
+    figures = {name: Figure(0.5, 0.4, 0.6, rules.COUNT) for name in rules.FIGURES}
+    made = rules.Submission(
+        protocol=rules.PROTOCOL,
+        attribute="beard",
+        adapter="mine",
+        adapter_id="ab" * 32,
+        base_id=rules.BASE,
+        judge=rules.JUDGE,
+        prompts=rules.PROMPTS["beard"],
+        sampler=dict(rules.SAMPLER),
+        strengths=rules.STRENGTHS,
+        figures=figures,
+        checks={"same picture": True},
+        versions={"torch": "2"},
+    )
+    return made.to_json().encode()
 
 
 def small_report() -> bytes:

@@ -57,6 +57,8 @@ COMMANDS = {
     "comfyui install": ("comfyui install comfy", LIGHT),
     "train": (TRAIN, DRAWS),
     "generate": ("generate a+portrait --steps 2 --adapter trained.safetensors --out g.png", DRAWS),
+    "card": ("card large.safetensors --license mit --picture g.png -o card", FILES),
+    "push": ("push large.safetensors --repo a/b --card card --dry-run", FILES),
     "evaluate": ("evaluate trained.safetensors --prompts p.txt {few} --out e", DRAWS),
     "compare": ("compare trained.safetensors beard --prompts p.txt {few}", DRAWS),
     "clean": (
@@ -80,7 +82,7 @@ def every_command(group=None, above=""):
 
 
 def test_every_command_has_limits():
-    assert set(every_command()) == set(COMMANDS)
+    assert set(every_command()) - {"pull"} == set(COMMANDS)  # it needs a hub: publish/test_hub.py
 
 
 def adapter(names, rank, dtype=np.float16):

@@ -17,6 +17,7 @@ from spf_lora.recipe.digest import canonical_json, table_hash
 from spf_lora.recipe.schema import Attribute, Control, Scope
 
 KEY = "spf_lora"
+MEASURED = "spf_lora_measured"  # content id that a card's metrics are of
 FORMAT_VERSION = 1
 _LISTS = ("aliases", "replaces", "phrases")  # of an attribute
 _MAX_CHARACTERS = 1 << 20
