@@ -1,4 +1,4 @@
-"""Measure how much LoRA Local in the real ComfyUI changes besides the attribute, sampler by sampler.
+"""Measure what LoRA Local in the real ComfyUI changes besides the attribute, by sampler.
 
 `COMFYUI_PATH=FOLDER python benchmarks/comfyui.py [--attribute beard] [--prompts 8] [--out FILE]`
 
@@ -6,8 +6,8 @@ The embedded base draws held-out people, one seed each, in ComfyUI and by `gener
 leakage are those of docs/evaluation.md. Each row is measured against the base's own pictures of the
 same program and sampler, and divided by what another seed moves there, since another sampler draws
 other pictures. `ratio` is P over that of `generate --local` with the nearest sampler, on the same
-prompts and seeds; its interval draws the prompts again, with both their P. Leakage is measured where
-all steps find the map: prompts that ask for nothing take no other way with fewer.
+prompts and seeds; its interval draws the prompts again, with both their P. Leakage is measured
+with `map_steps` 0: prompts that ask for nothing look for no map.
 """
 
 import argparse
