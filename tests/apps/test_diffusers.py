@@ -226,12 +226,12 @@ def test_the_pipeline_is_left_as_it_was_even_if_it_is_cancelled(pipe, worn):
     pipe.delete_adapters("cap")
 
 
-def test_a_models_folder_with_our_pipeline_draws_locally(dressed, worn, tmp_path, monkeypatch):
+def test_a_models_folder_with_our_pipeline_draws_locally(pipe, tiny, worn, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", tmp_path / "cache"
     )
     folder = tmp_path / "model"
-    dressed.save_pretrained(folder)
+    pipeline(tiny).save_pretrained(folder)
     shutil.copy(apps_pipeline.__file__, folder)
     loaded = diffusers.DiffusionPipeline.from_pretrained(
         folder, custom_pipeline="pipeline", trust_remote_code=True
@@ -240,8 +240,8 @@ def test_a_models_folder_with_our_pipeline_draws_locally(dressed, worn, tmp_path
     loaded.set_progress_bar_config(disable=True)
     loaded.load_lora_weights(worn, adapter_name="hat")
     given = {"base_prompt": "a man", "adapters": {"hat": 1.0}, "generator": seeded(), **HOW}
-    assert torch.equal(loaded("a man, a hat", **given).images, draw(dressed))
-    assert torch.equal(plain(loaded, "a man", on=False), plain(dressed, "a man", on=False))
+    assert torch.equal(loaded("a man, a hat", **given).images, draw(pipe))
+    assert torch.equal(plain(loaded, "a man", on=False), plain(pipe, "a man", on=False))
     with pytest.raises(PromptError, match="no LoRA is named"):
         loaded("a man, a hat", base_prompt="a man", **HOW)
 
