@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from spf_lora.apps.diffusers import local
 
 
-class LocalStableDiffusionPipeline(StableDiffusionPipeline):
+class LocalStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[misc]  # untyped
     """Draws as Stable Diffusion does, or locally if there is a base prompt."""
 
     def __call__(
