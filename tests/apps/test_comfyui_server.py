@@ -112,7 +112,7 @@ def server(comfyui, stack, tmp_path_factory):
     words = f"--cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
     main = Path(os.environ["COMFYUI_PATH"]).resolve() / "main.py"
     command = [sys.executable, ROOT / "tests/apps/comfyui_main.py", main, *words.split()]
-    own = ["--base-directory", comfyui, "--database-url", "sqlite:///:memory:"]
+    own = ["--base-directory", comfyui, "--database-url", f"sqlite:///{comfyui}/comfyui.db"]
     address, log = f"http://127.0.0.1:{port}", comfyui / "server.log"
     with log.open("w") as out:
         running = subprocess.Popen([*command, *own], stdout=out, stderr=subprocess.STDOUT)
