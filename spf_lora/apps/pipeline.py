@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 
 from spf_lora.apps.diffusers import local
+from spf_lora.errors import PromptError
 
 
 class LocalStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[misc]  # untyped
@@ -27,8 +28,8 @@ class LocalStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
 
         Args:
             prompt: what is asked for.
-            base_prompt: the prompt without what the LoRAs add; without it nothing is local.
-            adapters: names of loaded LoRAs and their strengths, with a base prompt.
+            base_prompt: the prompt without what the LoRAs add.
+            adapters: names of loaded LoRAs and their strengths; without both nothing is local.
             how: what `local` and `StableDiffusionPipeline` take besides.
 
         Raises:
@@ -36,4 +37,9 @@ class LocalStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
         """
         if base_prompt is None and adapters is None:
             return super().__call__(prompt, **how)
-        return local(self, prompt or "", base_prompt or "", adapters or {}, **how)
+        if prompt is None or base_prompt is None:
+            raise PromptError(
+                "local drawing needs the prompt with and without what the LoRAs add",
+                hint='give both: "a man, a hat", base_prompt="a man"',
+            )
+        return local(self, prompt, base_prompt, adapters or {}, **how)

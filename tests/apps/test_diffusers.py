@@ -244,6 +244,8 @@ def test_a_models_folder_with_our_pipeline_draws_locally(pipe, tiny, worn, tmp_p
     assert torch.equal(plain(loaded, "a man", on=False), plain(pipe, "a man", on=False))
     with pytest.raises(PromptError, match="no LoRA is named"):
         loaded("a man, a hat", base_prompt="a man", **HOW)
+    with pytest.raises(PromptError, match="with and without"):
+        loaded("a man, a hat", adapters={"hat": 1.0}, **HOW)
 
 
 @pytest.mark.parametrize(
