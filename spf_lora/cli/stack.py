@@ -17,6 +17,15 @@ app = typer.Typer(
     help="Stacks: adapters that are on together, learned one after another.", no_args_is_help=True
 )
 
+_PROMPT = "a portrait of a person"
+_ONE_FILE = "one merged file"
+_EXPORTS = {  # what is written -> the options that it takes
+    _ONE_FILE: ("--out", "--rank", "--energy", "--dtype", "--force", "--json"),
+    "--each": ("--json",),
+    "--comfyui": ("--local", "--prompt", "--force", "--json"),
+    "--a1111": ("--prompt",),
+}
+
 Name = Annotated[str, typer.Argument(metavar="STACK", help="The stack's name.")]
 Orphans = Annotated[
     bool, typer.Option("--orphans", help="Allow adapters without those they were trained onto.")
@@ -163,26 +172,30 @@ def export(
         bool, typer.Option("--a1111", help="Or print prompts for A1111 and Forge.")
     ] = False,
     prompt: Annotated[
-        str, typer.Option(help="Of the workflow or the prompts, without the adapters' words.")
-    ] = "a portrait of a person",
+        str | None,
+        typer.Option(
+            help="Of the workflow or the prompts, without the adapters' words; "
+            f'"{_PROMPT}" by default.'
+        ),
+    ] = None,
     registry: Registry = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a stack for other apps: one file, exact unless a rank is asked for, or one for each."""
-    from spf_lora.errors import RecipeError
-
-    if (each or comfyui or a1111) and any(one is not None for one in (output, rank, energy, dtype)):
-        raise RecipeError(
-            f"{'--each' if each else '--comfyui and --a1111'} takes every adapter as it is",
-            hint="leave --out, --rank and the like out",
-        )
-    if (each is not None) + (comfyui is not None) + a1111 > 1:
-        raise RecipeError(
-            "--each, --comfyui and --a1111 are three things", hint="ask for one at a time"
-        )
-    if local and not comfyui:
-        raise RecipeError("--local is for a workflow", hint="name it: --comfyui workflow.json")
+    _check_export(
+        {"--each": each, "--comfyui": comfyui, "--a1111": a1111 or None},
+        {
+            "--out": output,
+            "--rank": rank,
+            "--energy": energy,
+            "--dtype": dtype,
+            "--local": local or None,
+            "--prompt": prompt,
+            "--force": force or None,
+            "--json": as_json or None,
+        },
+    )
     one_thread_each()
     from spf_lora.merge.stack_export import PROMPTS, export_file, export_folder
     from spf_lora.registry.stack import adapters_of, find_stack
@@ -191,12 +204,13 @@ def export(
     if a1111:
         from spf_lora.apps.stacks import a1111_lines, stacked
 
-        out.show(a1111_lines(stacked(members), prompt))
+        out.show(a1111_lines(stacked(members), prompt or _PROMPT))
         return
     if comfyui:
         from spf_lora.apps.comfyui.workflow import write_workflows
 
-        flows = write_workflows(members, comfyui, prompt, local=local, overwrite=force)
+        words = prompt or _PROMPT
+        flows = write_workflows(members, comfyui, words, local=local, overwrite=force)
         out.show_json({"files": list(map(str, flows))}) if as_json else out.show(str(flows[0]))
         return
     if each:
@@ -224,6 +238,27 @@ def export(
     error = "exact" if plan.exact else f"relative error {done.relative_error:.4%}"
     out.say(f"{len(members)} adapters in {len(plan.modules)} modules, {error}")
     out.show(str(target))
+
+
+def _check_export(kinds: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse two kinds of export at once, and an option that does nothing for the kind.
+
+    Args:
+        kinds: those asked for; one that is not is None.
+        options: likewise.
+    """
+    from spf_lora.errors import RecipeError
+
+    asked = [kind for kind, value in kinds.items() if value is not None] or [_ONE_FILE]
+    if len(asked) > 1:
+        raise RecipeError(f"{' and '.join(asked)} are two exports", hint="ask for one at a time")
+    for option, value in options.items():
+        if value is not None and option not in _EXPORTS[asked[0]]:
+            of = [kind for kind, taken in _EXPORTS.items() if option in taken]
+            raise RecipeError(
+                f"{option} does nothing for {asked[0]}",
+                hint=f"leave it out; it is for {', '.join(of)}",
+            )
 
 
 def _show_stack(stack: "Stack") -> None:

@@ -12,7 +12,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.exact import asking_tokens, exactly
-from spf_lora.draw.late import starts_of_each
+from spf_lora.draw.late import Late, starts_of_each
 from spf_lora.draw.local import Asking, sample_locally
 from spf_lora.draw.prompts import Prompt, late_of
 from spf_lora.draw.sample import BATCH, GUIDANCE, PLAIN, STEPS, Style, decode, sample_latents
@@ -116,7 +116,7 @@ def draw_latents(
     style: Style = PLAIN,
     size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Return scaled latents (batch, channels, h, w) of one batch; see `draw`."""
+    """Return scaled latents (batch, channels, h, w) of one batch of one kind; see `draw`."""
     texts = [prompt.text for prompt in prompts]
     late = late_of(prompts)
 
@@ -130,10 +130,11 @@ def draw_latents(
             same = torch.tensor([a == b for a, b in zip(texts, within, strict=True)])
             return torch.where(same.to(states.device)[:, None, None], frozen, states)
 
-        each = [
-            Asking(asking(alone), partial(acting.on, base, alone))
-            for alone in zip(*(prompt.each for prompt in prompts), strict=True)
-        ]
+        each = []
+        for rows in zip(*(prompt.each for prompt in prompts), strict=True):
+            alone, start = [text for text, _ in rows], rows[0][1]
+            begins = [Late(within, start)] if start else []
+            each.append(Asking(asking(alone), partial(acting.on, base, alone), begins))
         return sample_locally(
             base,
             asking(texts),
@@ -188,23 +189,27 @@ def draw(
         on_batch: called with how many pictures are done.
     """
     rows = [Prompt(one) if isinstance(one, str) else one for one in prompts]
-    pictures: list[Image.Image] = []
-    for i in range(0, len(rows), batch_size):
-        batch = slice(i, i + batch_size)
-        latents = draw_latents(
-            base,
-            rows[batch],
-            seeds[batch],
-            acting,
-            steps=steps,
-            guidance=guidance,
-            style=style,
-            size=size,
-        )
-        pictures += decode(base, latents)
-        if on_batch:
-            on_batch(len(pictures))
-    return pictures
+    pictures: dict[int, Image.Image] = {}
+    kinds: dict[tuple[bool, tuple[float, ...]], list[int]] = {}
+    for place, row in enumerate(rows):
+        kinds.setdefault(row.kind(), []).append(place)
+    for places in kinds.values():
+        for i in range(0, len(places), batch_size):
+            batch = places[i : i + batch_size]
+            latents = draw_latents(
+                base,
+                [rows[place] for place in batch],
+                [seeds[place] for place in batch],
+                acting,
+                steps=steps,
+                guidance=guidance,
+                style=style,
+                size=size,
+            )
+            pictures |= dict(zip(batch, decode(base, latents), strict=True))
+            if on_batch:
+                on_batch(len(pictures))
+    return [pictures[place] for place in range(len(rows))]
 
 
 def text_states(base: Base, texts: Sequence[str]) -> torch.Tensor:

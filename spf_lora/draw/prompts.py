@@ -21,13 +21,18 @@ class Prompt:
             earliest first; see `stages`.
         within: for local drawing, the text whose picture is left in the control map only; or
             None: the whole picture may differ.
-        each: texts that ask for one of several attributes each, whose maps are joined.
+        each: of several adapters, texts that ask for one of them each, whose maps are joined, and
+            the share of the time steps until which `within` is drawn instead.
     """
 
     text: str
     before: tuple[tuple[str, float], ...] = ()
     within: str | None = None
-    each: tuple[str, ...] = ()
+    each: tuple[tuple[str, float], ...] = ()
+
+    def kind(self) -> tuple[bool, tuple[float, ...]]:
+        """Return what must be alike for prompts to be drawn in one batch."""
+        return self.within is not None, tuple(start for _, start in self.each)
 
     def until(self, share: float) -> str:
         """Return the text that is drawn just before this share of the time steps is over."""
@@ -58,8 +63,9 @@ def asking(
         return Prompt(text, before)
     within = without_words(text, attributes)
     alone = [without_words(text, [a for a in attributes if a is not one]) for one in attributes]
-    each = tuple(one for one in dict.fromkeys(alone) if one != within)
-    return Prompt(text, before, within, each if len(each) > 1 else ())
+    each = dict.fromkeys(zip(alone, starts or [0.0] * len(alone), strict=True))
+    asked = tuple(one for one in each if one[0] != within)
+    return Prompt(text, before, within, asked if len(attributes) > 1 else ())
 
 
 def without_words(text: str, attributes: Sequence[Attribute | None]) -> str:

@@ -36,7 +36,7 @@ class Wanted:
             earliest first; see `stages`.
         within: the prompt whose picture is left in the control map only; or
             None: the whole picture may differ.
-        each: prompts that ask for one of several attributes each, whose maps are joined.
+        each: see `Prompt`.
     """
 
     prompt: str
@@ -44,7 +44,7 @@ class Wanted:
     strength: float = 0.0
     before: tuple[tuple[str, float], ...] = ()
     within: str | None = None
-    each: tuple[str, ...] = ()
+    each: tuple[tuple[str, float], ...] = ()
 
     def asks(self) -> Prompt:
         """Return what the picture is drawn from: of the base model, the prompt alone."""
@@ -128,8 +128,8 @@ class Painter:
         return total
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
-        def alike(one: Wanted) -> tuple[float, bool, int]:
-            return one.strength, one.within is not None, len(one.each)
+        def alike(one: Wanted) -> tuple[float, bool, tuple[float, ...]]:
+            return one.strength, *one.asks().kind()
 
         unique = list(dict.fromkeys(wanted))
         for kind in sorted(set(map(alike, unique))):

@@ -37,7 +37,7 @@ class Ingredients:
         before: other prompts, and the share of the time steps until which each is drawn.
         exact: the words that ask for each adapter, if it acts on them alone.
         within: the prompt whose picture this one leaves in the control map only.
-        each: prompts that ask for one attribute each, whose maps are joined.
+        each: prompts that ask for one attribute each, whose maps are joined, and its start.
     """
 
     model: str
@@ -53,7 +53,7 @@ class Ingredients:
     before: tuple[tuple[str, float], ...] = ()
     exact: tuple[str, ...] = ()
     within: str | None = None
-    each: tuple[str, ...] = ()
+    each: tuple[tuple[str, float], ...] = ()
 
     def key(self) -> str:
         """Return 40 hex digits; an adapter at strength 0 is no adapter."""

@@ -306,9 +306,8 @@ def _together(cells: _Cells, final: Sequence[Result], group: tuple[int, ...]) ->
 
         earlier = stages(starts, asked)
         within = case.base_prompt if cells.protocol.local else None
-        each = (
-            tuple(asking_for(case.base_prompt, [n]) for n in names) if cells.protocol.local else ()
-        )
+        alone = [asking_for(case.base_prompt, [name]) for name in names]
+        each = tuple(zip(alone, starts, strict=True)) if cells.protocol.local else ()
         wanted += [Wanted(asked([]), seed, 1.0, earlier, within, each) for seed in case.seeds]
     paint.draw(wanted)
     responses = []

@@ -4,11 +4,11 @@ import importlib.util
 import math
 import os
 import sys
-import types
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from apps.comfyui_main import stand_in_for_torchvision
 from base.layouts import ldm_unet
 
 from spf_lora.apps.comfyui.install import install
@@ -99,7 +99,7 @@ def start(base: Base, loras: Path, custom_nodes: Path) -> Comfy:
     import transformers  # noqa: F401
 
     home = Path(os.environ["COMFYUI_PATH"]).resolve()
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     sys.path.insert(0, str(home))
     said, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
     import comfy.options
@@ -148,24 +148,3 @@ def pack(folder: Path) -> Any:
     sys.modules["spf_lora_nodes"] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _stand_in_for_torchvision() -> None:
-    """ComfyUI imports torchvision, and for what we run uses none of it."""
-    if importlib.util.find_spec("torchvision") is not None:
-        return
-    from importlib.machinery import ModuleSpec
-
-    class Anything(types.ModuleType):
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return Anything(name)
-
-        def __call__(self, *_: Any, **__: Any) -> "Anything":
-            return self
-
-    for name in ("torchvision", "torchvision.transforms"):
-        module = Anything(name)
-        module.__spec__, module.__path__ = ModuleSpec(name, None), []
-        sys.modules[name] = module

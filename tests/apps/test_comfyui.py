@@ -3,8 +3,10 @@
 Version 0.3.64 was run, with torch 2.13 on the CPU.
 """
 
+import gc
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -164,6 +166,29 @@ def test_cancelled_in_the_middle_nothing_stays_patched(comfy, local):
         comfy.sample(model, comfy.conditioning(FULL["beard"]), callback=cancel, **QUICK)
     assert unchanged(comfy.model, before)
     assert torch.equal(comfy.sample(comfy.model, comfy.conditioning(BASE), **QUICK), plain)
+
+
+def test_memory_is_one_copy_of_the_weights_that_change_and_four_latents_a_step(comfy, local):
+    step, model = sys.modules["spf_lora_nodes.local"].Step, local(*FULL)
+    copied, kept = set(), set()
+
+    def count(*_):
+        assert not model.cached_hook_patches
+        copied.add(sum(weight.nbytes for weight, _ in model.hook_backup.values()))
+        alive = [one for one in gc.get_objects() if isinstance(one, step)]
+        tensors = {id(tensor): tensor for one in alive for tensor in (one.latents, one.picture)}
+        kept.add(sum(tensor.nbytes for tensor in tensors.values()))
+
+    found = comfy.sample(model, comfy.conditioning(BOTH), callback=count, **QUICK)
+    weights = model.model_state_dict()
+    changed = {key for part in model.get_attachment("spf_lora").parts for key in keys(part)}
+    assert copied == {0, sum(weights[key].nbytes for key in changed)}
+    assert max(kept) == 4 * QUICK["steps"] * found.nbytes
+
+
+def keys(part):
+    """Return the names of the weights that a LoRA changes."""
+    return {key for hook in part.hooks.hooks for key in hook.weights}
 
 
 def test_a_lora_for_another_family_is_refused(comfy, local, embedded):

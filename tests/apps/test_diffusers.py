@@ -1,6 +1,7 @@
 """Local drawing in a pipeline of diffusers is `draw.local`'s, and leaves the pipeline alone."""
 
 import copy
+import shutil
 from functools import partial
 
 import diffusers
@@ -10,6 +11,7 @@ from root import ROOT
 from tiny_base import noisy_adapter
 
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
+from spf_lora.apps import pipeline as apps_pipeline
 from spf_lora.apps.diffusers import local
 from spf_lora.base.load import load_base
 from spf_lora.base.texts import encode
@@ -222,6 +224,28 @@ def test_the_pipeline_is_left_as_it_was_even_if_it_is_cancelled(pipe, worn):
     assert torch.equal(pipe("a man", **HOW, generator=seeded()).images, before)
     assert hooks == 0
     pipe.delete_adapters("cap")
+
+
+def test_a_models_folder_with_our_pipeline_draws_locally(pipe, tiny, worn, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", tmp_path / "cache"
+    )
+    folder = tmp_path / "model"
+    pipeline(tiny).save_pretrained(folder)
+    shutil.copy(apps_pipeline.__file__, folder)
+    loaded = diffusers.DiffusionPipeline.from_pretrained(
+        folder, custom_pipeline="pipeline", trust_remote_code=True
+    )
+    assert type(loaded).__name__ == "LocalStableDiffusionPipeline"
+    loaded.set_progress_bar_config(disable=True)
+    loaded.load_lora_weights(worn, adapter_name="hat")
+    given = {"base_prompt": "a man", "adapters": {"hat": 1.0}, "generator": seeded(), **HOW}
+    assert torch.equal(loaded("a man, a hat", **given).images, draw(pipe))
+    assert torch.equal(plain(loaded, "a man", on=False), plain(pipe, "a man", on=False))
+    with pytest.raises(PromptError, match="no LoRA is named"):
+        loaded("a man, a hat", base_prompt="a man", **HOW)
+    with pytest.raises(PromptError, match="with and without"):
+        loaded("a man, a hat", adapters={"hat": 1.0}, **HOW)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A stack's workflow has the nodes that ComfyUI says it has, linked as they want it."""
 
 import json
+from itertools import combinations
 
 import pytest
 from root import ROOT
@@ -60,6 +61,18 @@ def test_the_page_and_the_server_get_the_same_graph(graph):
     assert len(page["links"]) == links
     sampler = next(node for node in page["nodes"] if node["type"] == "KSampler")
     assert sampler["widgets_values"] == [1, "fixed", 25, 7.0, "ddim", "ddim_uniform", 1.0]
+
+
+def test_on_the_page_links_lead_to_the_right_and_no_node_covers_another(graph):
+    page = graph.ui()
+    nodes = {node["id"]: node for node in page["nodes"]}
+    for _, source, _, target, _, _ in page["links"]:
+        left, width = nodes[source]["pos"][0], nodes[source]["size"][0]
+        assert left + width < nodes[target]["pos"][0]
+    for one, other in combinations(page["nodes"], 2):
+        if one["pos"][0] == other["pos"][0]:
+            above, below = sorted((one, other), key=lambda node: node["pos"][1])
+            assert above["pos"][1] + above["size"][1] < below["pos"][1]
 
 
 def test_stock_nodes_hook_both_conditionings_and_words_begin_with_their_lora():

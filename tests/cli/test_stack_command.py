@@ -155,10 +155,6 @@ def test_each_writes_a_folder_with_the_lines_that_load_it(portrait, shelf):
     assert "<lora:beard.safetensors:1:1> <lora:hat.safetensors:-0.5:-0.5>" in shown
     assert "a beard" in shown
     assert "is not empty" in run("export", "portrait", "--each", "kit", shelf=shelf, code=1).stderr
-    assert (
-        "as it is"
-        in run("export", "portrait", "--each", "new", "--rank", 2, shelf=shelf, code=1).stderr
-    )
 
 
 def test_each_writes_any_layout_as_kohya(portrait, shelf):
@@ -214,9 +210,15 @@ def test_export_for_a1111_prints_the_prompt(portrait, shelf):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--a1111", "--rank", "4"), "takes every adapter as it is"),
-        (("--a1111", "--each", "kit"), "are three things"),
-        (("--local",), "--local is for a workflow"),
+        (("--a1111", "--rank", "4"), "--rank does nothing for --a1111"),
+        (("--a1111", "--force"), "--force does nothing for --a1111"),
+        (("--a1111", "--json"), "--json does nothing for --a1111"),
+        (("--each", "kit", "--force"), "--force does nothing for --each"),
+        (("--each", "kit", "--prompt", "a man"), "it is for --comfyui, --a1111"),
+        (("--comfyui", "x.json", "-o", "x.safetensors"), "--out does nothing for --comfyui"),
+        (("--prompt", "a man"), "--prompt does nothing for one merged file"),
+        (("--local",), "--local does nothing for one merged file"),
+        (("--a1111", "--each", "kit"), "--each and --a1111 are two exports"),
     ],
 )
 def test_exports_for_apps_refuse_what_does_not_go_together(portrait, shelf, words, said):

@@ -12,12 +12,16 @@ from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.texts import encode
+from spf_lora.draw.act import acting, draw_latents
+from spf_lora.draw.act import draw as draw_pictures
 from spf_lora.draw.late import Late
 from spf_lora.draw.local import Asking, sample_locally
+from spf_lora.draw.prompts import Prompt, asking
 from spf_lora.draw.sample import sample_latents
 from spf_lora.draw.weights import attached
 from spf_lora.method import control_map
 from spf_lora.method.control_map import smooth
+from spf_lora.recipe.schema import Attribute
 
 SEEDS = [1, 2]
 HOW = {"steps": 3, "guidance": 3.0}
@@ -158,6 +162,34 @@ def test_of_several_attributes_each_has_its_own_map(tiny, hat, base_picture, mon
     moved = (found != base_picture).any(dim=0).any(dim=0).any(dim=0)
     assert moved.tolist() == [True, True, False, False, False, False, True, True]
     assert acted == ["one", "two", "both"]
+
+
+def test_the_map_of_a_late_adapter_is_looked_for_from_its_start_on(tiny, hat, answers):
+    """Beside an adapter that is at strength 0, the map is that of the adapter by itself."""
+    alone = Prompt("a man, a hat", (("a man", 0.5),), "a man")
+    beside = Prompt(
+        "a man, a hat, red",
+        (("a man, red", 0.5),),
+        "a man",
+        (("a man, a hat", 0.5), ("a man, red", 0.0)),
+    )
+    for prompt, rows in ((alone, [(hat, 1.0)]), (beside, [(hat, 1.0), (hat, 0.0)])):
+        starts = [0.5, 0.0][: len(rows)]
+        draw_latents(tiny, [prompt], [1], acting(rows, start_percent=starts, local=True), **HOW)
+    torch.testing.assert_close(answers[1], answers[0])
+
+
+def test_prompts_that_ask_for_other_adapters_are_drawn_in_one_go(tiny, hat):
+    attributes = [Attribute(name=name, target_text=name) for name in ("a hat", "red")]
+    texts = ["a man, a hat, red", "a man, red", "a man", "a man, a hat"]
+    prompts = [asking(text, attributes, (0.5, 0.0), local=True) for text in texts]
+    acts = acting([(hat, 1.0), (hat, 0.5)], start_percent=(0.5, 0.0), local=True)
+    together = [one.tobytes() for one in draw_pictures(tiny, prompts, [1, 1, 2, 2], acts, **HOW)]
+    apart = [
+        draw_pictures(tiny, [prompt], [seed], acts, **HOW)[0].tobytes()
+        for prompt, seed in zip(prompts, [1, 1, 2, 2], strict=True)
+    ]
+    assert together == apart
 
 
 def test_adapters_act_while_they_draw_and_no_longer(tiny, hat, base_picture):

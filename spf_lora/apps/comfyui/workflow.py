@@ -12,7 +12,8 @@ from spf_lora.atomic import check_writable, write_text
 from spf_lora.registry.stack import Known
 
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
-_WIDTH, _HEIGHT, _ROWS = 420, 280, 4  # of the grid that nodes are laid out on
+_WIDTH, _GAP, _TITLE, _SOCKET, _WIDGET = 320, 60, 30, 20, 24  # of nodes on the page, in pixels
+_MORE = {"CLIPTextEncode": 80, "SaveImage": 260, "MaskPreview": 280}  # height of text and pictures
 
 
 class Kind(NamedTuple):
@@ -110,6 +111,7 @@ class Graph:
         """Return what the browser page opens."""
         links: list[list[Any]] = []
         nodes = [self._shown(at, *node, links) for at, node in enumerate(self.nodes, 1)]
+        self._lay_out(nodes)
         for link, source, slot, *_ in links:
             nodes[source - 1]["outputs"][slot]["links"].append(link)
         return {
@@ -122,6 +124,18 @@ class Graph:
             "extra": {},
             "version": 0.4,
         }
+
+    def _lay_out(self, nodes: Sequence[dict[str, Any]]) -> None:
+        """Put each node right of all that it reads from, below the others there."""
+        columns: list[int] = []  # of each node
+        ends: dict[int, int] = {}  # of each column, the height that is taken
+        for shown, (_, inputs) in zip(nodes, self.nodes, strict=True):
+            sources = [one for one in inputs.values() if isinstance(one, Output)]
+            column = max((columns[one.node - 1] + 1 for one in sources), default=0)
+            columns.append(column)
+            top = ends.get(column, 0)
+            shown["pos"] = [column * (_WIDTH + _GAP), top]
+            ends[column] = top + shown["size"][1] + _TITLE + _GAP
 
     def _shown(
         self, at: int, kind: str, inputs: Mapping[str, Any], links: list[list[Any]]
@@ -137,12 +151,12 @@ class Graph:
         values: list[Any] = []
         for name in widgets:  # the page has a menu behind a seed: what becomes of it after a run
             values += [inputs[name], "fixed"] if name == "seed" else [inputs[name]]
-        column, row_at = divmod(at - 1, _ROWS)
+        height = _SOCKET * max(len(sockets), len(outputs)) + _WIDGET * len(values)
         return {
             "id": at,
             "type": kind,
-            "pos": [column * _WIDTH, row_at * _HEIGHT],
-            "size": [_WIDTH - 60, 30 * (len(sockets) + len(values)) + 60],
+            "pos": [0, 0],
+            "size": [_WIDTH, height + _MORE.get(kind, 0) + _SOCKET],
             "flags": {},
             "order": at - 1,
             "mode": 0,

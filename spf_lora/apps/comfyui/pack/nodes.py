@@ -1,7 +1,7 @@
 """The nodes."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.hooks
 import comfy.sample
@@ -14,8 +14,8 @@ import torch
 from .local import KEY, Local, Part, same
 from .lora import hook_of, read_lora, words_of
 
-_CATEGORY = "spf-lora"
 _CFG = {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
+_LORAS = ("LORAS",)  # stands for the list of files, which is read whenever ComfyUI asks
 _STRENGTH = {"default": 1.0, "min": -4.0, "max": 4.0, "step": 0.01}
 
 
@@ -23,40 +23,50 @@ def _share(default: float, tooltip: str, low: float = 0.0) -> tuple[str, dict[st
     return "FLOAT", {"default": default, "min": low, "max": 1.0, "step": 0.01, "tooltip": tooltip}
 
 
-class LoraLocal:
+class _Node:
+    """What every node has besides: `INPUTS`, all required, in ComfyUI's order."""
+
+    CATEGORY = "spf-lora"
+    INPUTS: ClassVar[dict[str, Any]]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Return ComfyUI's table of inputs."""
+        files = (folder_paths.get_filename_list("loras"),)
+        return {
+            "required": {key: files if row is _LORAS else row for key, row in cls.INPUTS.items()}
+        }
+
+
+class LoraLocal(_Node):
     """A LoRA that changes the base's own picture where it answers."""
 
-    CATEGORY, FUNCTION = _CATEGORY, "put_on"
+    FUNCTION = "put_on"
     RETURN_TYPES, RETURN_NAMES = ("MODEL",), ("model",)
     DESCRIPTION = (
         "Draws the picture without the LoRA, finds where the LoRA changes it, and lets it change "
         "nothing else. Chain one node per LoRA; give KSampler the whole prompt."
     )
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """Return ComfyUI's table of inputs."""
-        return {
-            "required": {
-                "model": ("MODEL",),
-                "base": ("CONDITIONING", {"tooltip": "The prompt without what any LoRA adds."}),
-                "full": ("CONDITIONING", {"tooltip": "The prompt with what this LoRA adds."}),
-                "lora_name": (folder_paths.get_filename_list("loras"),),
-                "strength": ("FLOAT", _STRENGTH),
-                "start_percent": _share(0.0, "Until then the picture is the base's."),
-                "end_percent": _share(1.0, "From then on the LoRA is off."),
-                "area_cap": _share(0.6, "Largest share of the picture that may change.", 0.01),
-                "map_steps": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 100,
-                        "tooltip": "Steps to find the map in; 0: every step, 8: less work.",
-                    },
-                ),
-            }
-        }
+    INPUTS: ClassVar = {
+        "model": ("MODEL",),
+        "base": ("CONDITIONING", {"tooltip": "The prompt without what any LoRA adds."}),
+        "full": ("CONDITIONING", {"tooltip": "The prompt with what this LoRA adds."}),
+        "lora_name": _LORAS,
+        "strength": ("FLOAT", _STRENGTH),
+        "start_percent": _share(0.0, "Until then the picture is the base's."),
+        "end_percent": _share(1.0, "From then on the LoRA is off."),
+        "area_cap": _share(0.6, "Largest share of the picture that may change.", 0.01),
+        "map_steps": (
+            "INT",
+            {
+                "default": 0,
+                "min": 0,
+                "max": 100,
+                "tooltip": "Steps to find the map in; 0: every step, 8: less work.",
+            },
+        ),
+    }
 
     def put_on(
         self,
@@ -85,22 +95,17 @@ class LoraLocal:
         return (Local((*parts, part), map_steps).put_on(model),)
 
 
-class LocalMap:
+class LocalMap(_Node):
     """The control map of what was sampled."""
 
-    CATEGORY, FUNCTION = _CATEGORY, "look"
+    FUNCTION = "look"
     RETURN_TYPES, RETURN_NAMES = ("MASK",), ("mask",)
     DESCRIPTION = "Where the LoRAs of LoRA Local changed the picture that was just sampled."
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """Return ComfyUI's table of inputs."""
-        return {
-            "required": {
-                "model": ("MODEL", {"tooltip": "Of LoRA Local."}),
-                "samples": ("LATENT", {"tooltip": "Of the sampler that the model was used by."}),
-            }
-        }
+    INPUTS: ClassVar = {
+        "model": ("MODEL", {"tooltip": "Of LoRA Local."}),
+        "samples": ("LATENT", {"tooltip": "Of the sampler that the model was used by."}),
+    }
 
     def look(self, model: Any, samples: dict[str, Any]) -> tuple[torch.Tensor]:
         """Return the map of the last sampling with this MODEL."""
@@ -110,28 +115,23 @@ class LocalMap:
         return (_mask(local.last_map),)
 
 
-class ControlMap:
+class ControlMap(_Node):
     """The control map alone, for graphs of one's own."""
 
-    CATEGORY, FUNCTION = _CATEGORY, "find"
+    FUNCTION = "find"
     RETURN_TYPES, RETURN_NAMES = ("MASK",), ("mask",)
     DESCRIPTION = "Where the LoRAs of LoRA Local would change the picture; draws no picture itself."
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """Return ComfyUI's table of inputs."""
-        return {
-            "required": {
-                "model": ("MODEL", {"tooltip": "Of LoRA Local."}),
-                "negative": ("CONDITIONING",),
-                "latent_image": ("LATENT",),
-                "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 10000}),
-                "cfg": ("FLOAT", _CFG),
-                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
-                "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
-            }
-        }
+    INPUTS: ClassVar = {
+        "model": ("MODEL", {"tooltip": "Of LoRA Local."}),
+        "negative": ("CONDITIONING",),
+        "latent_image": ("LATENT",),
+        "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}),
+        "steps": ("INT", {"default": 20, "min": 1, "max": 10000}),
+        "cfg": ("FLOAT", _CFG),
+        "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+        "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
+    }
 
     def find(
         self,
@@ -165,10 +165,10 @@ class ControlMap:
         return (_mask(alone.last_map),)
 
 
-class LoraByCard:
+class LoraByCard(_Node):
     """A LoRA as the card in its file says: its words, its strength, from its start on."""
 
-    CATEGORY, FUNCTION = _CATEGORY, "encode"
+    FUNCTION = "encode"
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING", "STRING")
     RETURN_NAMES = ("positive", "negative", "text")
     DESCRIPTION = (
@@ -176,18 +176,13 @@ class LoraByCard:
         "strength and from the start that its card says. For files that spf-lora trained."
     )
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """Return ComfyUI's table of inputs."""
-        return {
-            "required": {
-                "clip": ("CLIP",),
-                "text": ("STRING", {"multiline": True, "tooltip": "Without the LoRA's words."}),
-                "negative": ("CONDITIONING",),
-                "lora_name": (folder_paths.get_filename_list("loras"),),
-                "strength": ("FLOAT", {**_STRENGTH, "tooltip": "Times what the card says."}),
-            }
-        }
+    INPUTS: ClassVar = {
+        "clip": ("CLIP",),
+        "text": ("STRING", {"multiline": True, "tooltip": "Without the LoRA's words."}),
+        "negative": ("CONDITIONING",),
+        "lora_name": _LORAS,
+        "strength": ("FLOAT", {**_STRENGTH, "tooltip": "Times what the card says."}),
+    }
 
     def encode(
         self, clip: Any, text: str, negative: Any, lora_name: str, strength: float
