@@ -44,17 +44,8 @@ def test_every_command_of_the_page_runs(cli, photos, tiny_folder: Path) -> None:
     Path("models").mkdir()
     Path("models/sd15").symlink_to(tiny_folder)
     every = commands()
-    assert [words[0] for words in every] == [
-        "base",
-        "recipe",
-        "recipe",
-        "data",
-        "train",
-        "generate",
-        "inspect",
-        "verify",
-        "generate",
-    ]
+    once = ["base", "data", "train", "generate", "verify", "recipe", "recipe", "inspect"]
+    assert [words[0] for words in every] == [*once, "generate"]
     for words in every:
         code, said, talk = cli(*words, *FEWER.get(words[0], []))
         # no SD1.5 app can use an adapter of the tiny model, and `verify` says so

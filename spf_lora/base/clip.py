@@ -4,17 +4,22 @@ It completes captions, and the paper's response loss asks it. It is never the ju
 result: evaluation uses other models (docs/evaluation.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import interpolate, normalize
 
+from spf_lora.base.hub import CLIP, fetch_clip
 from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import EMBEDDED, Base
 from spf_lora.errors import BaseModelError
 
+Tell = Callable[[str, int, int], None]
+
+_SD15_WIDTH = 768  # of SD1.5's text encoder
+_NAME_ONE = "name one with --set data.clip"
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -24,6 +29,10 @@ class ClipModel(Protocol):
     @property
     def scale(self) -> float:
         """Return CLIP's logit scale, learned or chosen."""
+
+    @property
+    def certain(self) -> float | None:
+        """Return from which probability on it is known to be right, or None where nobody knows."""
 
     def digest(self) -> str:
         """Return a digest of its weights: who answers."""
@@ -36,6 +45,8 @@ class ClipModel(Protocol):
 
 
 class _TransformersClip:
+    certain = None
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.side: int = model.config.vision_config.image_size
@@ -58,29 +69,48 @@ class _TransformersClip:
         return normalize(self.model.visual_projection(states.pooler_output), dim=-1)
 
 
-def brings_clip(base: Base, spec: str = "base") -> bool:
-    """Tell whether `load_clip` has one to load: a named one, or the base's own."""
-    return spec != "base" or base.folder == EMBEDDED
+def find_clip(base: Base, spec: str = "base", tell: Tell = lambda what, done, total: None) -> str:
+    """Return what `load_clip` is to load for a recipe's `data.clip`.
 
-
-def load_clip(base: Base, spec: str = "base") -> ClipModel:
-    """Return the CLIP of a response loss, frozen.
+    The embedded base brings its own. What SD1.5's text encoder was cut from is fetched once from
+    the hub, unless it is in its cache.
 
     Args:
         base: the model that is adapted.
-        spec: "base" for the embedded base's own; else a folder or hub id in transformers layout,
-            such as openai/clip-vit-large-patch14 (1.7 GB), whose text tower is SD1.5's.
+        spec: "base" for its own; else a folder or hub id in transformers layout.
+        tell: called before anything is fetched, with its size.
 
     Raises:
-        BaseModelError: the base has none, or there is no CLIP at `spec`.
+        BaseModelError: nobody knows the base's own, or it is neither cached nor to be had.
+    """
+    if spec not in ("base", CLIP) or (spec == "base" and base.folder == EMBEDDED):
+        return spec
+    width = base.text_encoder.config.hidden_size
+    if spec == "base" and width != _SD15_WIDTH:
+        raise BaseModelError(
+            f"no CLIP is known to be this base's own: its text encoder is {width} wide, that of "
+            f"{CLIP} {_SD15_WIDTH}",
+            hint=f"{_NAME_ONE}=FOLDER",
+        )
+    try:
+        return str(fetch_clip(tell))
+    except BaseModelError as error:
+        raise BaseModelError(
+            error.message, hint=f"{_NAME_ONE}=FOLDER, or fetch it: hf download {CLIP}"
+        ) from error
+
+
+def load_clip(base: Base, spec: str = "base") -> ClipModel:
+    """Return a CLIP, frozen.
+
+    Args:
+        base: the model that is adapted.
+        spec: what `find_clip` returned.
+
+    Raises:
+        BaseModelError: there is no CLIP at `spec`.
     """
     if spec == "base":
-        if base.folder != EMBEDDED:
-            raise BaseModelError(
-                "a response loss needs a CLIP, and only the embedded base brings its own",
-                hint="name one with --set data.clip=openai/clip-vit-large-patch14 or a local "
-                "folder, or another training.method",
-            )
         from spf_lora.base.towers import Clip
 
         return Clip(base, EMBEDDED / "clip")

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spf_lora.base import families
@@ -13,7 +13,9 @@ from spf_lora.errors import BaseModelError
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _SMALL = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/*"]
 _TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.json", "*_config.json", "*_map.json"]
-_CLIP = "openai/clip-vit-large-patch14"  # SD1.5's text encoder and tokenizer come from there
+CLIP = "openai/clip-vit-large-patch14"  # SD1.5's text encoder and tokenizer come from there
+_CLIP_FILES = ["config.json", "model.safetensors", *_TOKENIZER]
+_CLIP_SIZE = "1.7 GB"
 
 
 def is_hub_id(spec: str) -> bool:
@@ -52,7 +54,7 @@ def fetch_base(spec: str) -> tuple[Path, str]:
     return folder, f"{repo}@{folder.name}"
 
 
-def fetch_tokenizer(spec: str = _CLIP) -> Path:
+def fetch_tokenizer(spec: str = CLIP) -> Path:
     """Return a folder with a tokenizer from the hub or its cache; CLIP's own is SD1.5's.
 
     Raises:
@@ -60,6 +62,23 @@ def fetch_tokenizer(spec: str = _CLIP) -> Path:
     """
     patterns = [*_TOKENIZER, "tokenizer/*"]
     return _snapshot(spec, *split_hub_id(spec), patterns)
+
+
+def fetch_clip(tell: Callable[[str, int, int], None]) -> Path:
+    """Return the folder of SD1.5's own CLIP in the hub's cache; its size is told before it comes.
+
+    Raises:
+        BaseModelError: it is neither in the cache nor to be had.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    kept = [try_to_load_from_cache(CLIP, name) for name in ("config.json", "model.safetensors")]
+    if all(isinstance(path, str) for path in kept):
+        return Path(str(kept[0])).parent
+    if constants.HF_HUB_OFFLINE:  # a snapshot of its tokenizer alone may be there
+        raise _unreachable(CLIP)
+    tell(f"fetch {CLIP}, {_CLIP_SIZE}", 0, 0)
+    return _snapshot(CLIP, CLIP, None, _CLIP_FILES)
 
 
 def _fetch_weights(spec: str, repo: str, commit: str, names: Sequence[str]) -> None:
@@ -101,7 +120,7 @@ def _snapshot(spec: str, repo: str, revision: str | None, patterns: list[str]) -
         raise _unreachable(spec, error) from error
 
 
-def _unreachable(spec: str, error: Exception) -> BaseModelError:
+def _unreachable(spec: str, error: Exception | None = None) -> BaseModelError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

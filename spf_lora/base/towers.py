@@ -87,6 +87,7 @@ class Clip:
         folder: holds `model.safetensors` with the image tower and the text projection.
     """
 
+    certain = 0.8  # measured on rendered portraits, whose truth is known: docs/method.md
     scale = 30.0  # of logits: it was trained with a sigmoid loss, so no softmax scale was learned
 
     def __init__(self, base: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ from spf_lora.cli.any_lora import SUBJECTS, Source, recipe_of, source_of, teache
 from spf_lora.cli.options import Json
 from spf_lora.cli.phases import Phases, showing_phases
 from spf_lora.cli.quiet import hush
-from spf_lora.errors import MeasureError
+from spf_lora.errors import BaseModelError, MeasureError
 
 if TYPE_CHECKING:
     from spf_lora.adapters.module import Adapter
@@ -76,7 +76,7 @@ def _look(
     from dataclasses import replace
 
     from spf_lora.adapters.format.base_match import refuse_other_base
-    from spf_lora.base.clip import brings_clip, load_clip
+    from spf_lora.base.clip import find_clip, load_clip
     from spf_lora.base.load import load_base
     from spf_lora.data.completion import load_vocabulary
     from spf_lora.evaluate.audit import Question
@@ -85,7 +85,13 @@ def _look(
     phases("load the base")
     first = recipes[0][0]
     base = load_base(first.training.base)
-    seeing = load_clip(base, clip) if brings_clip(base, clip) else None
+    seeing = None
+    try:
+        found = find_clip(base, clip, phases)
+    except BaseModelError as error:
+        out.say(f"nobody sees what moves: name a CLIP with --clip ({error.message})")
+    else:
+        seeing = load_clip(base, found)
     vocabulary = load_vocabulary(first.distil.vocabulary)
     question = Question(base, SUBJECTS[first.profile], vocabulary, seeing, prompts)
     audits, loaded = [], []
@@ -99,8 +105,6 @@ def _look(
 
         one = look(question, name, adapter, recipe.attribute, wordless=wordless, tell=tell)
         audits.append(replace(one, measured=_measured(question, name, adapter, recipe, tell)))
-    if seeing is None:
-        out.say("nobody sees what moves: name a CLIP with --clip, as openai/clip-vit-large-patch14")
     return audits, loaded
 
 

@@ -135,7 +135,7 @@ def _even(counts: Mapping[str, int], captions: int) -> dict[str, float]:
     """Expect each kind of one thing as often as the others of its kind."""
     kinds: dict[object, list[str]] = defaultdict(list)
     for words in counts:
-        kinds[_thing(words)].append(words)
+        kinds[thing(words)].append(words)
     return {
         words: sum(counts[other] for other in alike) / captions / len(alike)
         for alike in kinds.values()
@@ -144,7 +144,7 @@ def _even(counts: Mapping[str, int], captions: int) -> dict[str, float]:
     }
 
 
-def _thing(words: str) -> object:
+def thing(words: str) -> object:
     """Return what a phrase is a kind of: its last word, or a set of words that exclude it."""
     last = words.split()[-1]
     return next((alike for alike in _ALIKE if last in alike), last)

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from spf_lora.data.sentences.cut import UnsafeError, cut, is_sentence, tidy
+from spf_lora.data.sentences.grammar import is_adjective
 from spf_lora.recipe.schema import Attribute
 
 _TIES = r"(?:with|wearing|having|has|sporting|in|and)"
@@ -41,6 +42,11 @@ def names_any(caption: str, texts: Sequence[str]) -> bool:
     """Tell whether a caption names any of the texts, as whole words in any case; * is one word."""
     pattern = _any_of(tuple(texts))
     return any(pattern.search(phrase) for phrase in split_phrases(caption))
+
+
+def put_instead(caption: str, texts: Sequence[str], text: str) -> str:
+    """Return the caption with a text in the place of any of others, as whole words in any case."""
+    return _any_of(tuple(texts)).sub(lambda _: text, caption)
 
 
 def base_prompt(caption: str, attribute: Attribute) -> str:
@@ -131,6 +137,8 @@ def _without_target(phrase: str, attribute: Attribute) -> str:
         phrase = re.sub(r"\b(a)n(?=\s+[b-df-hj-np-tv-z])", r"\1", phrase, flags=re.IGNORECASE)
     while phrase != whole and _TIED.search(phrase):
         phrase = _TIED.sub("", phrase).strip()
+    if phrase != whole and all(map(is_adjective, phrase.lower().split())):
+        return ""  # "long beard" leaves nothing
     return phrase
 
 

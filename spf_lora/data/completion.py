@@ -16,18 +16,20 @@ from spf_lora.data.captions import (
     has_target,
     join_phrases,
     names_any,
+    put_instead,
     split_phrases,
 )
+from spf_lora.data.found_vocabulary import found_groups, found_template
 from spf_lora.data.sentences.cut import is_sentence
 from spf_lora.documents import read_toml
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Attribute
 from spf_lora.shipped import shipped_folder
 
-NONE = "none"
+NONE, AUTO = "none", "auto"
+NO_KINDS = "they name no two kinds of one thing twice each, so data.vocabulary=auto has no group"
 _MOST_BYTES = 256 << 10  # of a vocabulary's file
 NAMED = 0.75  # share of the groups that a varied prompt names
-CERTAIN = 0.8  # least probability, among a group's phrases, of one that is added
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,19 @@ class Vocabulary:
     names: tuple[str, ...] = field(default=(), repr=False)
 
 
-def load_vocabulary(name: str) -> Vocabulary:
-    """Read a shipped vocabulary, or a user's TOML file.
+def load_vocabulary(name: str, captions: Sequence[str] = ()) -> Vocabulary:
+    """Read a shipped vocabulary or a user's TOML file, or find one in captions.
+
+    Args:
+        name: of a shipped one, the path of a .toml file, or "auto".
+        captions: without the target; "auto" has no group where they are all alike.
 
     Raises:
         RecipeError: there is none, or it says something else than a template and groups.
     """
+    if name == AUTO:
+        groups = found_groups(captions)
+        return Vocabulary(found_template(captions, groups), groups, tuple(g[0] for g in groups))
     folder = shipped_folder("recipes") / "vocabularies"
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     try:
@@ -59,7 +68,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
         raise RecipeError(
             f"the vocabulary {name} cannot be read: {error}",
-            hint=f"data.vocabulary is none, a .toml file, or one of: {known}",
+            hint=f"data.vocabulary is none, auto, a .toml file, or one of: {known}",
         ) from error
     faults = _faults(table)
     if faults:
@@ -67,8 +76,8 @@ def load_vocabulary(name: str) -> Vocabulary:
             "\n  ".join((f"the vocabulary {name} is not right:", *faults)),
             hint='it has template = "a photo of {}" and, under [groups], lists of phrases',
         )
-    groups = table["groups"]
-    return Vocabulary(table["template"], tuple(map(tuple, groups.values())), tuple(groups))
+    named = table["groups"]
+    return Vocabulary(table["template"], tuple(map(tuple, named.values())), tuple(named))
 
 
 def _faults(table: Mapping[str, Any]) -> list[str]:
@@ -97,30 +106,30 @@ def complete(
     caption: str,
     attribute: Attribute,
     vocabulary: Vocabulary,
-    seen: Sequence[tuple[str, float]],
+    seen: Sequence[str | None],
 ) -> str:
     """Return the caption with what it leaves out; what it says stays, in its order.
 
     Behind sentences the new phrases come last.
 
-    A phrase is added where its certainty is at least `CERTAIN`, the caption names no phrase of its
-    group, and neither the target nor what the target replaces is in the group.
+    A phrase is added where the caption names no phrase of its group, and neither the target nor
+    what the target replaces is in the group.
 
     Args:
         caption: of one picture.
         attribute: never added.
         vocabulary: its groups give the place of a new phrase.
-        seen: of each group, the likeliest phrase and its certainty in [0, 1].
+        seen: of each group, the phrase that the picture shows for certain, or None.
     """
     phrases = split_phrases(caption)
     in_sentences = is_sentence(caption)  # nothing is put into the middle of one
     group_of = {p: i for i, group in enumerate(vocabulary.groups) for p in group}
-    for number, (phrase, certainty) in enumerate(seen):
+    for number, phrase in enumerate(seen):
         group = vocabulary.groups[number]
         taken = any(
             has_target(own, attribute) or names_any(own, attribute.replaces) for own in group
         )
-        if certainty < CERTAIN or taken or names_any(caption, group):
+        if phrase is None or taken or names_any(caption, group):
             continue
         later = (
             place
@@ -136,6 +145,7 @@ def varied(prompt: str, attribute: Attribute, vocabulary: Vocabulary, rng: rando
 
     Training captions are biased: an adapter that was only ever held still on what they name moves
     on what they do not. Phrases that no group knows stay; of each group one is drawn, or none.
+    Within a longer phrase or a sentence what is drawn takes the place of what stood there.
 
     Args:
         prompt: a base prompt.
@@ -144,6 +154,14 @@ def varied(prompt: str, attribute: Attribute, vocabulary: Vocabulary, rng: rando
         rng: draws.
     """
     known = {phrase for group in vocabulary.groups for phrase in group}
-    kept = [phrase for phrase in split_phrases(prompt) if phrase not in known]
-    drawn = [rng.choice(group) for group in vocabulary.groups if rng.random() < NAMED]
-    return join_phrases([*kept, *(one for one in drawn if not has_target(one, attribute))])
+    kept = join_phrases([phrase for phrase in split_phrases(prompt) if phrase not in known])
+    new = []
+    for group in vocabulary.groups:
+        drawn = rng.choice(group) if rng.random() < NAMED else None
+        if drawn is None or has_target(drawn, attribute):
+            continue
+        if names_any(kept, group):
+            kept = put_instead(kept, group, drawn)
+        else:
+            new.append(drawn)
+    return join_phrases([*([kept] if kept else []), *new])

@@ -80,11 +80,13 @@ class DataSettings:
     )
     vocabulary: str = setting(
         "none",
-        "captions are completed from it with what data.clip sees for certain: none, portraits, "
-        "photographs, or a .toml file",
+        "captions are completed from it with what data.clip sees for certain: none, auto, "
+        "portraits, photographs, tags, or a .toml file",
         shape=_NAME,
     )
-    clip: str = setting("base", "base's own CLIP, or the folder or hub id of one", shape=_NAME)
+    clip: str = setting(
+        "base", "base's own CLIP (SD1.5's comes from the hub), or a folder or hub id", shape=_NAME
+    )
     seed: int = setting(0, "decides which pictures are drawn", low=0, high=_MAX_SEED)
 
 
@@ -107,8 +109,8 @@ class DistilSettings:
     guidance: float = setting(3.0, "CFG scale that they are drawn with", low=1.0, high=30.0)
     vocabulary: str = setting(
         "none",
-        "their prompts are put together from it, not from captions: none, portraits, photographs, "
-        "or a .toml file",
+        "their prompts are put together from it, not from captions: none, auto, portraits, "
+        "photographs, tags, or a .toml file",
         shape=_NAME,
     )
     keep: tuple[str, ...] = setting(

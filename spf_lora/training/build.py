@@ -13,19 +13,20 @@ import torch
 from PIL import Image
 
 from spf_lora.adapters.attach import attach_trainable, attach_trainable_text
-from spf_lora.base.clip import brings_clip, load_clip
+from spf_lora.base.clip import find_clip, load_clip
 from spf_lora.base.load import Base
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.captions import base_phrases, base_prompt, full_prompt
-from spf_lora.data.completion import NONE, load_vocabulary
+from spf_lora.data.completion import NO_KINDS, NONE, load_vocabulary
 from spf_lora.data.folder import Example, dataset_digest
 from spf_lora.draw.trajectories import Given
-from spf_lora.errors import DataError
+from spf_lora.errors import BaseModelError, DataError
 from spf_lora.recipe.load import recipe_hash
 from spf_lora.recipe.schema import Recipe
 from spf_lora.registry.onto import NOTHING, Below
 from spf_lora.training.baselines import RIVALS, Rival
+from spf_lora.training.calibrate import LEAST_PRECISION, calibrate
 from spf_lora.training.complete_captions import completed
 from spf_lora.training.encoders import Encoders
 from spf_lora.training.examples import shapes_of
@@ -34,7 +35,7 @@ from spf_lora.training.pairs import first_seed
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import prepare
 from spf_lora.training.processes import Processes
-from spf_lora.training.sight import Sight, make_sight
+from spf_lora.training.sight import Asked, Sight, make_sight
 from spf_lora.training.stages import PAPER, Material, make_stages
 from spf_lora.training.trainer import Plan, Tell, Trainer
 
@@ -64,12 +65,10 @@ def build_trainer(
     """
     method = recipe.training.method
     rival = RIVALS.get(method)
-    clip = load_clip(base, recipe.data.clip) if method == PAPER else None
+    paper = load_clip(base, find_clip(base, recipe.data.clip, tell)) if method == PAPER else None
     given = _given(recipe, base, examples, cache, tell)
-    if given is None:
-        named, remarks, details = _completed(recipe, base, examples, cache, tell)
-    else:
-        named, remarks, details = examples, [], ()
+    clip, remarks = _clip(recipe, base, tell) if given is None else (None, [])
+    named, more, details = _completed(recipe, base, examples, cache, under.digest, clip, tell)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in named]
     data = prepare(
         base,
@@ -81,7 +80,7 @@ def build_trainer(
         own=rival is not None and rival.own_share > 0,
         as_ids=recipe.adapter.text_encoder,
         masks=_masks(rival, examples),
-        clip=clip,
+        clip=paper,
         buckets=shapes_of(recipe, base),
         repeats=[e.repeats for e in examples],
         cache=cache,
@@ -89,20 +88,22 @@ def build_trainer(
         tell=tell,
     )
     parameters = attach_adapter(recipe, base)
-    sight = _sight(recipe, base, examples, cache, tell) if given is None else None
+    sight = _sight(recipe, base, examples, cache, clip, tell)
     asked = [base_prompt(e.caption, recipe.attribute) for e in examples]  # as people ask
+    siblings = processes or Processes()
+    material = Material(base, data, asked, cache, under, paper, sight, given, siblings)
     return Trainer(
         unet=base.unet,
         parameters=parameters,
         optimizer=optimizer_of(recipe, parameters),
         pictures=len(data),
-        stages=make_stages(recipe, Material(base, data, asked, cache, under, clip, sight, given)),
+        stages=make_stages(recipe, material),
         plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=run_id(recipe, base, examples, under),
         device=base.device,
-        processes=processes,
-        remarks=remarks,
+        processes=siblings,
+        remarks=[*remarks, *more],
         details=details,
         tell=tell,
     )
@@ -163,30 +164,63 @@ def _given(
     return Given(own, local, first_seed(recipe.training.seed))
 
 
+def _chooses(recipe: Recipe) -> bool:
+    """Tell whether there are pairs to choose from."""
+    return recipe.training.method == "ours" and recipe.distil.steps > 0
+
+
+def _clip(recipe: Recipe, base: Base, tell: Tell) -> tuple[str | None, list[str]]:
+    """Return the CLIP to ask, if any; where there is none, what is lost without it."""
+    lost = ["captions stay as they are"] if recipe.data.vocabulary != NONE else []
+    lost += ["all pairs are learned from"] if _chooses(recipe) else []
+    try:
+        return (find_clip(base, recipe.data.clip, tell) if lost else None), []
+    except BaseModelError as error:
+        how = f"for less pollution {error.hint}"
+        return None, [f"nobody sees the pictures, so {' and '.join(lost)}: {error.message}; {how}"]
+
+
 def _completed(
-    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+    recipe: Recipe,
+    base: Base,
+    examples: Sequence[Example],
+    cache: TensorCache,
+    below: str,
+    clip: str | None,
+    tell: Tell,
 ) -> tuple[Sequence[Example], list[str], Sequence[str]]:
     """Complete the captions; return the examples, what to tell, and its details."""
-    if recipe.data.vocabulary == NONE:
+    if recipe.data.vocabulary == NONE or clip is None:
         return examples, [], ()
-    if not brings_clip(base, recipe.data.clip):
-        why = "completing them takes a CLIP that sees, and this base brings none"
-        how = "for less pollution name one: --set data.clip=openai/clip-vit-large-patch14"
-        return examples, [f"captions stay as they are: {why}; {how}"], ()
-    vocabulary = load_vocabulary(recipe.data.vocabulary)
-    clip = load_clip(base, recipe.data.clip)
-    done = completed(examples, recipe.attribute, vocabulary, base, clip, tell, cache)
-    return done.examples, [done.remark], done.details
+    without = [base_prompt(e.caption, recipe.attribute) for e in examples]
+    vocabulary = load_vocabulary(recipe.data.vocabulary, without)
+    if not vocabulary.groups:
+        return examples, [f"captions stay as they are: {NO_KINDS}"], ()
+    asked, remarks = Asked(load_clip(base, clip), cache), []
+    least = [asked.clip.certain or 0.0] * len(vocabulary.groups)
+    if asked.clip.certain is None:
+        guidance = recipe.distil.guidance
+        sure = calibrate(asked, base, vocabulary, guidance=guidance, below=below, tell=tell)
+        if sure.precision < LEAST_PRECISION:
+            why = f"{sure}; {LEAST_PRECISION:.0%} is needed"
+            return examples, [f"captions stay as they are: {why}"], ()
+        least, remarks = list(sure.least), [str(sure)]
+    done = completed(examples, recipe.attribute, vocabulary, base, asked, least, tell)
+    return done.examples, [*remarks, done.remark], done.details
 
 
 def _sight(
-    recipe: Recipe, base: Base, examples: Sequence[Example], cache: TensorCache, tell: Tell
+    recipe: Recipe,
+    base: Base,
+    examples: Sequence[Example],
+    cache: TensorCache,
+    clip: str | None,
+    tell: Tell,
 ) -> Sight | None:
     """Return what chooses the pairs of our second stage, where there are any and a CLIP is."""
-    ours = recipe.training.method == "ours" and recipe.distil.steps > 0
-    if not ours or not brings_clip(base, recipe.data.clip):
+    if clip is None or not _chooses(recipe):
         return None
-    load = partial(load_clip, base, recipe.data.clip)
+    load = partial(load_clip, base, clip)
     return make_sight(load, examples, recipe.attribute, base, cache, tell)
 
 

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import torch
 
-from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.base.texts import cut_off
 from spf_lora.data.buckets import Bucket, fit
-from spf_lora.data.cache import TensorCache
 from spf_lora.data.completion import Vocabulary, complete
 from spf_lora.data.folder import Example
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training.calibrate import likeliest
 from spf_lora.training.sight import Asked
 
 _SHOWN = 3  # completed captions that are told in full
@@ -39,13 +38,13 @@ def completed(
     attribute: Attribute,
     vocabulary: Vocabulary,
     base: Base,
-    clip: ClipModel,
+    asked: Asked,
+    least: Sequence[float],
     tell: Callable[[str, int, int], None] = lambda what, done, total: None,
-    cache: TensorCache | None = None,
 ) -> Completed:
     """Return the examples with complete captions, and what to tell of it.
 
-    A group's phrases compete: their probability is the softmax of CLIP's scaled cosines. A caption
+    A group's likeliest phrase is added where its probability reaches the group's limit. A caption
     that would grow beyond what the text encoder reads stays as it is: the target stands at its end.
 
     Args:
@@ -53,25 +52,21 @@ def completed(
         attribute: what is learned.
         vocabulary: what may be added.
         base: its resolution is what pictures are shown at.
-        clip: judges.
+        asked: the CLIP that judges.
+        least: probability from which on each group's likeliest phrase is believed.
         tell: called with how many pictures are looked at.
-        cache: keeps what CLIP says, for other runs.
     """
-    asked = Asked(clip, cache)
     square = Bucket(base.resolution, base.resolution)
     rows: list[torch.Tensor] = []
     for example in examples:
         tell("complete captions", len(rows), len(examples))
         rows.append(asked.picture(fit(example.image, square), base.device))
     pictures = torch.cat(rows)  # (examples, dim)
-    seen: list[list[tuple[str, float]]] = [[] for _ in examples]
-    for group in vocabulary.groups:
-        texts = asked.texts([vocabulary.template.replace("{}", phrase) for phrase in group])
-        best = (clip.scale * pictures @ texts.T).softmax(dim=-1).max(dim=-1)
-        for row, certainty, which in zip(
-            seen, best.values.tolist(), best.indices.tolist(), strict=True
-        ):
-            row.append((group[which], certainty))
+    seen: list[list[str | None]] = [[] for _ in examples]
+    groups = zip(vocabulary.groups, likeliest(asked, pictures, vocabulary), least, strict=True)
+    for group, (probability, phrase), limit in groups:
+        for row, of_it, which in zip(seen, probability.tolist(), phrase.tolist(), strict=True):
+            row.append(group[which] if of_it >= limit else None)
     captions = [
         complete(e.caption, attribute, vocabulary, row)
         for e, row in zip(examples, seen, strict=True)

@@ -12,10 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spf_lora.base.load import default_device
+from spf_lora.data.completion import NONE
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
+from spf_lora.training.calibrate import PICTURES
 from spf_lora.training.fit_gpu import base_configs, needs_of
 from spf_lora.training.precision import PRECISIONS
+from spf_lora.training.prepare import OWN
 
 _TOKENS = 77
 _PREVIEW = 600  # passes of the U-Net: 6 rows, 2 pictures, 25 steps, each with and without a prompt
@@ -37,11 +40,7 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
         recipe: what decides the training.
         pictures: there are.
     """
-    unet_config, vae_config = base_configs(recipe.training.base)
-    needs = needs_of(recipe, unet_config, vae_config)
-    passes, encode, weights = _work(unet_config, vae_config, needs.side)
-    a_flop = _seconds_a_flop(unet_config, needs.side, recipe.training.precision)
-    a_pass, an_encoding = a_flop * passes, a_flop * encode
+    a_pass, an_encoding, weights = _costs(recipe)
     method, distil = recipe.training.method, recipe.distil
     rival = RIVALS.get(method)
     step = recipe.data.batch_size * a_pass
@@ -51,34 +50,48 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
         "load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND,
         "read pictures": _PICTURE * pictures,
     }
-    if recipe.data.vocabulary != "none":
+    if recipe.data.vocabulary != NONE:
+        if recipe.training.base != "embedded" or recipe.data.clip != "base":
+            found[OWN] = _OWN_PASSES * a_pass * PICTURES
         found["complete captions"] = an_encoding * pictures
     found["encode pictures"] = an_encoding * pictures
     if rival is not None and rival.own_share:
-        found["draw the base's own pictures"] = _OWN_PASSES * a_pass * pictures
+        drawn = found.get(OWN, 0.0)
+        found[OWN] = drawn + _OWN_PASSES * a_pass * pictures
     forwards = rival.forwards if rival else _PAPERS if method == "spf-portrait" else 2
     found["learn" if rival is None else method] = forwards * step * recipe.learn.steps
     if method == "ours" and distil.steps:
-        chosen = {}
-        if recipe.data.clip != "base" or recipe.training.base == "embedded":
-            chosen["show the pictures to CLIP"] = an_encoding * pictures
-            chosen["choose pairs that show it"] = 2 * an_encoding * distil.pairs
+        chosen = {
+            "show the pictures to CLIP": an_encoding * pictures,
+            "choose pairs that show it": 2 * an_encoding * distil.pairs,
+        }
         found |= _distilling(recipe, a_pass, step, chosen)
     return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}
 
 
 def estimate_cleaning(recipe: Recipe) -> dict[str, float]:
     """Return the seconds of each phase of cleaning an adapter, in order."""
-    unet_config, vae_config = base_configs(recipe.training.base)
-    side = needs_of(recipe, unet_config, vae_config).side
-    passes, _, weights = _work(unet_config, vae_config, side)
-    a_pass = _seconds_a_flop(unet_config, side, recipe.training.precision) * passes
+    a_pass, _, weights = _costs(recipe)
     step = recipe.data.batch_size * a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
     found = {"load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND}
     found |= _distilling(recipe, a_pass, step)
     return found | {"draw both previews": 3 * _PREVIEW * a_pass, "write": _FIXED["write"]}
+
+
+def seconds_a_pass(recipe: Recipe) -> float:
+    """Return the seconds of the U-Net's pass over one picture, with one prompt."""
+    return _costs(recipe)[0]
+
+
+def _costs(recipe: Recipe) -> tuple[float, float, int]:
+    """Return the seconds of a pass and of encoding a picture, and how many weights there are."""
+    unet, vae = base_configs(recipe.training.base)
+    side = needs_of(recipe, unet, vae).side
+    passes, encode, weights = _work(unet, vae, side)
+    a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
+    return a_flop * passes, a_flop * encode, weights
 
 
 def _distilling(

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -29,6 +30,7 @@ from spf_lora.registry.onto import Below
 from spf_lora.training.distil import Curriculum, Lesson, Shares
 from spf_lora.training.encoders import Encoders
 from spf_lora.training.precision import awake
+from spf_lora.training.processes import Processes
 from spf_lora.training.sight import LEAST_AUC, Sight
 from spf_lora.training.trainer import Tell
 
@@ -88,7 +90,7 @@ def teaching_prompts(
     """
     wanted = [prompts[i % len(prompts)] for i in range(count)]
     if recipe.distil.vocabulary != NONE:
-        vocabulary = load_vocabulary(recipe.distil.vocabulary)
+        vocabulary = load_vocabulary(recipe.distil.vocabulary, prompts)
         rng = random.Random(recipe.training.seed)
         wanted = [varied(prompt, recipe.attribute, vocabulary, rng) for prompt in wanted]
     return protected_prompts(wanted, recipe.attribute, under)
@@ -115,6 +117,7 @@ class Teaching:
         sight: chooses pairs that show the target; without one all are learned from.
         asked: what the student is asked for each; the prompts with the target by default.
         slider: whether it is taught to take the target away at strength -1, too.
+        processes: this one and its siblings, each of which draws its share of the pairs.
     """
 
     base: Base
@@ -131,6 +134,7 @@ class Teaching:
     sight: Sight | None = None
     asked: Sequence[str] = ()
     slider: bool = False
+    processes: Processes = field(default_factory=Processes)
     curriculum: Curriculum | None = field(default=None, init=False)
 
     def begin(self, learned: Mapping[str, torch.Tensor], tell: Tell) -> list[str]:
@@ -210,15 +214,21 @@ class Teaching:
         seeds = range(first_seed(self.seed), first_seed(self.seed) + 10**6)
         pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
         tell(DRAWING, 0, len(pairs))
-        return draw_trajectories(
+        draw = partial(
+            draw_trajectories,
             self.base,
             teacher,
-            pairs[:count],
-            self.how,
+            how=self.how,
             cache=self.cache,
             below=self.below,
             on_progress=lambda done, _: tell(DRAWING, done, len(pairs)),
         )
+        if self.processes.count > 1:  # a chunk is one entry of the cache, whoever has drawn it
+            own = range(self.processes.rank * CHUNK, count, self.processes.count * CHUNK)
+            for first in own:
+                draw(pairs[first : min(first + CHUNK, count)])
+            self.processes.wait()
+        return draw(pairs[:count])
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return text states, or token ids where they are wanted."""

@@ -22,6 +22,7 @@ from spf_lora.method.control_map import rescaled_distances
 from spf_lora.method.tokens import token_groups
 from spf_lora.training.encoders import Encoders
 
+OWN = "draw the base's own pictures"
 _OWN_STEPS = 15
 
 Size = tuple[int, int]  # height and width of latents
@@ -88,6 +89,9 @@ def own_pictures(
     cache: TensorCache | None = None,
     below: str = "",
     tell: Tell = lambda what, done, total: None,
+    *,
+    guidance: float = GUIDANCE,
+    at_once: int = BATCH,
 ) -> torch.Tensor:
     """Return scaled latents of the frozen base's own picture of each prompt, (n, channels, h, w).
 
@@ -100,26 +104,30 @@ def own_pictures(
         cache: keeps them for other runs.
         below: digest of the adapters that are on.
         tell: called with how many are drawn.
+        guidance: CFG scale that they are drawn with.
+        at_once: pictures that are drawn together.
     """
-    decides = f"{base.id} {base.unet.dtype} {_OWN_STEPS} {GUIDANCE} {below}"
+    decides = f"{base.id} {base.unet.dtype} {_OWN_STEPS} {guidance} {below}"
     drawn: dict[int, torch.Tensor] = {}
     for size in dict.fromkeys(sizes):
         places = [place for place, of in enumerate(sizes) if of == size]
-        for i in range(0, len(places), BATCH):
-            chunk = places[i : i + BATCH]
+        for i in range(0, len(places), at_once):
+            chunk = places[i : i + at_once]
             texts = [prompts[place] for place in chunk]
-            tell("draw the base's own pictures", len(drawn), len(prompts))
+            tell(OWN, len(drawn), len(prompts))
 
-            make = partial(_own, base, texts, chunk, size)
+            make = partial(_own, base, texts, chunk, size, guidance)
             key = content_key("own pictures", decides, f"{chunk} {size}", *texts)
             rows = make() if cache is None else cache.get(key, make).to(base.device)
             drawn |= dict(zip(chunk, rows, strict=True))
     return _together([drawn[place] for place in range(len(prompts))])
 
 
-def _own(base: Base, texts: Sequence[str], seeds: Sequence[int], size: Size) -> torch.Tensor:
+def _own(
+    base: Base, texts: Sequence[str], seeds: Sequence[int], size: Size, guidance: float
+) -> torch.Tensor:
     states = encode(base, texts)
-    how: dict[str, Any] = {"steps": _OWN_STEPS, "guidance": GUIDANCE, "size": size}
+    how: dict[str, Any] = {"steps": _OWN_STEPS, "guidance": guidance, "size": size}
     return sample_latents(base, states, seeds, **how)
 
 

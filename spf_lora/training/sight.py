@@ -17,7 +17,7 @@ from spf_lora.draw.pixels import pixels_of
 from spf_lora.recipe.schema import Attribute
 
 LEAST_AUC = 0.9  # of the user's pictures against the base's own; a CLIP below is not believed
-_BATCH = 8  # pictures that are decoded at once
+_PIXELS = 8 * 64 * 64  # that are decoded at once; one picture where it has more
 
 
 class Asked:
@@ -41,7 +41,7 @@ class Asked:
 
         def make() -> torch.Tensor:
             rows = []
-            for some in torch.split(latents, _BATCH):
+            for some in torch.split(latents, max(1, _PIXELS // base.resolution**2)):
                 scaled = some.to(base.device) / base.vae.config.scaling_factor
                 pixels = base.vae.decode(scaled).sample.clamp(-1, 1)
                 rows.append(self.clip.embed_image(pixels).cpu())

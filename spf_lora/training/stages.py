@@ -1,7 +1,7 @@
 """The stages of each method, made of a recipe: ours, the paper's, or a rival's one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from spf_lora.training.encoders import ReadingUnet
 from spf_lora.training.objectives import Learn, SpfPortrait, Weights, time_weights
 from spf_lora.training.pairs import HELD, Teaching, protected_prompts, teaching_prompts
 from spf_lora.training.prepare import Prepared, Size
+from spf_lora.training.processes import Processes
 from spf_lora.training.sight import Sight
 from spf_lora.training.trainer import Stage
 
@@ -47,6 +48,7 @@ class Material:
         clip: embeds pictures for the paper's response loss, or None.
         sight: chooses our second stage's pairs, or None.
         given: pairs of pictures that somebody has; then there is no first stage.
+        processes: this one and its siblings.
     """
 
     base: Base
@@ -57,6 +59,7 @@ class Material:
     clip: ClipModel | None
     sight: Sight | None = None
     given: Given | None = None
+    processes: Processes = field(default_factory=Processes)
 
 
 def reading_unet(recipe: Recipe, base: Base) -> Any:
@@ -147,6 +150,7 @@ def _ours(recipe: Recipe, material: Material) -> list[Stage]:
         under=material.under,
         teacher=material.given,
         sight=material.sight,
+        processes=material.processes,
     )
     return [*stages, distil_stage(recipe, teaching)]
 
@@ -181,6 +185,7 @@ def teaching_of(
     teacher: Adapter | Given | None = None,
     sight: Sight | None = None,
     wordless: bool = False,
+    processes: Processes | None = None,
 ) -> Teaching:
     """Return what draws pairs and makes lessons of them.
 
@@ -195,6 +200,7 @@ def teaching_of(
             without one, the adapter of the stage before.
         sight: chooses pairs that show the target; without one all are learned from.
         wordless: whether the teacher acts on every prompt, and no words ask for it.
+        processes: this one and its siblings, which share the drawing.
     """
     distil, attribute = recipe.distil, recipe.attribute
     late = GLOBAL_START if attribute.scope == "global" else None
@@ -221,6 +227,7 @@ def teaching_of(
         sight=sight,
         asked=[asking_prompt(own, attribute) for own, _ in pairs],
         slider=attribute.control == "strength" and not wordless,
+        processes=processes or Processes(),
     )
 
 

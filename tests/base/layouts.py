@@ -16,6 +16,8 @@ FULL = {
     "vae": (128, 256, 512, 512),
 }
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 
 def make_models(folder, *, widths, text, text_layers, vae, vocabulary=None, channels=4, **unet):
     """Write unet, vae and text encoder with random weights that fp16 holds exactly."""
@@ -168,3 +170,18 @@ def ldm_vae(name):
     middle = [("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2")]
     ends = [("conv_norm_out", "norm_out")]
     return _swap(name, [*(attention if "attentions" in name else []), *middle, *ends])
+
+
+def cached(cache: Path, repo: str, source: Path, *, skip: str = "\0") -> Path:
+    """Lay a folder out as the hub's cache does: blobs, links to them, and the branch's commit."""
+    room = cache / f"models--{repo.replace('/', '--')}"
+    (room / "blobs").mkdir(parents=True)
+    (room / "refs").mkdir()
+    (room / "refs" / "main").write_text(COMMIT)
+    for file in (p for p in source.rglob("*") if p.is_file() and skip not in p.name):
+        link = room / "snapshots" / COMMIT / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        blob = room / "blobs" / "-".join(file.relative_to(source).parts)
+        shutil.copy(file, blob)
+        link.symlink_to(blob)
+    return room

@@ -1,16 +1,15 @@
 """Bases from the hub: read from a cache laid out as the hub's; only what is needed is fetched."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from layouts import COMMIT, cached
 
 from spf_lora.base.hub import fetch_base, is_hub_id
 from spf_lora.base.load import load_base
 from spf_lora.errors import BaseModelError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
@@ -18,28 +17,9 @@ WEIGHTS = {
 }
 
 
-def cached(cache: Path, repo: str, source: Path, *, skip: str = "\0") -> Path:
-    """Lay a folder out as the hub's cache does: blobs, links to them, and the branch's commit."""
-    room = cache / f"models--{repo.replace('/', '--')}"
-    (room / "blobs").mkdir(parents=True)
-    (room / "refs").mkdir()
-    (room / "refs" / "main").write_text(COMMIT)
-    for file in (p for p in source.rglob("*") if p.is_file() and skip not in p.name):
-        link = room / "snapshots" / COMMIT / file.relative_to(source)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        blob = room / "blobs" / "-".join(file.relative_to(source).parts)
-        shutil.copy(file, blob)
-        link.symlink_to(blob)
-    return room
-
-
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path
+def cache(hub_cache):
+    return hub_cache
 
 
 @pytest.mark.parametrize("spec", ["someone/sd15", "someone/sd15@main", f"someone/sd15@{COMMIT}"])

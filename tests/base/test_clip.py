@@ -1,10 +1,16 @@
 """The CLIP that training asks: the base's own, one in transformers layout, or a clear refusal."""
 
+import shutil
+
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
+from layouts import cached
 from tiny_base import make_tiny_clip
 
-from spf_lora.base.clip import load_clip
+from spf_lora.base.clip import find_clip, load_clip
+from spf_lora.base.hub import CLIP
 from spf_lora.errors import BaseModelError
 
 
@@ -13,10 +19,43 @@ def folder(tmp_path_factory):
     return make_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
-def test_a_base_without_a_clip_of_its_own_needs_one_named(tiny):
-    with pytest.raises(BaseModelError, match="a response loss needs a CLIP") as caught:
-        load_clip(tiny)
+def test_a_base_of_another_width_than_sd15s_needs_a_clip_named(tiny):
+    with pytest.raises(BaseModelError, match="its text encoder is 24 wide") as caught:
+        find_clip(tiny)
     assert "data.clip=" in caught.value.hint
+    assert find_clip(tiny, "somebody/another") == "somebody/another"
+
+
+@pytest.fixture
+def sd15(tiny):
+    """A base whose text encoder says that it is as wide as SD1.5's."""
+    tiny.text_encoder.config.hidden_size = 768
+    return tiny
+
+
+def test_sd15s_own_clip_is_found_in_the_hubs_cache_offline(sd15, folder, hub_cache):
+    cached(hub_cache, CLIP, folder, skip="model.safetensors")  # as a tokenizer alone is kept
+    with pytest.raises(BaseModelError, match="nor whole in the hub's cache") as caught:
+        find_clip(sd15)
+    assert f"hf download {CLIP}" in caught.value.hint
+    shutil.rmtree(hub_cache / "models--openai--clip-vit-large-patch14")
+    cached(hub_cache, CLIP, folder)
+    assert load_clip(sd15, find_clip(sd15)).embed_text(["a hat"]).shape == (1, 8)
+
+
+def test_the_size_of_a_clip_is_told_before_it_is_fetched(sd15, folder, hub_cache, monkeypatch):
+    events = []
+
+    def fetch(repo, *, revision, allow_patterns):
+        events.append(("fetched", repo))
+        assert "model.safetensors" in allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    found = find_clip(sd15, tell=lambda what, *_: events.append(("told", what)))
+    assert found == str(folder)
+    assert events == [("told", f"fetch {CLIP}, 1.7 GB"), ("fetched", CLIP)]
 
 
 def test_an_absent_clip_is_named_with_the_command_that_fetches_it(tiny, tmp_path):

@@ -184,7 +184,7 @@ def test_without_stage_2_the_file_is_what_was_learned(train, packed):
 def test_the_papers_objective_needs_a_clip_that_is_named(train):
     code, said, talk = train("--set", "training.method=spf-portrait")
     assert (code, said) == (1, "")
-    assert "a response loss needs a CLIP" in talk
+    assert "no CLIP is known to be this base's own" in talk
     assert "--set data.clip=" in talk
 
 

@@ -24,8 +24,9 @@ def seconds(tiny_folder, monkeypatch):
 
 def test_every_phase_of_a_training_has_its_time(seconds):
     phases = [
-        *("load the base", "read pictures", "complete captions", "encode pictures", "learn"),
-        *("draw pairs to learn from", "distil", "draw the preview", "write"),
+        *("load the base", "read pictures", "draw the base's own pictures", "complete captions"),
+        *("encode pictures", "learn", "draw pairs to learn from", "show the pictures to CLIP"),
+        *("choose pairs that show it", "distil", "draw the preview", "write"),
     ]
     found = seconds()
     assert list(found) == phases
@@ -34,7 +35,9 @@ def test_every_phase_of_a_training_has_its_time(seconds):
         "encode pictures",
         "dop",
     ]
-    assert "draw the base's own pictures" in seconds("training.method=prior-preservation")
+    none = "data.vocabulary=none"
+    assert "draw the base's own pictures" not in seconds(none)
+    assert "draw the base's own pictures" in seconds(none, "training.method=prior-preservation")
     assert "distil" not in seconds("distil.steps=0")
 
 

@@ -201,3 +201,20 @@ def test_of_two_processes_one_writes_and_talks(tiny_folder, tmp_path):
     assert done.stdout.count("hat.safetensors") == 1
     assert done.stderr.count("in 2 processes") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hat.png", "hat.safetensors"]
+
+
+@pytest.mark.slow
+def test_two_processes_draw_each_half_of_the_pairs_and_all_are_those_of_one(tiny_folder, tmp_path):
+    script = Path(__file__).with_name("two_drawers.py")
+    done = launched(script, tiny_folder, tmp_path / "two")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(script), str(tiny_folder), str(tmp_path / "one")]
+    subprocess.run(words, env=env, check=True, timeout=300)
+    one, two = (
+        {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.safetensors")}
+        for name in ("one", "two")
+    )
+    assert len(one) == 3
+    assert one == two
+    assert "process 0 made 2 and found 3" in done.stdout
+    assert "process 1 made 1 and found 3" in done.stdout

@@ -31,6 +31,7 @@ _DANGLING = (TIES | COPULAS | RELATIVES | PREPOSITIONS | DETERMINERS | CONJUNCTI
     "his",
     "her",
 }
+_TAG = re.compile(r"(?<=[^\W_]{2})_(?=[^\W_]|\\?\()")
 _APOSTROPHE = "\u2019"
 _GLUED = frozenset(",.;:!?%")  # without a space before them
 
@@ -41,11 +42,13 @@ Head = tuple[str, ...]
 def tidy(caption: str) -> str:
     """Return a caption on one line: spaces tidied, a line's end a comma but for a sentence's end.
 
-    The last full stop is left out, so that a phrase can be added.
+    The last full stop is left out, so that a phrase can be added. A tag as booru sites have it,
+    "long_hair", is written with spaces, as models of drawings read it; "^_^" stays.
     """
     text = unicodedata.normalize("NFC", caption).replace(_APOSTROPHE, "'")
     text = re.sub(r"([.!?])\s*[\n\r]+\s*", r"\1 ", text)
-    phrases = (" ".join(part.split()) for part in re.split(r"[,\n\r]", text))
+    parts = (part.strip() for part in re.split(r"[,\n\r]", text))
+    phrases = (" ".join(_TAG.sub(" ", part).split()) for part in parts)
     joined = ", ".join(phrase for phrase in phrases if phrase)
     return joined[:-1].rstrip(" .") if joined.endswith(".") else joined
 

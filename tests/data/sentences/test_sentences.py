@@ -116,7 +116,7 @@ def test_lines_of_a_paragraph_are_joined_and_the_last_full_stop_is_left_out() ->
 def test_what_a_clip_sees_is_added_behind_the_sentences() -> None:
     words = Vocabulary("a photo, {}", (("pale skin", "tan skin"), ("a smile", "a frown")))
     said = "A woman in a suit, a smile on her face, who is wearing a crown"
-    found = complete(said, ATTRIBUTES["crown"], words, [("pale skin", 1.0), ("a frown", 0.9)])
+    found = complete(said, ATTRIBUTES["crown"], words, ["pale skin", "a frown"])
     assert found == f"{said}, pale skin"
     assert base_prompt(found, ATTRIBUTES["crown"]) == (
         "A woman in a suit, a smile on her face, pale skin"
