@@ -1,0 +1,114 @@
+"""The page: four tabs, served to this machine alone."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# read when gradio is imported: no telemetry, no look for a newer version
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from spf_lora.studio import jobs, view
+from spf_lora.studio.clean_tab import clean_tab
+from spf_lora.studio.drawing import Desk
+from spf_lora.studio.measure_tab import measure_tab
+from spf_lora.studio.train_tab import train_tab
+from spf_lora.studio.try_tab import try_tab
+from spf_lora.studio.uploads import MOST_BYTES
+
+HOST = "127.0.0.1"
+_NAMES = ["127.0.0.1", "localhost"]
+_SYSTEM, _MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+# whatever a page asks for comes from this server; the browser refuses the rest
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
+    "base-uri 'self'; form-action 'self'"
+)
+
+
+def build(base: str) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        base: the model, as `load_base` takes it.
+    """
+    desk = Desk(base)
+    with gr.Blocks(title="spf-lora studio", analytics_enabled=False) as page:
+        gr.HTML(view.head(base))
+        with gr.Tabs():
+            with gr.Tab("Try", id="try"):
+                tried = try_tab(page, desk)
+            with gr.Tab("Measure", id="measure"):
+                measure_tab(page, desk, tried)
+            with gr.Tab("Train", id="train"):
+                train_tab(page, base)
+            with gr.Tab("Clean", id="clean"):
+                clean_tab(base)
+        with gr.Accordion("All jobs, one at a time", open=False):
+            every = gr.HTML(elem_id="spf-queue")
+        timer = gr.Timer(3)
+        timer.tick(_queue, outputs=every, show_progress="hidden")
+        page.load(_queue, outputs=every, show_progress="hidden")
+    page.queue(default_concurrency_limit=4, max_size=64)
+    return page
+
+
+def _queue() -> str:
+    states = [(job, job.state()) for job in jobs.jobs()[-50:]]
+    jobs.wake([state for _, state in states])
+    return view.queue(states)
+
+
+def served(base: str, uploads: Path) -> FastAPI:
+    """Return the application that serves the page.
+
+    Args:
+        base: the model.
+        uploads: where the files of this server's pages lie; nothing else is served.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
+
+    @app.middleware("http")
+    async def _guarded(request, call_next):  # type: ignore[no-untyped-def]
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        build(base),
+        path="/",
+        server_name=HOST,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        theme=gr.themes.Default(font=_SYSTEM, font_mono=_MONO),
+        css_paths=Path(__file__).with_name("studio.css"),
+        head='<meta name="referrer" content="no-referrer">',
+    )
+    return mounted
+
+
+def serve(base: str, port: int) -> None:
+    """Serve the page until it is stopped; jobs go on without it.
+
+    Args:
+        base: the model.
+        port: of the local address.
+    """
+    with TemporaryDirectory(prefix="spf-lora-studio-") as uploads:
+        application = served(base, Path(uploads))
+        uvicorn.run(application, host=HOST, port=port, log_level="warning", access_log=False)

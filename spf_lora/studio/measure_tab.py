@@ -1,0 +1,119 @@
+"""Measure: what is on screen at once, the full report as a job, and how a stack's parts meet."""
+
+from typing import Any
+
+import gradio as gr
+
+from spf_lora.errors import SpfError
+from spf_lora.studio import jobs, view, work
+from spf_lora.studio.drawing import Desk
+from spf_lora.studio.job_panel import job_panel, shown_job
+from spf_lora.studio.jobs import Job
+
+# a click on a cell tells which
+_CLICK = (
+    "element.addEventListener('click', event => {"
+    " const cell = event.target.closest('[data-cell]');"
+    " if (cell) trigger('click', {cell: cell.dataset.cell}); });"
+)
+
+
+def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
+    """Lay the tab out.
+
+    Args:
+        page: the whole page.
+        desk: what draws.
+        pictures: changes when a row is drawn.
+    """
+    gr.Markdown("### The pictures on screen")
+    live = gr.HTML(view.measured(None), elem_id="spf-live")
+    gr.Markdown("### The full report")
+    with gr.Row():
+        adapter = gr.Dropdown([], label="Adapter to report on", elem_id="spf-report-adapter")
+        quick = gr.Checkbox(True, label="Quick: 16 prompts, 2 seeds")
+        report = gr.Button("Make the report", variant="primary", elem_id="spf-report")
+    with gr.Row():
+        stack = gr.Dropdown([], label="Stack", elem_id="spf-stack")
+        talk = gr.Button("Measure the stack's cross-talk", elem_id="spf-crosstalk")
+    refused = gr.HTML()
+    panel = job_panel("measure", ("evaluate", "stack", "compare"), _result)
+    cells = gr.HTML(elem_id="spf-matrix", js_on_load=_CLICK)
+    cell = gr.HTML(elem_id="spf-cell")
+
+    def shown(request: gr.Request) -> str:
+        return view.measured(desk.shown(str(request.session_hash)))
+
+    def begin(start: Any) -> Any:
+        def clicked(*values: Any) -> tuple[Any, str]:
+            try:
+                return shown_job(start(*values)), ""
+            except SpfError as fault:
+                return gr.skip(), view.error(fault)
+
+        return clicked
+
+    def matrix(chosen: str | None) -> Any:
+        table = _table(chosen)
+        return view.matrix(table["adapters"], table["cross_talk"]) if table else ""
+
+    def clicked(chosen: str | None, event: gr.EventData) -> str:
+        table = _table(chosen)
+        return _pair(table, str(event.cell)) if table else ""
+
+    pictures.change(shown, outputs=live, show_progress="hidden")
+    report.click(
+        begin(lambda name, few: work.measure(str(name), desk.name, quick=bool(few))),
+        [adapter, quick],
+        [panel.choice, refused],
+    )
+    talk.click(
+        begin(lambda name: work.measure_stack(str(name), desk.name)),
+        stack,
+        [panel.choice, refused],
+    )
+    panel.status.change(matrix, panel.choice, cells, show_progress="hidden")
+    cells.click(clicked, panel.choice, cell, show_progress="hidden")
+    page.load(
+        lambda: (gr.Dropdown(choices=work.adapter_names()), gr.Dropdown(choices=work.stacks())),
+        outputs=[adapter, stack],
+        show_progress="hidden",
+    )
+
+
+def _result(job: Job) -> str:
+    """Return the report's page, or what a comparison printed."""
+    if job.kind == "stack" or job.state() != "done":
+        return ""
+    if job.kind == "compare":
+        return view.pre(job.result())
+    return view.page(work.document(job), job.title)
+
+
+def _table(chosen: str | None) -> dict[str, Any]:
+    try:
+        job = jobs.find(str(chosen))
+    except SpfError:
+        return {}
+    return work.cross_talk(job) if job.kind == "stack" else {}
+
+
+def _pair(table: dict[str, Any], cell: str) -> str:
+    """Return what is known of two adapters, of "i,j" that a page sent."""
+    i, _, j = cell.partition(",")
+    names = table["adapters"]
+    if not (i.isdecimal() and j.isdecimal() and int(i) < len(names) and int(j) < len(names)):
+        return ""
+    one, other = int(i), int(j)
+    value = table["cross_talk"][one][other]
+    rows = [
+        [
+            f"how much more of {names[one]} there is when {names[other]} is asked for",
+            f"{value:+.3f}",
+        ]
+    ]
+    rows += [
+        [f"overlap of their weights: {name}", f"{number:.3f}"]
+        for name, number in table["overlap"][one][other].items()
+    ]
+    return view.table((f"{names[one]} and {names[other]}", ""), rows)
