@@ -1,6 +1,7 @@
 """The page: four tabs, served to this machine alone."""
 
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +10,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from spf_lora.studio import jobs, view
@@ -21,6 +23,7 @@ from spf_lora.studio.try_tab import try_tab
 from spf_lora.studio.uploads import MOST_BYTES
 
 HOST = "127.0.0.1"
+_MOST_ASKED = 4 << 20  # bytes of anything but a file
 _NAMES = ["127.0.0.1", "localhost"]
 _SYSTEM, _MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 # whatever a page asks for comes from this server; the browser refuses the rest
@@ -53,7 +56,7 @@ def build(base: str) -> gr.Blocks:
         timer = gr.Timer(3)
         timer.tick(_queue, outputs=every, show_progress="hidden")
         page.load(_queue, outputs=every, show_progress="hidden")
-    page.queue(default_concurrency_limit=4, max_size=64)
+    page.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return page
 
 
@@ -74,14 +77,7 @@ def served(base: str, uploads: Path) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
 
-    @app.middleware("http")
-    async def _guarded(request, call_next):  # type: ignore[no-untyped-def]
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
+    app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         build(base),
@@ -100,6 +96,21 @@ def served(base: str, uploads: Path) -> FastAPI:
         head='<meta name="referrer" content="no-referrer">',
     )
     return mounted
+
+
+async def _guarded(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Refuse what is too large before it is read; tell the browser to ask nobody else."""
+    most = MOST_BYTES + _MOST_ASKED if request.url.path.endswith("/upload") else _MOST_ASKED
+    length = request.headers.get("content-length", "")
+    if request.method == "POST" and not (length.isdecimal() and int(length) <= most):
+        return Response("too large", status_code=413)
+    response = await call_next(request)
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 def serve(base: str, port: int) -> None:

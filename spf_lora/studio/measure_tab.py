@@ -74,11 +74,14 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
     )
     panel.status.change(matrix, panel.choice, cells, show_progress="hidden")
     cells.click(clicked, panel.choice, cell, show_progress="hidden")
-    page.load(
-        lambda: (gr.Dropdown(choices=work.adapter_names()), gr.Dropdown(choices=work.stacks())),
-        outputs=[adapter, stack],
-        show_progress="hidden",
-    )
+
+    def refresh() -> list[Any]:
+        return [
+            gr.Dropdown(choices=names, value=names[0] if names else None)
+            for names in (work.adapter_names(), work.stacks())
+        ]
+
+    page.load(refresh, outputs=[adapter, stack], show_progress="hidden")
 
 
 def _result(job: Job) -> str:

@@ -34,8 +34,10 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
     with gr.Row():
         go = gr.Button("Draw", variant="primary", elem_id="spf-draw")
         cancel = gr.Button("Cancel", elem_id="spf-cancel")
-    pictures = gr.HTML(elem_id="spf-pictures")
-    commands = gr.Code(label="The same as commands", language="shell", interactive=False)
+    pictures = gr.HTML(elem_id="spf-pictures", min_height=110)  # room for the progress
+    commands = gr.Code(
+        label="The same as commands", language="shell", interactive=False, lines=2, max_lines=8
+    )
 
     def draw(
         values: dict[Any, Any],

@@ -108,7 +108,7 @@ def measured(drawn: Drawn | None) -> str:
         return note(drawn.unjudged)
     heads = ["seed"]
     for name in drawn.looks:
-        heads += [TITLES[name], "what moved"]
+        heads += [f"{TITLES[name]}: pollution", "what moved"]
     rows = []
     for at, seed in enumerate(drawn.asked.seeds):
         cells = [str(seed)]

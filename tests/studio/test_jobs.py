@@ -21,20 +21,6 @@ with held_alone(Path(sys.argv[1]), "it"):
 PATIENCE = 120  # seconds, for a busy machine
 
 
-@pytest.fixture(autouse=True)
-def studio(tmp_path, monkeypatch):
-    monkeypatch.setenv(jobs.VARIABLE, str(tmp_path / "studio"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "studio").mkdir()
-    return tmp_path / "studio"
-
-
-@pytest.fixture
-def unstarted(monkeypatch):
-    """Jobs that no worker takes."""
-    monkeypatch.setattr(jobs, "start_worker", lambda: None)
-
-
 def wait_for(job, *states):
     end = time.monotonic() + PATIENCE
     while (state := job.state()) not in states:
