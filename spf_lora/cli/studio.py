@@ -29,9 +29,12 @@ def studio(
 
     hush()
     from spf_lora.studio.app import HOST, serve
+    from spf_lora.studio.drawing import Desk
 
+    desk = Desk(base)
+    out.say(f"{desk.base.name} is loaded")  # or refused, before there is a page
     out.say(f"studio: http://{HOST}:{port} (Ctrl-C ends it; jobs go on)")
-    serve(base, port)
+    serve(desk, port)
 
 
 def _check_port(port: int) -> None:

@@ -33,24 +33,23 @@ _POLICY = (
 )
 
 
-def build(base: str) -> gr.Blocks:
+def build(desk: Desk) -> gr.Blocks:
     """Return the page.
 
     Args:
-        base: the model, as `load_base` takes it.
+        desk: draws for it.
     """
-    desk = Desk(base)
     with gr.Blocks(title="spf-lora studio", analytics_enabled=False) as page:
-        gr.HTML(view.head(base))
+        gr.HTML(view.head(desk.name))
         with gr.Tabs():
             with gr.Tab("Try", id="try"):
                 tried = try_tab(page, desk)
             with gr.Tab("Measure", id="measure"):
                 measure_tab(page, desk, tried)
             with gr.Tab("Train", id="train"):
-                train_tab(page, base)
+                train_tab(page, desk.name)
             with gr.Tab("Clean", id="clean"):
-                clean_tab(base)
+                clean_tab(desk.name)
         with gr.Accordion("All jobs, one at a time", open=False):
             every = gr.HTML(elem_id="spf-queue")
         timer = gr.Timer(3)
@@ -66,11 +65,11 @@ def _queue() -> str:
     return view.queue(states)
 
 
-def served(base: str, uploads: Path) -> FastAPI:
+def served(desk: Desk, uploads: Path) -> FastAPI:
     """Return the application that serves the page.
 
     Args:
-        base: the model.
+        desk: draws for its pages.
         uploads: where the files of this server's pages lie; nothing else is served.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
@@ -80,7 +79,7 @@ def served(base: str, uploads: Path) -> FastAPI:
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build(base),
+        build(desk),
         path="/",
         server_name=HOST,
         footer_links=[],
@@ -91,7 +90,9 @@ def served(base: str, uploads: Path) -> FastAPI:
         mcp_server=False,
         pwa=False,
         enable_monitoring=False,
-        theme=gr.themes.Default(font=_SYSTEM, font_mono=_MONO),
+        theme=gr.themes.Default(font=_SYSTEM, font_mono=_MONO).set(
+            block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
+        ),
         css_paths=Path(__file__).with_name("studio.css"),
         head='<meta name="referrer" content="no-referrer">',
     )
@@ -113,13 +114,13 @@ async def _guarded(
     return response
 
 
-def serve(base: str, port: int) -> None:
+def serve(desk: Desk, port: int) -> None:
     """Serve the page until it is stopped; jobs go on without it.
 
     Args:
-        base: the model.
+        desk: draws for its pages.
         port: of the local address.
     """
     with TemporaryDirectory(prefix="spf-lora-studio-") as uploads:
-        application = served(base, Path(uploads))
+        application = served(desk, Path(uploads))
         uvicorn.run(application, host=HOST, port=port, log_level="warning", access_log=False)

@@ -34,10 +34,8 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
     with gr.Row():
         go = gr.Button("Draw", variant="primary", elem_id="spf-draw")
         cancel = gr.Button("Cancel", elem_id="spf-cancel")
-    pictures = gr.HTML(elem_id="spf-pictures", min_height=110)  # room for the progress
-    commands = gr.Code(
-        label="The same as commands", language="shell", interactive=False, lines=2, max_lines=8
-    )
+    pictures = gr.HTML(elem_id="spf-pictures")
+    same = gr.Code(label="The same as commands", language="shell", interactive=False, visible=False)
 
     def draw(
         values: dict[Any, Any],
@@ -56,6 +54,7 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
             guidance=float(values[guidance]),
             local=bool(values[local]),
         )
+        progress(0, desc="drawing")
         try:
             drawn = desk.draw(
                 asked,
@@ -64,7 +63,8 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
             )
         except SpfError as fault:
             return view.error(fault), gr.skip()
-        return view.row(drawn), "\n".join(drawn.commands.values())
+        commands = "\n".join(drawn.commands.values())
+        return view.row(drawn), gr.Code(commands, visible=bool(commands))
 
     def stop(request: gr.Request) -> None:
         desk.cancel(str(request.session_hash))
@@ -82,7 +82,7 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
         [go.click, prompt.submit],
         draw,
         inputs,
-        [pictures, commands],
+        [pictures, same],
         concurrency_id="model",
         concurrency_limit=1,
         show_progress_on=[pictures],
