@@ -11,13 +11,19 @@ from spf_lora.studio import jobs, view
 from spf_lora.studio.jobs import Job
 
 _EVERY = 2.0  # seconds
+# a click on a cell of a matrix tells which
+_CLICK = (
+    "element.addEventListener('click', event => {"
+    " const cell = event.target.closest('[data-cell]');"
+    " if (cell) trigger('click', {cell: cell.dataset.cell}); });"
+)
 
 
 class Panel(NamedTuple):
     """What a tab uses of its panel."""
 
     choice: gr.Dropdown
-    status: gr.HTML
+    status: gr.HTML  # a click on a cell of a matrix has its name, `cell`
 
 
 def job_panel(name: str, kinds: Sequence[str], result: Callable[[Job], str]) -> Panel:
@@ -32,7 +38,7 @@ def job_panel(name: str, kinds: Sequence[str], result: Callable[[Job], str]) -> 
         choice = gr.Dropdown([], label="Job", elem_id=f"spf-{name}-job", scale=3)
         stop = gr.Button("Stop", elem_id=f"spf-{name}-stop", scale=1)
         resume = gr.Button("Go on", elem_id=f"spf-{name}-resume", scale=1)
-    status = gr.HTML(elem_id=f"spf-{name}-status")
+    status = gr.HTML(elem_id=f"spf-{name}-status", js_on_load=_CLICK)
     seen = gr.State("")
 
     def look(chosen: str | None, before: str) -> tuple[Any, Any, Any]:

@@ -10,13 +10,6 @@ from spf_lora.studio.drawing import Desk
 from spf_lora.studio.job_panel import job_panel, shown_job
 from spf_lora.studio.jobs import Job
 
-# a click on a cell tells which
-_CLICK = (
-    "element.addEventListener('click', event => {"
-    " const cell = event.target.closest('[data-cell]');"
-    " if (cell) trigger('click', {cell: cell.dataset.cell}); });"
-)
-
 
 def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
     """Lay the tab out.
@@ -38,7 +31,6 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
         talk = gr.Button("Measure the stack's cross-talk", elem_id="spf-crosstalk")
     refused = gr.HTML()
     panel = job_panel("measure", ("evaluate", "stack", "compare"), _result)
-    cells = gr.HTML(elem_id="spf-matrix", js_on_load=_CLICK)
     cell = gr.HTML(elem_id="spf-cell")
 
     def shown(request: gr.Request) -> str:
@@ -53,12 +45,11 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
 
         return clicked
 
-    def matrix(chosen: str | None) -> Any:
-        table = _table(chosen)
-        return view.matrix(table["adapters"], table["cross_talk"]) if table else ""
-
     def clicked(chosen: str | None, event: gr.EventData) -> str:
-        table = _table(chosen)
+        try:
+            table = work.cross_talk(jobs.find(str(chosen)))
+        except SpfError as fault:
+            return view.error(fault)
         return _pair(table, str(event.cell)) if table else ""
 
     pictures.change(shown, outputs=live, show_progress="hidden")
@@ -72,8 +63,7 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
         stack,
         [panel.choice, refused],
     )
-    panel.status.change(matrix, panel.choice, cells, show_progress="hidden")
-    cells.click(clicked, panel.choice, cell, show_progress="hidden")
+    panel.status.click(clicked, panel.choice, cell, show_progress="hidden")
 
     def refresh() -> list[Any]:
         return [
@@ -85,20 +75,15 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
 
 
 def _result(job: Job) -> str:
-    """Return the report's page, or what a comparison printed."""
-    if job.kind == "stack" or job.state() != "done":
+    """Return the report's page, a stack's matrix, or what a comparison printed."""
+    if job.state() != "done":
         return ""
+    if job.kind == "stack":
+        table = work.cross_talk(job)
+        return view.matrix(table["adapters"], table["cross_talk"]) if table else ""
     if job.kind == "compare":
         return view.pre(job.result())
     return view.page(work.document(job), job.title)
-
-
-def _table(chosen: str | None) -> dict[str, Any]:
-    try:
-        job = jobs.find(str(chosen))
-    except SpfError:
-        return {}
-    return work.cross_talk(job) if job.kind == "stack" else {}
 
 
 def _pair(table: dict[str, Any], cell: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 300  # seconds, for a busy machine
+PATIENCE = 150  # seconds, for a busy machine
 # writes down every address that is not this machine, and refuses it
 GUARD = """
 import socket, os
