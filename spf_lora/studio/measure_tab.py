@@ -63,6 +63,7 @@ def measure_tab(page: gr.Blocks, desk: Desk, pictures: gr.HTML) -> None:
         stack,
         [panel.choice, refused],
     )
+    panel.choice.change(lambda: "", outputs=cell, show_progress="hidden")
     panel.status.click(clicked, panel.choice, cell, show_progress="hidden")
 
     def refresh() -> list[Any]:

@@ -35,12 +35,12 @@ def train_tab(page: gr.Blocks, base: str) -> None:
             if field.key in form.BASIC:
                 parts[field] = _part(field)
     with gr.Accordion("All other keys", open=False):
-        for section, many in groupby(known, key=lambda field: field.section):
+        folded = [field for field in known if field.key not in form.BASIC]
+        for section, many in groupby(folded, key=lambda field: field.section):
             gr.Markdown(f"**{section}**")
             with gr.Row():
                 for field in many:
-                    if field.key not in form.BASIC:
-                        parts[field] = _part(field)
+                    parts[field] = _part(field)
     filled = list(parts.values())
     with gr.Row():
         every = gr.Number(
@@ -64,10 +64,9 @@ def train_tab(page: gr.Blocks, base: str) -> None:
         return gr.Row(visible=chosen == _FOLDER)
 
     def fill(chosen: str) -> Any:
-        try:
-            return form.values(load_recipe(chosen)) if chosen in form.attributes() else gr.skip()
-        except SpfError:
+        if chosen not in form.attributes():
             return [gr.skip()] * len(filled)
+        return form.values(load_recipe(chosen))
 
     def look(path: str, chosen: str) -> str:
         try:
@@ -123,7 +122,7 @@ def train_tab(page: gr.Blocks, base: str) -> None:
 def _part(field: Field) -> Any:
     """Return the control of one key."""
     label, name = field.key, f"spf-{field.key.replace('.', '-').replace('_', '-')}"
-    about: dict[str, Any] = {"label": label, "info": field.note, "elem_id": name}
+    about: dict[str, Any] = {"label": label, "info": field.note, "elem_id": name, "min_width": 160}
     if field.kind == "choice":
         return gr.Dropdown(list(field.choices), **about)
     if field.kind == "switch":

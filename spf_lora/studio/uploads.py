@@ -1,5 +1,6 @@
 """Files that a page sends: copied under a name of ours, once our readers have looked at them."""
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ def take(source: Path, folder: Path) -> tuple[Path, AdapterFacts]:
 
     Args:
         source: where the server put it; nothing of its name but letters and digits is used.
-        folder: where the copy goes; it is made.
+        folder: where the copy goes, in a folder of its content's; it is made.
 
     Raises:
         AdapterFileError: it is too large, or no file of tensors that our readers take.
@@ -34,8 +35,11 @@ def take(source: Path, folder: Path) -> tuple[Path, AdapterFacts]:
             f"the file has {size >> 20} MiB; a page takes {MOST_BYTES >> 20} MiB",
             hint="larger ones: spf-lora clean FILE in a terminal",
         )
-    make_folder(folder)
-    target = folder / f"{slug(source.stem)}{SUFFIX}"
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # a job may still read another file of this name
+    target = folder / digest[:16] / f"{slug(source.stem)}{SUFFIX}"
+    make_folder(target.parent)
     with source.open("rb") as old, replacing(target, overwrite=True) as new:
         shutil.copyfileobj(old, new, 1 << 20)
     try:

@@ -21,7 +21,8 @@ def lora(tmp_path, make_adapter):  # noqa: F811
 
 def test_a_sound_file_is_copied_under_a_name_of_ours(lora, tmp_path):
     path, facts = uploads.take(lora, tmp_path / "taken")
-    assert path == tmp_path / "taken" / "my-lora-v1.safetensors"
+    assert path.name == "my-lora-v1.safetensors"
+    assert path.parent.parent == tmp_path / "taken"
     assert path.read_bytes() == lora.read_bytes()
     assert facts.layout == "kohya"
     assert "My LoRA" not in str(facts.path)
@@ -39,7 +40,17 @@ def test_a_pickle_is_never_loaded(tmp_path):
         assert "pickled" in caught.value.hint
         assert str(tmp_path) not in caught.value.message
     assert not (tmp_path / "gone-off").exists()
-    assert not list((tmp_path / "taken").iterdir())
+    assert not [*(tmp_path / "taken").rglob("*.*")]
+
+
+def test_another_file_of_the_same_name_leaves_the_first_as_it_was(lora, tmp_path, make_adapter):  # noqa: F811
+    first, _ = uploads.take(lora, tmp_path / "taken")
+    before = first.read_bytes()
+    write_adapter(make_adapter(seed=1), lora, overwrite=True)
+    second, _ = uploads.take(lora, tmp_path / "taken")
+    assert second.name == first.name
+    assert second != first
+    assert first.read_bytes() == before
 
 
 def test_a_file_of_a_gigabyte_is_refused_without_being_read(tmp_path):
