@@ -26,7 +26,7 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
     with gr.Row():
         seed = gr.Number(1, label="First seed", precision=0, minimum=0)
         count = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures")
-        start = gr.Slider(0, LATEST, 0, step=0.05, label="Start: share of the steps before it acts")
+        start = gr.Slider(0, LATEST, 0, step=0.05, label="Start (share of steps)")
         local = gr.Checkbox(True, label="Draw locally too")
     with gr.Accordion("Sampler", open=False), gr.Row():
         steps = gr.Slider(1, 100, 25, step=1, label="Steps")

@@ -67,6 +67,20 @@ def test_a_job_that_waits_can_be_taken_back_and_one_that_waits_cannot_be_resumed
     assert jobs.next_waiting() == job
 
 
+def test_jobs_that_wait_while_none_runs_are_taken_up_again_but_not_at_every_look(monkeypatch):
+    started = []
+    monkeypatch.setattr(jobs, "start_worker", lambda: started.append(1))
+    monkeypatch.setattr(jobs, "_started_at", [-1000.0])
+    jobs.wake(["waiting", "running"])
+    jobs.wake(["done", "interrupted"])
+    assert not started
+    jobs.wake(["waiting"])
+    assert started == [1]
+    monkeypatch.setattr(jobs, "_started_at", [time.monotonic()])
+    jobs.wake(["waiting"])
+    assert started == [1]
+
+
 @pytest.mark.parametrize("name", ["../..", "/etc", "", "0" * 29, "../jobs"])
 def test_an_id_is_never_a_path(name, unstarted):
     jobs.submit("one", ["attributes"])
