@@ -75,7 +75,6 @@ def served(desk: Desk, uploads: Path) -> FastAPI:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
-
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -102,7 +101,10 @@ def served(desk: Desk, uploads: Path) -> FastAPI:
 async def _guarded(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Refuse what is too large before it is read; tell the browser to ask nobody else."""
+    """Refuse other sites, and what is too large to read; tell the browser to ask nobody else."""
+    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    if request.headers.get("origin", own) != own:
+        return Response("another site may not ask", status_code=403)
     most = MOST_BYTES + _MOST_ASKED if request.url.path.endswith("/upload") else _MOST_ASKED
     length = request.headers.get("content-length", "")
     if request.method == "POST" and not (length.isdecimal() and int(length) <= most):

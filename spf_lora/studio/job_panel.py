@@ -1,6 +1,5 @@
 """A tab's jobs: choose one, see how far it is, stop it, let it go on."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,17 +45,17 @@ def job_panel(name: str, kinds: Sequence[str], result: Callable[[Job], str]) -> 
         choices = [(f"{job.title} ({job.state()})", job.id) for job in known]
         if chosen not in {job.id for job in known}:
             chosen = known[0].id if known else None
-        html = ""
-        if chosen is not None:
-            one = jobs.find(chosen)
-            try:
-                html = view.job(one) + result(one)
-            except SpfError as fault:
-                html = view.job(one) + view.error(fault)
-        now = hashlib.sha256(repr((choices, chosen, html)).encode()).hexdigest()
+        one = next((job for job in known if job.id == chosen), None)
+        now = repr((choices, chosen, one and one.stamp()))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip()
-        return gr.Dropdown(choices=choices, value=chosen), html, now
+        return gr.Dropdown(choices=choices, value=chosen), shown(one) if one else "", now
+
+    def shown(one: Job) -> str:
+        try:
+            return view.job(one) + result(one)
+        except SpfError as fault:
+            return view.job(one) + view.error(fault)
 
     def act(what: Callable[[Job], None]) -> Callable[[str | None], Any]:
         def clicked(chosen: str | None) -> Any:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -80,6 +81,15 @@ class Job:
             return int(read_json(self.folder / "end.json", most_bytes=_MOST_BYTES)["code"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def stamp(self) -> int:
+        """Return a number that changes whenever a file of the job does."""
+        times = set()
+        for path in self.folder.rglob("*"):
+            with suppress(OSError):  # it went meanwhile
+                if not path.name.startswith(".") and path.name != "lock":
+                    times.add((path, path.lstat().st_mtime_ns))
+        return hash(frozenset(times))
 
     def lines(self) -> list[str]:
         """Return the end of what it told, stderr, line by line."""

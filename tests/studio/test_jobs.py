@@ -88,6 +88,15 @@ def test_an_id_is_never_a_path(name, unstarted):
         jobs.find(name)
 
 
+def test_what_a_job_writes_changes_its_stamp(unstarted):
+    job = jobs.submit("train", ["train"])
+    before = job.stamp()
+    assert job.stamp() == before
+    (job.folder / "adapter-samples").mkdir()
+    (job.folder / "adapter-samples" / "000050.png").touch()
+    assert job.stamp() != before
+
+
 def test_a_damaged_job_is_left_out(studio, unstarted):
     job = jobs.submit("one", ["attributes"])
     (job.folder / "job.json").write_text("[" * 1000)
@@ -109,8 +118,9 @@ def test_progress_and_losses_are_read_from_the_log(unstarted):
 
 @pytest.mark.slow
 def test_a_training_that_is_stopped_and_one_that_is_killed_go_on_to_the_same_file(tmp_path):
-    words = ["train", "--attribute", "beard", "--set", "learn.steps=6", "--set", "distil.steps=4"]
-    words += ["--set", "distil.pairs=16", "--set", "training.checkpoint_every_steps=1"]
+    changes = ("learn.steps=60", "distil.steps=0", "data.count=8", "data.vocabulary=none")
+    changes += ("data.batch_size=2", "training.checkpoint_every_steps=1")
+    words = ["train", "--attribute", "beard", *(f"--set={change}" for change in changes)]
     whole = jobs.submit("whole", [*words, "--out", str(tmp_path / "whole.safetensors")])
     wait_for(whole, "done")
     cut = jobs.submit("cut", [*words, "--out", str(tmp_path / "cut.safetensors")])

@@ -267,6 +267,12 @@ def test_another_sites_name_is_refused(server):
     assert server.get("/config", Host=f"127.0.0.1:{server.port}") == 200
 
 
+def test_another_site_may_not_ask(server):
+    own = f"http://127.0.0.1:{server.port}"
+    for origin, status in (("http://evil.example", 403), ("null", 403), (own, 200)):
+        assert server.get("/config", Origin=origin) == status
+
+
 def test_it_listens_on_this_machine_alone(server):
     own = socket.gethostbyname(socket.gethostname())
     if own.startswith("127."):
