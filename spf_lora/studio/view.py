@@ -1,8 +1,8 @@
 """What the page shows, as HTML: all text goes through `escape`, and pictures are data URIs."""
 
 import base64
+import html
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from PIL import Image
@@ -19,6 +19,13 @@ TITLES = {
     "local": "Adapter, drawn locally",
 }
 _MOST_ROWS = 60
+# gradio reads its HTML as a template too
+_TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}
+
+
+def escape(text: str) -> str:
+    """Return a text that is nothing but text, in HTML and in a template."""
+    return html.escape(text).translate(_TEMPLATE_SIGNS)
 
 
 def head(base: str) -> str:

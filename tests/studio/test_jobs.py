@@ -18,7 +18,7 @@ with held_alone(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(600)
 """
-PATIENCE = 120  # seconds, for a busy machine
+PATIENCE = 600  # seconds, for a busy machine
 
 
 def wait_for(job, *states):
@@ -117,27 +117,22 @@ def test_progress_and_losses_are_read_from_the_log(unstarted):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_stopped_and_one_that_is_killed_go_on_to_the_same_file(tmp_path):
+def test_a_training_that_is_stopped_goes_on_to_the_same_file(tmp_path):
     changes = ("learn.steps=60", "distil.steps=0", "data.count=8", "data.vocabulary=none")
     changes += ("data.batch_size=2", "training.checkpoint_every_steps=1")
     words = ["train", "--attribute", "beard", *(f"--set={change}" for change in changes)]
     whole = jobs.submit("whole", [*words, "--out", str(tmp_path / "whole.safetensors")])
     wait_for(whole, "done")
     cut = jobs.submit("cut", [*words, "--out", str(tmp_path / "cut.safetensors")])
-    _wait_until(lambda: cut.losses() or cut.state() == "done")
+    end = time.monotonic() + PATIENCE
+    while not (cut.losses() or cut.state() == "done"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
     jobs.stop(cut)
-    assert wait_for(cut, "stopped", "done")
-    if cut.state() == "stopped":
+    if wait_for(cut, "stopped", "done") == "stopped":
         jobs.resume(cut)
         wait_for(jobs.find(cut.id), "done")
     assert Path("cut.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
-
-
-def _wait_until(true):
-    end = time.monotonic() + 5 * PATIENCE
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_running_job_ends_politely_when_it_is_asked():

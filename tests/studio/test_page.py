@@ -24,7 +24,7 @@ pytest.importorskip("gradio")
 if CHROMIUM is None:
     pytest.skip("there is no chromium", allow_module_level=True)
 
-EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>, a beard"
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{value}}, a beard"
 TABS = ("Try", "Measure", "Train", "Clean")
 
 

@@ -11,7 +11,7 @@ from spf_lora.evaluate.on_screen import Look
 from spf_lora.studio import jobs, view
 from spf_lora.studio.drawing import Asked, Drawn
 
-EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{value}}'
 KNOWN = {"table", "thead", "tbody", "tr", "th", "td", "div", "span", "b", "pre", "p", "details"}
 KNOWN |= {"summary", "figure", "figcaption", "img", "a", "input", "button", "h3", "h4", "ul", "li"}
 KNOWN |= {"iframe", "progress", "svg", "polyline", "header", "h1"}
@@ -89,6 +89,8 @@ def test_html_in_names_prompts_and_logs_stays_text(tmp_path):
         assert seen.tags <= KNOWN, name
         assert seen.handlers <= usual, name
         assert not seen.unnamed, name
+        assert "${" not in html, name
+        assert "{{" not in html, name
 
 
 def test_a_row_shows_each_seed_three_ways_with_its_pollution_and_parameters():
