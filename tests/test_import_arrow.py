@@ -15,6 +15,7 @@ PACKAGE = ROOT / "spf_lora"
 ROOMS = (
     {"__main__"},
     {"cli"},
+    {"studio"},
     {"apps.comfyui"},
     {"apps"},
     {"api"},

@@ -24,6 +24,7 @@ from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
 from spf_lora.cli.stack_report import report
+from spf_lora.cli.studio import studio
 from spf_lora.cli.train import train
 from spf_lora.cli.verify import verify
 from spf_lora.errors import SpfError
@@ -78,6 +79,7 @@ app.command()(metadata)
 app.command()(card)
 app.command()(push)
 app.command()(pull)
+app.command()(studio)
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 """`spf-lora generate`: draw pictures with the base and any adapters at any strength."""
 
-import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +21,6 @@ from spf_lora.cli.options import (
 from spf_lora.cli.quiet import hush
 from spf_lora.documents import is_unicode
 from spf_lora.errors import PromptError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _LARGEST = 4096  # pixels of a side
 
@@ -103,11 +99,12 @@ def generate(
     columns = axes[0].titles() if axes else ()
     hush()
     from spf_lora.cli.generate_sheet import Request, draw_sheet
+    from spf_lora.draw.parameters import png
 
     request = Request(lines, columns, (base, tokenizer), negative, pixels, act.exact, act.local)
     picture, text = draw_sheet(request)
     path = target if force else numbered(target)
-    write_bytes(path, _png(picture, text), overwrite=force)
+    write_bytes(path, png(picture, text), overwrite=force)
     out.show(str(path))
 
 
@@ -160,15 +157,3 @@ def parse_adapter(text: str) -> tuple[Path, float]:
 
     name, strength = split_strength(text)
     return resolve(name), strength
-
-
-def _png(picture: "Image", text: str) -> bytes:
-    from PIL.PngImagePlugin import PngInfo
-
-    from spf_lora.draw.infotext import ENTRY
-
-    info = PngInfo()
-    info.add_itxt(ENTRY, text) if not text.isascii() else info.add_text(ENTRY, text)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()

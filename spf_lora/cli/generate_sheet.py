@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spf_lora import __version__
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.base_match import refuse_other_base
 from spf_lora.adapters.format.card import from_metadata
-from spf_lora.adapters.format.hashes import autov3
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base, load_base
 from spf_lora.base.texts import cut_off
@@ -18,10 +16,9 @@ from spf_lora.cli.acting import check_local, start_of
 from spf_lora.cli.progress import drawing
 from spf_lora.draw.act import Acting, acting, draw
 from spf_lora.draw.grid import Cell, Line
-from spf_lora.draw.infotext import Infotext
+from spf_lora.draw.parameters import How, infotext
 from spf_lora.draw.prompts import Prompt, asking, taught, words_of
 from spf_lora.draw.sample import Style
-from spf_lora.draw.schedulers import SAMPLERS
 from spf_lora.draw.sheet import Row, lay_out
 from spf_lora.errors import PromptError
 from spf_lora.recipe.schema import Attribute
@@ -99,7 +96,7 @@ def draw_sheet(request: Request) -> "tuple[Image, str]":
     rows = [Row([pictures[cell] for cell in line.cells], line.title) for line in request.lines]
     sheet = lay_out(rows, columns=request.columns, least_px=_LEAST_PX if titled else 0)
     first = next((cell for cell in every if cell.adapters), every[0])
-    return sheet, _told(first, request, base, adapters).text()
+    return sheet, infotext(first.prompt, _how(first, request), base).text()
 
 
 def _latents(size: tuple[int, int] | None, base: Base) -> tuple[int, int] | None:
@@ -153,27 +150,17 @@ def _acting(cell: Cell, adapters: dict[Path, Adapter], request: Request) -> Acti
     return acting(rows, start_percent=start, words=words if request.exact else (), local=local)
 
 
-def _told(cell: Cell, request: Request, base: Base, adapters: dict[Path, Adapter]) -> Infotext:
-    """Return how a picture was drawn, in A1111's words where it has some."""
-    width, height = request.size or (base.resolution, base.resolution)
-    settings = {
-        "Steps": str(cell.steps),
-        "Sampler": SAMPLERS[cell.sampler].title,
-        "CFG scale": f"{cell.guidance:g}",
-        "Seed": str(cell.seed),
-        "Size": f"{width}x{height}",
-        "Model": base.name if base.layout in ("embedded", "hub") else Path(base.name).stem,
-    }
-    if cell.adapters:
-        hashes = ", ".join(f"{path.stem}: {autov3(path)}" for path, _ in cell.adapters)
-        settings["Lora hashes"] = hashes
+def _how(cell: Cell, request: Request) -> How:
     named = (("exact", request.exact), ("local", request.local))
-    if runtime := ", ".join(name for name, on in named if on):
-        settings["Runtime"] = runtime
-    if cell.start != "0":
-        settings["Start percent"] = cell.start
-    if request.columns:
-        settings["Columns"] = ", ".join(request.columns)
-    settings["Version"] = f"spf-lora {__version__}"
-    tags = [(path.stem, strength) for path, strength in cell.adapters]
-    return Infotext(cell.prompt, request.negative, tags, settings)
+    return How(
+        adapters=cell.adapters,
+        seed=cell.seed,
+        steps=cell.steps,
+        guidance=cell.guidance,
+        sampler=cell.sampler,
+        negative=request.negative,
+        size=request.size,
+        start=cell.start,
+        runtime=[name for name, on in named if on],
+        columns=request.columns,
+    )

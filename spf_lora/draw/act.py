@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -117,48 +118,44 @@ def draw_latents(
     size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) of one batch of one kind; see `draw`."""
+    how: dict[str, Any] = {"steps": steps, "guidance": guidance, "style": style, "size": size}
+    if acting.local and all(prompt.within is not None for prompt in prompts):
+        return sample_locally(base, seeds=seeds, **asked_locally(base, prompts, acting), **how)
     texts = [prompt.text for prompt in prompts]
-    late = late_of(prompts)
-
-    within = [prompt.within for prompt in prompts if prompt.within is not None]
-    if acting.local and within:
-        frozen = text_states(base, within)
-
-        def asking(texts: Sequence[str]) -> torch.Tensor:
-            with acting.on(base, texts):
-                states = text_states(base, texts)
-            same = torch.tensor([a == b for a, b in zip(texts, within, strict=True)])
-            return torch.where(same.to(states.device)[:, None, None], frozen, states)
-
-        each = []
-        for rows in zip(*(prompt.each for prompt in prompts), strict=True):
-            alone, start = [text for text, _ in rows], rows[0][1]
-            begins = [Late(within, start)] if start else []
-            each.append(Asking(asking(alone), partial(acting.on, base, alone), begins))
-        return sample_locally(
-            base,
-            asking(texts),
-            seeds,
-            steps=steps,
-            guidance=guidance,
-            within=frozen,
-            acting=partial(acting.on, base, texts),
-            each=each,
-            late=late,
-            style=style,
-            size=size,
-        )
     with acting.on(base, texts):
-        return sample_latents(
-            base,
-            text_states(base, texts),
-            seeds,
-            steps=steps,
-            guidance=guidance,
-            late=late,
-            style=style,
-            size=size,
-        )
+        return sample_latents(base, text_states(base, texts), seeds, late=late_of(prompts), **how)
+
+
+def asked_locally(base: Base, prompts: Sequence[Prompt], acting: Acting) -> dict[str, Any]:
+    """Return what `draw_locally` is given for prompts that are `within` others, but seeds and how.
+
+    Args:
+        base: the model, with no adapter on.
+        prompts: one per picture; each says the text whose picture is left in the control map only.
+        acting: the adapters.
+    """
+    texts = [prompt.text for prompt in prompts]
+    within = [prompt.within or "" for prompt in prompts]
+    frozen = text_states(base, within)
+
+    def asking(texts: Sequence[str]) -> torch.Tensor:
+        with acting.on(base, texts):
+            states = text_states(base, texts)
+        same = torch.tensor([a == b for a, b in zip(texts, within, strict=True)])
+        return torch.where(same.to(states.device)[:, None, None], frozen, states)
+
+    each = []
+    for rows in zip(*(prompt.each for prompt in prompts), strict=True):
+        alone, start = [text for text, _ in rows], rows[0][1]
+        begins = [Late(within, start)] if start else []
+        each.append(Asking(asking(alone), partial(acting.on, base, alone), begins))
+    return {
+        "states": asking(texts),
+        "within": frozen,
+        "acting": partial(acting.on, base, texts),
+        "each": each,
+        "late": late_of(prompts),
+    }
 
 
 def draw(

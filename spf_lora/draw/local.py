@@ -47,11 +47,14 @@ class LocalPicture:
         control_map: where the base's picture may change, (batch, 1, h, w) in [0, 1].
         reference: the base's own picture, of the prompt without the attribute.
         response: the local picture, of the full prompt.
+        plain: latents of the adapters' picture of the full prompt, as any app draws it; None where
+            several attributes were looked for each by itself.
     """
 
     control_map: torch.Tensor
     reference: list[SamplerStep]
     response: list[SamplerStep]
+    plain: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -65,6 +68,7 @@ def draw_locally(
     each: Sequence[Asking] = (),
     late: Sequence[Late] = (),
     always: bool = False,
+    reference: list[SamplerStep] | None = None,
     **how: Any,
 ) -> LocalPicture:
     """Draw locally.
@@ -79,18 +83,22 @@ def draw_locally(
             hide the others in one map of all.
         late: see `sample_latents`.
         always: see `Asking`.
+        reference: the base's own picture as `followed` returns it, where it is drawn already.
         how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
-    reference = followed(base, within, seeds, **how)
+    if reference is None:
+        reference = followed(base, within, seeds, **how)
     control = torch.zeros_like(reference[0].noisy[:, :1])
+    drawn: list[SamplerStep] = []
     for asking in each or [Asking(states, acting, late, always)]:
-        control = torch.maximum(control, _region(base, reference, within, asking, seeds, **how))
+        where, drawn = _region(base, reference, within, asking, seeds, **how)
+        control = torch.maximum(control, where)
     with acting():
         response = put_back(
             base, states, seeds, reference=reference, control=control, late=late, **how
         )
-    return LocalPicture(control, reference, response)
+    return LocalPicture(control, reference, response, None if each else drawn[-1].latents)
 
 
 def put_back(
@@ -139,7 +147,7 @@ def local_maps(
     """
     within = within.expand_as(states)
     reference = followed(base, within, seeds, **how)
-    return _region(base, reference, within, Asking(states, acting), seeds, **how)
+    return _region(base, reference, within, Asking(states, acting), seeds, **how)[0]
 
 
 def sample_locally(
@@ -156,8 +164,8 @@ def _region(
     asking: Asking,
     seeds: Sequence[int],
     **how: Any,
-) -> torch.Tensor:
-    """Return the control map of one attribute, a little wider, (batch, 1, h, w)."""
+) -> tuple[torch.Tensor, list[SamplerStep]]:
+    """Return the control map of one attribute, a little wider, and how the adapters draw it."""
     states, acting, late, always = asking
     with acting():
         both = torch.cat([encode(base, [""]).expand_as(states), states])
@@ -165,7 +173,7 @@ def _region(
         along_base = _apart(base, reference, both, late)
     where = control_map.region(along_base, _apart(base, drawn, within, late))
     asked = (states != within).any(dim=2).any(dim=1) | always
-    return where * asked[:, None, None, None]
+    return where * asked[:, None, None, None], drawn
 
 
 def followed(

@@ -1,0 +1,102 @@
+"""Try: one prompt three ways from one noise."""
+
+from typing import Any
+
+import gradio as gr
+
+from spf_lora.errors import SpfError
+from spf_lora.studio import view, work
+from spf_lora.studio.drawing import LATEST, MOST_PICTURES, STRONGEST, WEAKEST, Asked, Desk
+
+_SLOTS = 3
+_NONE = "none"
+_PROMPT = "a portrait of a person, tan skin, black hair, a bob, a beard"
+
+
+def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
+    """Lay the tab out; return what shows the pictures."""
+    prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, elem_id="spf-prompt")
+    slots: list[Any] = []
+    with gr.Row():
+        slots += _slot(1)
+    with gr.Accordion("More adapters", open=False):
+        for number in range(2, _SLOTS + 1):
+            with gr.Row():
+                slots += _slot(number)
+    with gr.Row():
+        seed = gr.Number(1, label="First seed", precision=0, minimum=0)
+        count = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures")
+        start = gr.Slider(0, LATEST, 0, step=0.05, label="Start (share of steps)")
+        local = gr.Checkbox(True, label="Draw locally too")
+    with gr.Accordion("Sampler", open=False), gr.Row():
+        steps = gr.Slider(1, 100, 25, step=1, label="Steps")
+        guidance = gr.Slider(0, 20, 3, step=0.5, label="Guidance scale")
+    with gr.Row():
+        go = gr.Button("Draw", variant="primary", elem_id="spf-draw")
+        cancel = gr.Button("Cancel", elem_id="spf-cancel")
+    pictures = gr.HTML(elem_id="spf-pictures")
+    same = gr.Code(label="The same as commands", language="shell", interactive=False, visible=False)
+
+    def draw(
+        values: dict[Any, Any],
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio looks for it there
+    ) -> tuple[Any, Any]:
+        rows = zip(slots[::2], slots[1::2], strict=True)
+        chosen = [(str(values[name]), float(values[strength])) for name, strength in rows]
+        asked = Asked(
+            prompt=str(values[prompt]),
+            adapters=tuple((name, strength) for name, strength in chosen if name != _NONE),
+            seed=int(values[seed] or 0),
+            count=int(values[count]),
+            start=float(values[start]),
+            steps=int(values[steps]),
+            guidance=float(values[guidance]),
+            local=bool(values[local]),
+        )
+        progress(0, desc="drawing")
+        try:
+            drawn = desk.draw(
+                asked,
+                str(request.session_hash),
+                lambda done, total: progress((done, total), desc="drawing"),
+            )
+        except SpfError as fault:
+            return view.error(fault), gr.skip()
+        commands = "\n".join(drawn.commands.values())
+        return view.row(drawn), gr.Code(commands, visible=bool(commands))
+
+    def stop(request: gr.Request) -> None:
+        desk.cancel(str(request.session_hash))
+
+    def refresh() -> list[Any]:
+        names = work.adapter_names()
+        first = "beard" if "beard" in names else _NONE
+        return [
+            gr.Dropdown(choices=[_NONE, *names], value=_NONE if at else first)
+            for at in range(_SLOTS)
+        ]
+
+    inputs = {prompt, seed, count, start, steps, guidance, local, *slots}
+    gr.on(
+        [go.click, prompt.submit],
+        draw,
+        inputs,
+        [pictures, same],
+        concurrency_id="model",
+        concurrency_limit=1,
+        show_progress_on=[pictures],
+    )
+    cancel.click(stop, queue=False, show_progress="hidden")
+    page.load(refresh, outputs=slots[::2], show_progress="hidden")
+    return pictures
+
+
+def _slot(number: int) -> list[Any]:
+    """Return an adapter's name and its strength."""
+    return [
+        gr.Dropdown(
+            [_NONE], value=_NONE, label=f"Adapter {number}", elem_id=f"spf-adapter-{number}"
+        ),
+        gr.Slider(WEAKEST, STRONGEST, 1, step=0.05, label=f"Strength of adapter {number}"),
+    ]
