@@ -115,7 +115,7 @@ def test_what_recipe_show_prints_is_an_equal_recipe(
         (["recipe", "show", "baerd"], "did you mean beard?"),
         (["recipe", "show", "none.toml"], "recipe none.toml does not exist"),
         (["recipe", "show", "beard", "--set", "rank"], "is not of the form key=value"),
-        (["recipe", "show", "beard", "--set", "learn.steps=0"], "must be at least 1"),
+        (["recipe", "show", "beard", "--set", "learn.steps=-1"], "must be at least 0"),
         (["portraits", "export", "new", "-a", "hta"], "did you mean hat?"),
         (["portraits", "export", "new", "-a", "hat", "--count", "0"], "must be at least 1"),
         (["portraits", "export", "new", "-a", "hat", "--coverage", "2"], "must be at most 1"),
