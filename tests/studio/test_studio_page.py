@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, PATIENCE, Studio, chromium, opened
 from PIL import Image
+from studio_browser import CHROMIUM, PATIENCE, Studio, chromium, opened
 
 from spf_lora.registry.names import find
 
