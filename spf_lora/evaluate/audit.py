@@ -27,6 +27,7 @@ from spf_lora.evaluate.reactions import COMMON_WORDS, Reaction, effects, reactio
 from spf_lora.evaluate.result import Result
 from spf_lora.evaluate.run import Measurement, evaluate
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training.sight import Asked
 
 PROMPTS = 16
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -215,15 +216,10 @@ def _moves(
 @torch.no_grad()
 def _seen(question: Question, pictures: Sequence[Image.Image]) -> list[torch.Tensor]:
     """Return for each group how surely each of its phrases is seen, (pictures, phrases)."""
-    clip = question.clip
-    assert clip is not None
-    pixels = (pixels_of(one)[None].to(question.base.device) for one in pictures)
-    embedded = torch.cat([clip.embed_image(one) for one in pixels])
-    rows = []
-    for group in question.vocabulary.groups:
-        texts = [question.vocabulary.template.replace("{}", phrase) for phrase in group]
-        rows.append((clip.scale * embedded @ clip.embed_text(texts).T).softmax(dim=-1).cpu())
-    return rows
+    assert question.clip is not None
+    asked, device = Asked(question.clip, None), question.base.device
+    embedded = torch.cat([asked.picture(one, device) for one in pictures])
+    return [rows.cpu() for rows in asked.certainties(embedded, question.vocabulary)]
 
 
 def measure(

@@ -54,19 +54,8 @@ class Likeliest(NamedTuple):
 
 
 def likeliest(asked: Asked, pictures: torch.Tensor, vocabulary: Vocabulary) -> list[Likeliest]:
-    """Return what a CLIP sees, group by group: the softmax of its scaled cosines.
-
-    Args:
-        asked: the CLIP.
-        pictures: unit embeddings, (pictures, dim).
-        vocabulary: whose groups' phrases compete.
-    """
-    rows = []
-    for group in vocabulary.groups:
-        texts = asked.texts([vocabulary.template.replace("{}", phrase) for phrase in group])
-        scores = (asked.clip.scale * pictures @ texts.to(pictures.device).T).softmax(dim=-1)
-        rows.append(Likeliest(*scores.max(dim=-1)))
-    return rows
+    """Return what a CLIP sees, group by group; see `Asked.certainties`."""
+    return [Likeliest(*rows.max(dim=-1)) for rows in asked.certainties(pictures, vocabulary)]
 
 
 def least_certain(probability: torch.Tensor, right: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """Which pairs show the target: a CLIP says so, where the user's own pictures prove that it can."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from spf_lora.base.load import Base
 from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.data.captions import base_prompt, full_prompt
+from spf_lora.data.completion import Vocabulary
 from spf_lora.data.folder import Example
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.recipe.schema import Attribute
@@ -53,6 +54,19 @@ class Asked:
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the embeddings of texts that are asked together, (texts, dim)."""
         return self._kept(lambda: self.clip.embed_text(texts), None, "clip texts", *texts)
+
+    def certainties(self, pictures: torch.Tensor, vocabulary: Vocabulary) -> Iterator[torch.Tensor]:
+        """Yield how surely each phrase of a group is seen, (pictures, phrases): they compete.
+
+        It is the softmax of CLIP's scaled cosines.
+
+        Args:
+            pictures: unit embeddings, (pictures, dim).
+            vocabulary: holds the groups.
+        """
+        for group in vocabulary.groups:
+            texts = self.texts([vocabulary.template.replace("{}", phrase) for phrase in group])
+            yield (self.clip.scale * pictures @ texts.to(pictures.device).T).softmax(dim=-1)
 
     def _kept(
         self, make: Callable[[], torch.Tensor], device: torch.device | None, *parts: bytes | str
