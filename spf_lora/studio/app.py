@@ -42,8 +42,8 @@ def build(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="spf-lora studio", analytics_enabled=False) as page:
         gr.HTML(view.head(desk.name))
         with gr.Tabs():
-            with gr.Tab("Try", id="try"):
-                tried = try_tab(page, desk)
+            with gr.Tab("Try", id="try") as tab:
+                tried = try_tab(page, tab, desk)
             with gr.Tab("Measure", id="measure"):
                 measure_tab(page, desk, tried)
             with gr.Tab("Train", id="train"):

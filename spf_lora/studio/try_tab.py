@@ -13,7 +13,7 @@ _NONE = "none"
 _PROMPT = "a portrait of a person, tan skin, black hair, a bob, a beard"
 
 
-def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
+def try_tab(page: gr.Blocks, tab: gr.Tab, desk: Desk) -> gr.HTML:
     """Lay the tab out; return what shows the pictures."""
     prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, elem_id="spf-prompt")
     slots: list[Any] = []
@@ -77,6 +77,10 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
             for at in range(_SLOTS)
         ]
 
+    def again() -> list[Any]:  # others may have come meanwhile; what was chosen stays
+        names = [_NONE, *work.adapter_names()]
+        return [gr.Dropdown(choices=names) for _ in range(_SLOTS)]
+
     inputs = {prompt, seed, count, start, steps, guidance, local, *slots}
     gr.on(
         [go.click, prompt.submit],
@@ -89,6 +93,7 @@ def try_tab(page: gr.Blocks, desk: Desk) -> gr.HTML:
     )
     cancel.click(stop, queue=False, show_progress="hidden")
     page.load(refresh, outputs=slots[::2], show_progress="hidden")
+    tab.select(again, outputs=slots[::2], show_progress="hidden")
     return pictures
 
 

@@ -7,6 +7,7 @@
 import json
 import os
 import pickle
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,20 @@ def test_try_draws_three_ways_with_map_slider_parameters_and_commands(page):
     assert Image.open(saved.value.path()).info["parameters"].startswith("a portrait of a person")
     tab(page, "Measure")
     assert "mean, n = 2" in page.inner_text("#spf-live")
+
+
+def test_an_adapter_that_came_meanwhile_can_be_chosen(page, server):
+    kept = server.folder / "adapters"
+    kept.mkdir(exist_ok=True)
+    shutil.copy(find("beard").path, kept / "later.safetensors")
+    tab(page, "Train")
+    tab(page, "Try")
+    chosen = page.locator("#spf-adapter-1 input")
+    page.wait_for_timeout(500)
+    chosen.click()
+    page.get_by_role("option", name="later", exact=True).wait_for()
+    page.keyboard.press("Escape")
+    assert chosen.input_value() == "beard"
 
 
 def test_a_drawing_is_cancelled(page):
