@@ -56,7 +56,7 @@ def clean_tab(base: str) -> None:
             entry = work.keep(jobs.find(str(chosen)), "finished", called)
         except SpfError as fault:
             return view.error(fault)
-        return view.note(f"kept as {entry.name}: reload the page to try it")
+        return view.note(f"kept as {entry.name}: it can be chosen in Try")
 
     def told(sent: str | None) -> str:
         if sent is None:

@@ -107,7 +107,7 @@ def train_tab(page: gr.Blocks, base: str) -> None:
             entry = work.keep(jobs.find(str(chosen)), label.strip(), called.strip())
         except SpfError as fault:
             return view.error(fault)
-        return view.note(f"kept as {entry.name}: reload the page to try it")
+        return view.note(f"kept as {entry.name}: it can be chosen in Try")
 
     source.change(show_folder, source, of_folder, show_progress="hidden")
     attribute.input(fill, attribute, filled, show_progress="hidden")

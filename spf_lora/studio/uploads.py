@@ -26,17 +26,15 @@ def take(source: Path, folder: Path) -> tuple[Path, AdapterFacts]:
         OutputError: the copy cannot be written.
     """
     try:
-        with open_regular(source) as (_, size):
-            pass
+        with open_regular(source) as (file, size):
+            if size > MOST_BYTES:
+                raise AdapterFileError(
+                    f"the file has {size >> 20} MiB; a page takes {MOST_BYTES >> 20} MiB",
+                    hint="larger ones: spf-lora clean FILE in a terminal",
+                )
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
         raise AdapterFileError("the file cannot be read", hint="send it again") from error
-    if size > MOST_BYTES:
-        raise AdapterFileError(
-            f"the file has {size >> 20} MiB; a page takes {MOST_BYTES >> 20} MiB",
-            hint="larger ones: spf-lora clean FILE in a terminal",
-        )
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     # a job may still read another file of this name
     target = folder / digest[:16] / f"{slug(source.stem)}{SUFFIX}"
     make_folder(target.parent)
