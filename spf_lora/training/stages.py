@@ -165,7 +165,7 @@ def distil_stage(recipe: Recipe, teaching: Teaching) -> Stage:
     Raises:
         OutputError: the cache cannot keep pairs.
     """
-    check_room(teaching.cache, recipe.distil.pairs, teaching.how)  # before the long work
+    check_room(teaching.cache, len(teaching.prompts), teaching.how)  # before the long work
     base = teaching.base
     frozen = partial(adapter_off, base.unet, base.text_encoder)
     weights = time_weights(base.scheduler, _TIME_CAP)
