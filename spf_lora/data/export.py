@@ -37,7 +37,7 @@ def export_folder(examples: Sequence[Example], folder: Path, *, overwrite: bool 
         raise _not_there(folder, error) from error
     try:
         for stem, example in zip(stems, examples, strict=True):
-            write_bytes(beside / f"{stem}.png", _png(example.image))
+            write_bytes(beside / f"{stem}.png", png_bytes(example.image))
             write_text(beside / f"{stem}.txt", f"{example.caption}\n")
         folder.mkdir(exist_ok=True)
         for path in sorted(beside.iterdir()):
@@ -74,7 +74,8 @@ def _not_there(folder: Path, error: OSError) -> OutputError:
     )
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,6 +1,5 @@
 """The folder that is published: adapter, pictures, sidecars, what they are, and the card last."""
 
-import io
 import json
 import re
 import secrets
@@ -9,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from spf_lora.adapters.format.hashes import content_id_of
 from spf_lora.adapters.format.privacy import leaks
 from spf_lora.adapters.format.reading import open_adapter
 from spf_lora.atomic import make_folder, unwritable, write_bytes, write_text
+from spf_lora.data.export import png_bytes
 from spf_lora.documents import read_json, read_text
 from spf_lora.errors import OutputError
 from spf_lora.publish.model_card import FOLDER, picture_name
@@ -93,11 +91,11 @@ def write_folder(
         adapter = beside / f"{subject.name}{SUFFIX}"
         copy_clean(subject.path, adapter, subject.rewritten)
         for index, one in enumerate(pictures):
-            write_bytes(beside / picture_name(index), _png(one.picture))
+            write_bytes(beside / picture_name(index), png_bytes(one.picture))
         if sidecars:
             write_text(beside / f"{subject.name}{INFO}", civitai_info(subject, adapter))
             write_text(beside / f"{subject.name}{WORDS}", f"{subject.trigger}\n")
-            write_bytes(beside / f"{subject.name}{PICTURE}", _png(pictures[0].alone))
+            write_bytes(beside / f"{subject.name}{PICTURE}", png_bytes(pictures[0].alone))
         manifest = Manifest(subject.name, subject.content_id)
         write_text(beside / MANIFEST, manifest.to_json())
         write_text(beside / CARD, card)
@@ -173,9 +171,3 @@ def _refuse_leaks(file: Path) -> None:
         raise OutputError(
             f"{file} tells a path of this machine: {told[0]}", hint="take it out of the text"
         )
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
