@@ -8,7 +8,7 @@ digest of all that decides it. So they live on disk, and a run that was killed d
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -80,16 +80,34 @@ class Trajectories:
         times: the time steps, (steps,), falling.
         guidance: scale that the pairs were drawn with.
         maps: where each may differ from the base's picture, (1, h, w) in [0, 1].
-        files: of each chunk of `CHUNK` pairs: (pairs, 20 * steps + 9, h, w) with four channels,
-            the five parts of `Lessons` step by step, then the base's picture, the local picture
-            and the map.
+        places: of each, the file of its chunk and its row there. A file holds
+            (pairs, 20 * steps + 9, h, w) with four channels: the five parts of `Lessons` step by
+            step, then the base's picture, the local picture and the map.
     """
 
     pairs: tuple[Pair, ...]
     times: torch.Tensor
     guidance: float
     maps: tuple[torch.Tensor, ...]
-    files: tuple[Any, ...]
+    places: tuple[tuple[Any, int], ...]
+
+    def among(self, rows: Sequence[int]) -> "Trajectories":
+        """Return some of the pairs, in this order."""
+        return replace(
+            self,
+            pairs=tuple(self.pairs[row] for row in rows),
+            maps=tuple(self.maps[row] for row in rows),
+            places=tuple(self.places[row] for row in rows),
+        )
+
+    def with_(self, others: "Trajectories") -> "Trajectories":
+        """Return these pairs, then others of the same steps and guidance."""
+        return replace(
+            self,
+            pairs=self.pairs + others.pairs,
+            maps=self.maps + others.maps,
+            places=self.places + others.places,
+        )
 
     def lessons(self, pairs: Sequence[int], steps: Sequence[int]) -> Lessons:
         """Read one step of each of some pairs."""
@@ -112,8 +130,8 @@ class Trajectories:
 
     def _found(self, pair: int) -> tuple[Any, int, int]:
         """Return the file that a pair is in, its row there, and how many channels latents have."""
-        chunk, row = divmod(pair, CHUNK)
-        kept = self.files[chunk].get_slice("value")
+        file, row = self.places[pair]
+        kept = file.get_slice("value")
         return kept, row, (kept.get_shape()[1] - 1) // (_PARTS * len(self.times) + 2)
 
     def changes(self) -> torch.Tensor:
@@ -172,6 +190,7 @@ class Drawing:
             whole picture has none: there the adapter and its words begin after this share of the
             time steps, so that the base's layout stays.
         keep: with `late`, words whose places stay the base's.
+        strength: of the adapter that draws them.
     """
 
     steps: int
@@ -179,6 +198,7 @@ class Drawing:
     size: Size
     late: float | None = None
     keep: tuple[str, ...] = ()
+    strength: float = 1.0
 
 
 def megabytes(pairs: int, how: Drawing, channels: int = 4) -> float:
@@ -216,7 +236,7 @@ def draw_trajectories(
 
     Args:
         base: the frozen model; what it was trained onto is on, the adapter is not.
-        teacher: an adapter, at strength 1, or the pictures themselves.
+        teacher: an adapter, or the pictures themselves.
         pairs: what to draw.
         how: decides them too.
         cache: keeps them.
@@ -229,18 +249,19 @@ def draw_trajectories(
     """
     said = teacher.digest if isinstance(teacher, Given) else content_id(teacher)
     decides = f"{_FORMAT} {AREA_CAP} {base.id} {said} {how!r} {below}"
-    files, maps = [], []
+    places, maps = [], []
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
         key = content_key(decides, *(f"{one!r}" for one in chunk))
         packed = cache.get(key, partial(_packed, base, teacher, chunk, how))
         check_room(cache, len(pairs), how)
-        files.append(safe_open(cache.path(key), framework="pt"))
+        file = safe_open(cache.path(key), framework="pt")
+        places += [(file, row) for row in range(len(chunk))]
         maps += list(packed[:, -1:].float())
         on_progress(first + len(chunk), len(pairs))
     base.scheduler.set_timesteps(how.steps)
     times = base.scheduler.timesteps.clone().cpu()
-    return Trajectories(tuple(pairs), times, how.guidance, tuple(maps), tuple(files))
+    return Trajectories(tuple(pairs), times, how.guidance, tuple(maps), tuple(places))
 
 
 @torch.no_grad()
@@ -265,7 +286,7 @@ def _packed(
 def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> LocalPicture:
     texts = [pair.base_prompt for pair in pairs]
     within = encode(base, texts)
-    on = partial(attached, base.unet, [(adapter, 1.0)], text_encoder=base.text_encoder)
+    on = partial(attached, base.unet, [(adapter, how.strength)], text_encoder=base.text_encoder)
     with on():
         states = encode(base, [pair.full_prompt for pair in pairs])
     seeds = [pair.seed for pair in pairs]

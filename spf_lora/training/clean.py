@@ -65,7 +65,7 @@ def changes_everywhere(recipe: Recipe, task: Task, cache: TensorCache, tell: Tel
         TrainingError: the teacher hardly changes a picture.
         OutputError: the cache cannot keep pairs.
     """
-    first = task.teaching(recipe, cache).drawn(task.teacher, tell, CHUNK)
+    first = task.teaching(recipe, cache).drawn(task.teacher, tell, range(CHUNK))
     refuse_alike(first.changes().max() * 2)
     return covers(first)
 

@@ -66,7 +66,6 @@ class Curriculum:
 
     Attributes:
         trajectories: what is taught.
-        kept: which pairs of them.
         full_states: text states of the pairs' full prompts, (pairs, 77, width); or their token
             ids, (pairs, 77), where the text encoder is trained too.
         base_states: of base prompts, more than there are pairs.
@@ -80,7 +79,6 @@ class Curriculum:
     """
 
     trajectories: Trajectories
-    kept: Sequence[int]
     full_states: torch.Tensor
     base_states: torch.Tensor
     empty_state: torch.Tensor
@@ -93,7 +91,8 @@ class Curriculum:
     def batch(self, index: int, size: int) -> Lesson:
         """Return the samples of step `index`."""
         known, first = self.trajectories, index * size
-        pairs = draw(tuple(self.kept), turn=index, batch_size=size, seed=self.seed)
+        every = tuple(range(len(known.pairs)))
+        pairs = draw(every, turn=index, batch_size=size, seed=self.seed)
         moments = torch.from_numpy(even_spread(first, size, self.seed) * len(known.times)).long()
         read = known.lessons(pairs, moments.tolist())
         t = known.times[moments]

@@ -1,9 +1,10 @@
 """The pairs that teach stage 2: their prompts, their drawing, and whether they can teach at all."""
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from typing import Any, TypeVar
 
 import torch
 
@@ -39,6 +40,9 @@ HELD = 256  # prompts without the target, under which nothing may change
 _LEAST_CHANGE = 0.1  # of the latents' standard deviation, inside the control map
 _COVERED = 0.9  # of the largest map there can be
 _LEAST_SHOWN = 0.125  # of the pairs
+_ENOUGH_SHOWN = 0.75  # of the pairs; below, those that do not are drawn again
+STRONGER = (1.5, 2.0)  # strengths of the teacher that draws them again
+_Said = TypeVar("_Said")
 DRAWING, CHOOSING = "draw pairs to learn from", "choose pairs that show it"
 
 
@@ -154,81 +158,116 @@ class Teaching:
             teacher = self.teacher or adapter_of(learned, self.alpha)
             given = isinstance(teacher, Given)  # whose pictures were looked at when they were read
             if not given:
-                first = self.drawn(teacher, tell, CHUNK)  # a teacher of nothing is refused soon
+                first = self.drawn(teacher, tell, range(CHUNK))  # of nothing: refused soon
                 refuse_alike(first.changes().max() * 2)
-            drawn = self.drawn(teacher, tell, len(self.prompts))
+            drawn = self.drawn(teacher, tell)
             if not given:
                 check_pairs(drawn, everywhere=self.how.late is not None)
-            kept, remarks = self._chosen(drawn, tell)
+            chosen, rows, remarks = self._chosen(teacher, drawn, tell)
+            full = [full for _, full in self.prompts]
             self.curriculum = Curriculum(
-                drawn,
-                kept,
-                self._read(self.asked or [full for _, full in self.prompts]),
+                chosen,
+                self._read(self.asked or full)[rows],
                 self._read(self.held),
                 self._read([""])[0],
                 self.shares,
                 base.scheduler.alphas_cumprod.cpu(),
                 self.seed,
                 base.device,
-                self._read([full for _, full in self.prompts]) if self.slider else None,
+                self._read(full)[rows] if self.slider else None,
             )
         return remarks
 
-    def _chosen(self, drawn: Trajectories, tell: Tell) -> tuple[Sequence[int], list[str]]:
-        """Return the pairs to learn from, and what to tell of them.
+    def _chosen(
+        self, teacher: Adapter | Given, drawn: Trajectories, tell: Tell
+    ) -> tuple[Trajectories, list[int], list[str]]:
+        """Return the pairs to learn from, the numbers of their prompts, and what to tell.
+
+        A pair that does not show the target is left out. Where that leaves too few, they are drawn
+        again with a stronger teacher; each pair is the least change that a CLIP sees.
 
         Raises:
             TeacherError: hardly any pair shows the target.
+            OutputError: the disk cannot keep what is drawn again.
         """
-        every = range(len(drawn.pairs))
+        every = list(range(len(drawn.pairs)))
         if self.sight is None:
-            return every, []
+            return drawn, every, []
         tell(CHOOSING, 0, len(every))
-        with awake(self.base.vae, device=self.base.device):
-            found = self.sight.choose(self.base, *drawn.pictures(every), self.prompts)
-        if found.auc < LEAST_AUC:
-            return every, [
+        limit = self._seen(self.sight.limit, drawn.pictures(every)[0], every)
+        if limit.auc < LEAST_AUC:
+            doubt = (
                 f"all {len(every)} pairs are learned from: CLIP tells the training pictures from "
-                f"the base's own in {found.auc:.0%} of cases, too few to choose by it"
-            ]
-        count = f"{len(found.kept)} of {len(every)}"
-        if len(found.kept) < _LEAST_SHOWN * len(every):
-            raise TeacherError(
-                f"what was learned shows the target in {count} pictures, so there is nothing to "
-                "distil",
-                hint="raise learn.steps, or look at the pictures and captions with data check",
+                f"the base's own in {limit.auc:.0%} of cases, too few to choose by it"
             )
-        return found.kept, [f"{count} pairs show the target and are learned from"]
+            return drawn, every, [doubt]
+        left, shown = every, dict[int, Trajectories]()
+        for stronger in (*STRONGER, None):
+            seen = self._seen(self.sight.shows, drawn.pictures(range(len(left)))[1], left, limit)
+            shown |= {left[i]: drawn.among([i]) for i in range(len(left)) if seen[i]}
+            left = [row for row in left if row not in shown]
+            count = f"{len(shown)} of {len(every)}"
+            if len(shown) < _LEAST_SHOWN * len(every):
+                raise TeacherError(
+                    f"what was learned shows the target in {count} pictures, so there is nothing "
+                    "to distil",
+                    hint="raise learn.steps, or look at the pictures and captions with data check",
+                )
+            enough = len(shown) >= _ENOUGH_SHOWN * len(every)
+            if enough or stronger is None or isinstance(teacher, Given):
+                break
+            drawn = self.drawn(teacher, tell, left, stronger)
+        rows = sorted(shown)
+        chosen = reduce(Trajectories.with_, (shown[row] for row in rows))
+        return chosen, rows, [f"{count} pairs show the target and are learned from"]
 
-    def drawn(self, teacher: Adapter | Given, tell: Tell, count: int) -> Trajectories:
-        """Draw the first pairs, or find them in the cache; the adapter of the student is off.
+    def _seen(
+        self, ask: Callable[..., _Said], latents: torch.Tensor, rows: Sequence[int], *more: Any
+    ) -> _Said:
+        """Ask a CLIP about pictures of some prompts."""
+        with awake(self.base.vae, device=self.base.device):
+            return ask(self.base, latents, [self.prompts[row] for row in rows], *more)
+
+    def drawn(
+        self,
+        teacher: Adapter | Given,
+        tell: Tell,
+        rows: Sequence[int] | None = None,
+        strength: float = 1.0,
+    ) -> Trajectories:
+        """Draw pairs, or find them in the cache; the adapter of the student is off.
 
         Args:
             teacher: see above.
-            tell: called with how far the drawing of all pairs is.
-            count: how many.
+            tell: called with how far the drawing is.
+            rows: numbers of their prompts; all by default.
+            strength: of the teacher.
 
         Raises:
             OutputError: the disk cannot keep them.
         """
-        seeds = range(first_seed(self.seed), first_seed(self.seed) + 10**6)
-        pairs = [Pair(*both, seed) for both, seed in zip(self.prompts, seeds, strict=False)]
-        tell(DRAWING, 0, len(pairs))
+        every = range(len(self.prompts))
+        rows = every if rows is None else [row for row in rows if row in every]
+        pairs = [Pair(*self.prompts[row], first_seed(self.seed) + row) for row in rows]
+        what, total = DRAWING, len(every)
+        if strength != 1:
+            what, total = f"draw pairs again at strength {strength:g}", len(pairs)
+        tell(what, 0, total)
         draw = partial(
             draw_trajectories,
             self.base,
             teacher,
-            how=self.how,
+            how=replace(self.how, strength=strength),
             cache=self.cache,
             below=self.below,
-            on_progress=lambda done, _: tell(DRAWING, done, len(pairs)),
+            on_progress=lambda done, _: tell(what, done, total),
         )
         if self.processes.count > 1:  # a chunk is one entry of the cache, whoever has drawn it
-            own = range(self.processes.rank * CHUNK, count, self.processes.count * CHUNK)
+            own = range(self.processes.rank * CHUNK, len(pairs), self.processes.count * CHUNK)
             for first in own:
-                draw(pairs[first : min(first + CHUNK, count)])
+                draw(pairs[first : first + CHUNK])
             self.processes.wait()
-        return draw(pairs[:count])
+        return draw(pairs)
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return text states, or token ids where they are wanted."""

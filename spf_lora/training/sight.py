@@ -76,15 +76,15 @@ class Asked:
         return self.cache.get(content_key(self.who, *parts), make).to(device)
 
 
-class Chosen(NamedTuple):
-    """Pairs to learn from.
+class Limit(NamedTuple):
+    """What a picture that shows the target is told by.
 
     Attributes:
-        kept: their numbers, in order.
+        likeness: of the least that does.
         auc: how well the CLIP tells the user's pictures from the base's own, in [0, 1].
     """
 
-    kept: list[int]
+    likeness: float
     auc: float
 
 
@@ -105,32 +105,37 @@ class Sight:
     cache: TensorCache | None = None
 
     @torch.no_grad()
-    def choose(
-        self,
-        base: Base,
-        own: torch.Tensor,
-        local: torch.Tensor,
-        prompts: Sequence[tuple[str, str]],
-    ) -> Chosen:
-        """Return the pairs whose local picture is more like the user's than like the base's own.
-
-        The limit is the middle of both mean likenesses. All are kept where the CLIP cannot tell
-        the user's pictures from the base's own.
+    def limit(self, base: Base, own: torch.Tensor, prompts: Sequence[tuple[str, str]]) -> Limit:
+        """Return the middle of the mean likenesses of the user's pictures and the base's own.
 
         Args:
             base: decodes.
             own: the base's own pictures, scaled latents (pairs, channels, h, w).
-            local: the pictures with the target, as many.
-            prompts: of each pair, without and with the target.
+            prompts: of each, without and with the target.
         """
+        before = self._likeness(base, own, prompts)
+        middle = (self.shown.mean() + before.mean()) / 2
+        return Limit(middle.item(), area_under_curve(self.shown, before))
+
+    @torch.no_grad()
+    def shows(
+        self,
+        base: Base,
+        pictures: torch.Tensor,
+        prompts: Sequence[tuple[str, str]],
+        limit: Limit,
+    ) -> list[bool]:
+        """Tell which pictures show the target, more like the user's than like the base's own.
+
+        The arguments are those of `limit`.
+        """
+        return (self._likeness(base, pictures, prompts) > limit.likeness).tolist()
+
+    def _likeness(
+        self, base: Base, latents: torch.Tensor, prompts: Sequence[tuple[str, str]]
+    ) -> torch.Tensor:
         asked = Asked(self.load(), self.cache)
-        before, after = (
-            likeness(asked, asked.latents(base, latents), prompts) for latents in (own, local)
-        )
-        told = area_under_curve(self.shown, before)
-        limit = (self.shown.mean() + before.mean()) / 2
-        seen = after > limit if told >= LEAST_AUC else torch.ones_like(after, dtype=torch.bool)
-        return Chosen([int(row) for row in seen.nonzero()], told)
+        return likeness(asked, asked.latents(base, latents), prompts)
 
 
 def area_under_curve(with_it: torch.Tensor, without: torch.Tensor) -> float:

@@ -154,9 +154,21 @@ def test_pairs_come_in_chunks_and_in_order(draw, monkeypatch):
     whole = draw(three, how, folder="whole")[0].lessons(order, steps)
     monkeypatch.setattr(trajectories, "CHUNK", 2)
     found, _ = draw(three, how, folder="parts")
-    assert len(found.files) == 2
+    assert len({file for file, _ in found.places}) == 2
     for one, other in zip(whole, found.lessons(order, steps), strict=True):
         torch.testing.assert_close(one, other, **HALF)
+
+
+def test_pairs_are_chosen_and_put_together_in_any_order(draw):
+    found, _ = draw()
+    stronger, _ = draw(how=replace(HOW, strength=2.0))
+    both = stronger.among([1]).with_(found.among([1, 0]))
+    assert both.pairs == (PAIRS[1], PAIRS[1], PAIRS[0])
+    assert both.places == (stronger.places[1], found.places[1], found.places[0])
+    assert torch.equal(both.maps[2], found.maps[0])
+    mine, theirs = both.lessons([2, 0], [1, 2]).noisy, found.lessons([0, 1], [1, 2]).noisy
+    assert torch.equal(mine[0], theirs[0])
+    assert not torch.equal(mine[1], theirs[1]), "another strength"
 
 
 def test_the_same_pairs_are_found_again_and_the_unet_is_not_asked(draw):
@@ -186,6 +198,7 @@ def weaker(adapter):
         lambda tiny, hat: {"how": replace(ONE, guidance=2.0)},
         lambda tiny, hat: {"how": replace(ONE, size=(8, 16))},
         lambda tiny, hat: {"how": replace(ONE, late=0.5)},
+        lambda tiny, hat: {"how": replace(ONE, strength=2.0)},
         lambda tiny, hat: {"below": "an adapter that is on"},
     ],
     ids=[
@@ -198,6 +211,7 @@ def weaker(adapter):
         "guidance",
         "size",
         "whole picture",
+        "strength",
         "below",
     ],
 )
@@ -234,7 +248,7 @@ class Spied:
 def test_only_the_steps_that_are_asked_for_are_read(draw):
     found, _ = draw()
     seen = []
-    spied = replace(found, files=tuple(Spied(file, seen) for file in found.files))
+    spied = replace(found, places=tuple((Spied(file, seen), row) for file, row in found.places))
     spied.lessons([1, 0, 1], [2, 0, 1])
     assert [tuple(one.shape) for one in seen] == [(1, 5 * 4, 8, 8)] * 3
     assert {one.dtype for one in seen} == {torch.float16}

@@ -37,6 +37,7 @@ class Told:
     """Trajectories whose numbers say which part of a lesson, which pair and which step they are."""
 
     times, guidance = TIMES, 3.0
+    pairs = (None,) * 5
     maps = tuple(torch.eye(2)[None] * share for share in (1.0, 0.5, 0.0, 1.0, 1.0))
 
     def lessons(self, pairs, steps):
@@ -59,11 +60,10 @@ ALPHAS = torch.linspace(0.99, 0.01, 1000)
 def curriculum():
     """Draws from five pairs and nine prompts; states say which, or none."""
 
-    def make(base_prompts=0.25, empty_prompts=0.25, *, kept=range(5), seed=0):
+    def make(base_prompts=0.25, empty_prompts=0.25, *, seed=0):
         numbers = torch.arange(9.0)[:, None, None].expand(9, 77, 3)
         return Curriculum(
             Told(),
-            kept,
             100 + numbers[:5],
             numbers,
             torch.full((77, 3), -1.0),
@@ -176,11 +176,6 @@ def test_every_pair_comes_once_before_any_comes_twice_and_every_step_as_often(cu
     assert pairs[:5] != pairs[5:10], "in another order each time"
     steps = Counter(torch.cat([batch.t for batch in batches]).tolist())
     assert [steps[t] for t in TIMES.tolist()] == pytest.approx([10] * 3, abs=1)
-
-
-def test_pairs_that_are_not_kept_teach_nothing(curriculum):
-    made = curriculum(0.0, 0.0, kept=(1, 4))
-    assert {pair for index in range(8) for pair in pairs_of(made.batch(index, 2))} == {1, 4}
 
 
 def test_a_steps_samples_follow_from_seed_and_number_alone(curriculum):

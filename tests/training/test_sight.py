@@ -8,11 +8,12 @@ from torch.nn.functional import normalize
 
 from spf_lora.data.cache import TensorCache
 from spf_lora.data.folder import Example
-from spf_lora.draw.trajectories import Trajectories
+from spf_lora.draw.trajectories import Given, Pair, Trajectories
 from spf_lora.errors import TrainingError
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training import pairs
 from spf_lora.training.pairs import CHOOSING
-from spf_lora.training.sight import Asked, Sight, area_under_curve, likeness, make_sight
+from spf_lora.training.sight import LEAST_AUC, Asked, Sight, area_under_curve, likeness, make_sight
 
 HAT = Attribute(name="hat", target_text="a hat")
 
@@ -54,18 +55,15 @@ def sight(*shown):
     return Sight(Bright, torch.tensor(shown))
 
 
-def test_a_pair_is_kept_whose_local_picture_is_nearer_to_the_users_than_to_the_bases(base):
-    found = sight(0.9, 0.8).choose(
-        base, latents(-0.9, -0.8, -0.9), latents(0.9, -0.7, 0.5), PROMPTS
-    )
-    assert found.kept == [0, 2]
-    assert found.auc == 1
+def test_the_limit_is_between_the_users_pictures_and_the_bases(base):
+    own, local = latents(-0.9, -0.8, -0.9), latents(0.9, -0.7, 0.5)
+    limit = sight(0.9, 0.8).limit(base, own, PROMPTS)
+    assert limit.auc == 1
+    assert sight(0.9, 0.8).shows(base, local, PROMPTS, limit) == [True, False, True]
 
 
-def test_a_clip_that_cannot_tell_the_users_pictures_chooses_nothing(base):
-    found = sight(0.0, -0.1, 1.2).choose(base, latents(0.0, 0.1, -0.1), latents(-1, 1, 1), PROMPTS)
-    assert found.auc < 0.9
-    assert found.kept == [0, 1, 2]
+def test_a_clip_that_cannot_tell_the_users_pictures_is_told_apart(base):
+    assert sight(0.0, -0.1, 1.2).limit(base, latents(0.0, 0.1, -0.1), PROMPTS).auc < LEAST_AUC
 
 
 def test_likeness_is_the_difference_of_two_cosines():
@@ -97,23 +95,85 @@ def test_the_users_pictures_are_asked_for_once(base, tmp_path):
     assert asked == [1]
 
 
-def drawn(local):
-    """Return pairs whose pictures are these, as far as choosing looks at them."""
-    pairs = Trajectories(tuple(PROMPTS), torch.tensor([1]), 3.0, (), ())
-    object.__setattr__(pairs, "pictures", lambda rows: (latents(-0.9, -0.9, -0.9), local))
-    return pairs
+class Drawn:
+    """Stands in for `Teaching.drawn`: the base's pictures are dark; each strength has its own."""
+
+    def __init__(self, pictures):
+        self.pictures, self.asked = pictures, []
+
+    def __call__(self, teacher, tell, rows, strength=1.0):
+        self.asked.append((strength, list(rows)))
+        some = self.pictures[strength][list(rows)]
+        both = tuple(Pair(*PROMPTS[row], row) for row in rows)
+        maps, places = (tuple((strength, row) for row in rows) for _ in range(2))
+        made = Trajectories(both, torch.tensor([1]), 3.0, maps, places)
+        dark = torch.full_like(some, -0.9)
+        object.__setattr__(made, "pictures", lambda rows: (dark, some))
+        return made
 
 
-def test_what_was_chosen_is_told_and_hardly_any_stops_the_run(base, tmp_path):
-    teach, said = teaching(base, tmp_path), []
-    teach.sight = sight(0.9, 0.9)
-    kept, remarks = teach._chosen(drawn(latents(0.9, -0.9, 0.9)), lambda *of: said.append(of))
-    assert kept == [0, 2]
-    assert remarks == ["2 of 3 pairs show the target and are learned from"]
+@pytest.fixture
+def choose(base, tmp_path):
+    """Chooses pairs of the pictures that each strength has."""
+
+    def chosen(pictures, *, shown=(0.9, 0.9), teacher=None):
+        teach, said = teaching(base, tmp_path), []
+        teach.sight, teach.drawn = sight(*shown), Drawn(pictures)
+        first = teach.drawn(teacher, None, range(len(PROMPTS)))
+        found = teach._chosen(teacher, first, lambda *of: said.append(of))
+        return *found, teach.drawn.asked[1:], said
+
+    return chosen
+
+
+def test_what_was_chosen_is_told(choose):
+    kept, rows, remarks, again, said = choose({1.0: latents(0.9, 0.8, 0.9)})
+    assert (rows, again) == ([0, 1, 2], [])
+    assert kept.places == ((1.0, 0), (1.0, 1), (1.0, 2))
+    assert remarks == ["3 of 3 pairs show the target and are learned from"]
     assert said == [(CHOOSING, 0, 3)]
+
+
+def test_a_pair_that_does_not_show_the_target_is_drawn_again_more_strongly(choose):
+    pictures = {
+        1.0: latents(0.9, -0.9, -0.9),
+        1.5: latents(-0.9, -0.9, 0.9),
+        2.0: latents(-0.9, 0.9, -0.9),
+    }
+    kept, rows, remarks, again, _ = choose(pictures)
+    assert again == [(1.5, [1, 2]), (2.0, [1])]
+    assert rows == [0, 1, 2]
+    assert kept.places == ((1.0, 0), (2.0, 1), (1.5, 2)), "each at the least strength that shows it"
+    assert [pair.seed for pair in kept.pairs] == [0, 1, 2]
+    assert remarks == ["3 of 3 pairs show the target and are learned from"]
+
+
+def test_a_pair_that_never_shows_the_target_is_left_out(choose):
+    dark = latents(-0.9, -0.9, -0.9)
+    kept, rows, remarks, again, _ = choose({1.0: latents(0.9, -0.9, 0.9), 1.5: dark, 2.0: dark})
+    assert again == [(1.5, [1]), (2.0, [1])]
+    assert (rows, len(kept.pairs)) == ([0, 2], 2)
+    assert remarks == ["2 of 3 pairs show the target and are learned from"]
+
+
+def test_where_most_pairs_show_the_target_none_is_drawn_again(choose, monkeypatch):
+    monkeypatch.setattr(pairs, "_ENOUGH_SHOWN", 0.6)
+    _, rows, _, again, _ = choose({1.0: latents(0.9, -0.9, 0.9)})
+    assert (rows, again) == ([0, 2], [])
+
+
+def test_pairs_that_somebody_has_are_not_drawn_again(choose):
+    given = Given(latents(0.0), latents(0.0), 0)
+    _, rows, _, again, _ = choose({1.0: latents(0.9, -0.9, 0.9)}, teacher=given)
+    assert (rows, again) == ([0, 2], [])
+
+
+def test_a_teacher_of_hardly_any_pair_stops_the_run_at_once(choose):
     with pytest.raises(TrainingError, match="shows the target in 0 of 3 pictures"):
-        teach._chosen(drawn(latents(-0.9, -0.9, -0.9)), lambda *of: None)
-    teach.sight = sight(-2.0, -2.0)
-    kept, remarks = teach._chosen(drawn(latents(0.9, -0.9, 0.9)), lambda *of: None)
-    assert list(kept) == [0, 1, 2]
+        choose({1.0: latents(-0.9, -0.9, -0.9)})
+
+
+def test_a_clip_that_cannot_tell_the_users_pictures_chooses_nothing(choose):
+    _, rows, remarks, again, _ = choose({1.0: latents(0.9, -0.9, 0.9)}, shown=(-2.0, -2.0))
+    assert (rows, again) == ([0, 1, 2], [])
     assert remarks[0].startswith("all 3 pairs are learned from: CLIP tells")
