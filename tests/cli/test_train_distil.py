@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from stopping import interrupting
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.hashes import content_id
@@ -59,20 +60,6 @@ def packed(monkeypatch):
         monkeypatch.setattr(one, "CHUNK", 2)
     monkeypatch.setattr(trajectories, "_packed", draw)
     return seen
-
-
-def interrupting(function, when):
-    """Ask the process to end while a function runs for the `when`-th time."""
-    count = 0
-
-    def run(*words, **more):
-        nonlocal count
-        count += 1
-        if count == when:
-            signal.raise_signal(signal.SIGTERM)  # Ctrl-C and SIGHUP do the same
-        return function(*words, **more)
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import json
 import random
+import signal
 
 import pytest
+from stopping import interrupting
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
 from spf_lora.data.worlds.portraits import render, unbiased
+from spf_lora.training import distil
 
 pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 SMALL = ("--steps", "3", "--set", "data.batch_size=4", "--set", "distil.pairs=8")
@@ -47,6 +50,19 @@ def test_pairs_teach_alone_and_the_same_ones_give_the_same_file(train, tmp_path)
     assert files[0] == files[1]
     card = from_metadata(read_adapter(tmp_path / "one.safetensors").metadata)
     assert (card.recipe["learn"]["steps"], card.trigger) == (0, "a hat")
+
+
+def test_a_stopped_run_resumes_to_the_same_file(train, tmp_path, monkeypatch):
+    assert train("--out", "whole.safetensors")[0] == 0
+    with monkeypatch.context() as patched:
+        batch = interrupting(distil.Curriculum.batch, 2)
+        patched.setattr(distil.Curriculum, "batch", lambda *of: batch(*of))
+        code, _, talk = train("--out", "again.safetensors")
+    assert (code, "stopped after step 2 of 3" in talk) == (128 + signal.SIGTERM, True)
+    code, _, talk = train("--out", "again.safetensors", "--resume")
+    assert (code, "resuming after step 2" in talk) == (0, True)
+    files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("whole", "again")]
+    assert files[0] == files[1]
 
 
 def test_a_slider_from_pairs_needs_no_words(train, tmp_path):
