@@ -1,10 +1,9 @@
 """The pairs that teach stage 2: their prompts, their drawing, and whether they can teach at all."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any, TypeVar
 
 import torch
 
@@ -42,7 +41,6 @@ _COVERED = 0.9  # of the largest map there can be
 _LEAST_SHOWN = 0.125  # of the pairs
 _ENOUGH_SHOWN = 0.75  # of the pairs; below, those that do not are drawn again
 STRONGER = (1.5, 2.0)  # strengths of the teacher that draws them again
-_Said = TypeVar("_Said")
 DRAWING, CHOOSING = "draw pairs to learn from", "choose pairs that show it"
 
 
@@ -193,17 +191,19 @@ class Teaching:
         every = list(range(len(drawn.pairs)))
         if self.sight is None:
             return drawn, every, []
-        tell(CHOOSING, 0, len(every))
-        limit = self._seen(self.sight.limit, drawn.pictures(every)[0], every)
-        if limit.auc < LEAST_AUC:
-            doubt = (
-                f"all {len(every)} pairs are learned from: CLIP tells the training pictures from "
-                f"the base's own in {limit.auc:.0%} of cases, too few to choose by it"
-            )
-            return drawn, every, [doubt]
-        left, shown = every, dict[int, Trajectories]()
+        left, shown, limit = every, dict[int, Trajectories](), None
         for stronger in (*STRONGER, None):
-            seen = self._seen(self.sight.shows, drawn.pictures(range(len(left)))[1], left, limit)
+            tell(CHOOSING, 0, len(left))
+            own, local = drawn.pictures(range(len(left)))
+            prompts = [self.prompts[row] for row in left]
+            with awake(self.base.vae, device=self.base.device):
+                limit, seen = self.sight.look(self.base, own, local, prompts, limit)
+            if limit.auc < LEAST_AUC:
+                doubt = (
+                    f"all {len(every)} pairs are learned from: CLIP tells the training pictures "
+                    f"from the base's own in {limit.auc:.0%} of cases, too few to choose by it"
+                )
+                return drawn, every, [doubt]
             shown |= {left[i]: drawn.among([i]) for i in range(len(left)) if seen[i]}
             left = [row for row in left if row not in shown]
             count = f"{len(shown)} of {len(every)}"
@@ -220,13 +220,6 @@ class Teaching:
         rows = sorted(shown)
         chosen = reduce(Trajectories.with_, (shown[row] for row in rows))
         return chosen, rows, [f"{count} pairs show the target and are learned from"]
-
-    def _seen(
-        self, ask: Callable[..., _Said], latents: torch.Tensor, rows: Sequence[int], *more: Any
-    ) -> _Said:
-        """Ask a CLIP about pictures of some prompts."""
-        with awake(self.base.vae, device=self.base.device):
-            return ask(self.base, latents, [self.prompts[row] for row in rows], *more)
 
     def drawn(
         self,

@@ -105,37 +105,34 @@ class Sight:
     cache: TensorCache | None = None
 
     @torch.no_grad()
-    def limit(self, base: Base, own: torch.Tensor, prompts: Sequence[tuple[str, str]]) -> Limit:
-        """Return the middle of the mean likenesses of the user's pictures and the base's own.
+    def look(
+        self,
+        base: Base,
+        own: torch.Tensor,
+        local: torch.Tensor,
+        prompts: Sequence[tuple[str, str]],
+        limit: Limit | None = None,
+    ) -> tuple[Limit, list[bool]]:
+        """Tell which local pictures are more like the user's than like the base's own.
 
         Args:
             base: decodes.
             own: the base's own pictures, scaled latents (pairs, channels, h, w).
-            prompts: of each, without and with the target.
+            local: the pictures with the target, as many.
+            prompts: of each pair, without and with the target.
+            limit: of an earlier look; by default the middle of the mean likenesses of the user's
+                pictures and these of the base's own.
+
+        Returns:
+            the limit, and of each pair whether its local picture shows the target.
         """
-        before = self._likeness(base, own, prompts)
-        middle = (self.shown.mean() + before.mean()) / 2
-        return Limit(middle.item(), area_under_curve(self.shown, before))
-
-    @torch.no_grad()
-    def shows(
-        self,
-        base: Base,
-        pictures: torch.Tensor,
-        prompts: Sequence[tuple[str, str]],
-        limit: Limit,
-    ) -> list[bool]:
-        """Tell which pictures show the target, more like the user's than like the base's own.
-
-        The arguments are those of `limit`.
-        """
-        return (self._likeness(base, pictures, prompts) > limit.likeness).tolist()
-
-    def _likeness(
-        self, base: Base, latents: torch.Tensor, prompts: Sequence[tuple[str, str]]
-    ) -> torch.Tensor:
         asked = Asked(self.load(), self.cache)
-        return likeness(asked, asked.latents(base, latents), prompts)
+        if limit is None:
+            before = likeness(asked, asked.latents(base, own), prompts)
+            middle = (self.shown.mean() + before.mean()) / 2
+            limit = Limit(middle.item(), area_under_curve(self.shown, before))
+        after = likeness(asked, asked.latents(base, local), prompts)
+        return limit, (after > limit.likeness).tolist()
 
 
 def area_under_curve(with_it: torch.Tensor, without: torch.Tensor) -> float:

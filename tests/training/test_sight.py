@@ -57,13 +57,16 @@ def sight(*shown):
 
 def test_the_limit_is_between_the_users_pictures_and_the_bases(base):
     own, local = latents(-0.9, -0.8, -0.9), latents(0.9, -0.7, 0.5)
-    limit = sight(0.9, 0.8).limit(base, own, PROMPTS)
+    limit, seen = sight(0.9, 0.8).look(base, own, local, PROMPTS)
     assert limit.auc == 1
-    assert sight(0.9, 0.8).shows(base, local, PROMPTS, limit) == [True, False, True]
+    assert seen == [True, False, True]
+    one = local[1:2]
+    assert sight(0.9, 0.8).look(base, one, one, PROMPTS[1:2], limit) == (limit, [False])
 
 
 def test_a_clip_that_cannot_tell_the_users_pictures_is_told_apart(base):
-    assert sight(0.0, -0.1, 1.2).limit(base, latents(0.0, 0.1, -0.1), PROMPTS).auc < LEAST_AUC
+    own = latents(0.0, 0.1, -0.1)
+    assert sight(0.0, -0.1, 1.2).look(base, own, own, PROMPTS)[0].auc < LEAST_AUC
 
 
 def test_likeness_is_the_difference_of_two_cosines():
