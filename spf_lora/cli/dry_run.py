@@ -22,13 +22,14 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
+    from spf_lora.training.pairs import DRAWING, most_redrawn
 
     side = needs_of(settings, *base_configs(settings.training.base)).side
     data, distil = settings.data, settings.distil
     count = f"{pictures} pictures" if pictures is not None else f"{data.count} drawn pictures"
     stages = f"{settings.learn.steps} steps to learn"
+    how = Drawing(distil.sampler_steps, distil.guidance, (side, side))
     if settings.training.method == "ours" and distil.steps:
-        how = Drawing(distil.sampler_steps, distil.guidance, (side, side))
         stages += (
             f", {distil.steps} to distil from {distil.pairs} pairs of pictures "
             f"({megabytes(distil.pairs, how):.0f} MB on disk)"
@@ -43,7 +44,15 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     for line in lines:
         out.show(line)
     _show(estimate_recipe(settings))
-    _show_times(estimate_seconds(settings, data.count if pictures is None else pictures))
+    seconds = estimate_seconds(settings, data.count if pictures is None else pictures)
+    _show_times(seconds)
+    if DRAWING in seconds:
+        more = most_redrawn(distil.pairs)
+        out.show(
+            f"  where few pairs show {settings.attribute.target_text}, others are drawn again: at "
+            f"most {more} pairs, {_spoken(seconds[DRAWING] * more / distil.pairs)} and "
+            f"{megabytes(more, how):.0f} MB more"
+        )
     if vram is None:
         return
     fitting = fit(settings, vram)

@@ -17,6 +17,7 @@ from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 from spf_lora.training.calibrate import PICTURES
 from spf_lora.training.fit_gpu import base_configs, needs_of
+from spf_lora.training.pairs import CHOOSING, DRAWING
 from spf_lora.training.precision import PRECISIONS
 from spf_lora.training.prepare import OWN
 
@@ -63,7 +64,7 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
     if method == "ours" and distil.steps:
         chosen = {
             "show the pictures to CLIP": an_encoding * pictures,
-            "choose pairs that show it": 2 * an_encoding * distil.pairs,
+            CHOOSING: 2 * an_encoding * distil.pairs,
         }
         found |= _distilling(recipe, a_pass, step, chosen)
     return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}
@@ -102,7 +103,7 @@ def _distilling(
     each = _PAIR_GLOBAL if recipe.attribute.scope == "global" else _PAIR_LOCAL
     held = distil.base_prompts + distil.empty_prompts  # the frozen model is asked about them
     return {
-        "draw pairs to learn from": each * distil.sampler_steps * distil.pairs * a_pass,
+        DRAWING: each * distil.sampler_steps * distil.pairs * a_pass,
         **(chosen or {}),
         "distil": (2 + held) * step * distil.steps,
     }

@@ -49,6 +49,11 @@ def first_seed(seed: int) -> int:
     return _FIRST_SEED + 1000 * seed
 
 
+def most_redrawn(pairs: int) -> int:
+    """Return how many pairs are drawn again at most; see `Teaching.begin`."""
+    return len(STRONGER) * int((1 - _LEAST_SHOWN) * pairs)
+
+
 def taught(under: Below) -> list[Attribute]:
     """Return the attributes of the adapters that are on; those without a card say none."""
     cards = [known.card for known, _ in under.members if known.card]
