@@ -9,6 +9,7 @@ target are never touched.
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from spf_lora.data.sentences.cut import UnsafeError, cut, is_sentence, tidy
 from spf_lora.data.sentences.grammar import is_adjective
@@ -115,6 +116,7 @@ def base_phrases(base_prompt: str, attribute: Attribute) -> list[str]:
     return [phrase for _, phrase in sorted(places)]
 
 
+@lru_cache(maxsize=4096)
 def _any_of(texts: tuple[str, ...]) -> re.Pattern[str]:
     """Match any of the texts as whole words, and nothing if there are none; * is one word."""
     longest_first = sorted((unicodedata.normalize("NFC", t) for t in texts), key=len, reverse=True)
