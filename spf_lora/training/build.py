@@ -100,7 +100,7 @@ def build_trainer(
         stages=make_stages(recipe, material),
         plan=plan_of(recipe),
         checkpoint=checkpoint,
-        run_id=run_id(recipe, base, examples, under),
+        run_id=run_id(recipe, base, examples, under, blind=bool(remarks)),
         device=base.device,
         processes=siblings,
         remarks=[*remarks, *more],
@@ -251,11 +251,26 @@ def _masks(rival: Rival | None, examples: Sequence[Example]) -> list[Image.Image
     return [e.mask or Image.new("L", e.image.size, 255) for e in examples]
 
 
-def run_id(recipe: Recipe, base: Base, examples: Sequence[Example], under: Below = NOTHING) -> str:
-    """Return a digest of all that decides the result: recipe, base, what is on, and data."""
+def run_id(
+    recipe: Recipe,
+    base: Base,
+    examples: Sequence[Example],
+    under: Below = NOTHING,
+    *,
+    blind: bool = False,
+) -> str:
+    """Return a digest of all that decides the result: recipe, base, what is on, and data.
+
+    Args:
+        recipe: what is trained.
+        base: what is adapted.
+        examples: the pictures and captions.
+        under: what the new adapter is trained on top of.
+        blind: whether the recipe asks a CLIP and there was none.
+    """
     parts = f"{recipe_hash(recipe)} {base.id} {dataset_digest(examples)}"
     for vocabulary in (recipe.data.vocabulary, recipe.distil.vocabulary):
         if vocabulary != NONE:  # a file may say something else the next time
             parts += f" {load_vocabulary(vocabulary)}"
-    parts += f" {under.digest}"
+    parts += f" {under.digest}" + (" blind" if blind else "")
     return hashlib.sha256(parts.encode()).hexdigest()

@@ -204,7 +204,7 @@ class Trainer:
         groups, facts = load_checkpoint(self.checkpoint)
         if facts.get("run_id") != self.run_id or set(groups["adapter"]) != set(self.parameters):
             raise CheckpointError(
-                f"{self.checkpoint} belongs to a run with another recipe, data or base",
+                f"{self.checkpoint} belongs to a run with another recipe, data, base or CLIP",
                 hint="resume with the settings it was started with, or start again without "
                 "--resume",
             )

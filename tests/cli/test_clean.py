@@ -148,7 +148,7 @@ def test_a_stopped_run_does_not_go_on_with_other_words(clean, monkeypatch) -> No
         assert clean(*how)[0] == 130
     words('["indoors", "at sea"]')
     code, _, talk = clean(*how, "--resume")
-    assert (code, "belongs to a run with another recipe, data or base" in talk) == (1, True)
+    assert (code, "belongs to a run with another recipe, data, base or CLIP" in talk) == (1, True)
 
 
 def test_an_adapter_that_says_no_words_is_cleaned_on_every_prompt(clean) -> None:

@@ -133,7 +133,7 @@ def test_resuming_another_run_or_a_damaged_checkpoint_is_refused_until_started_a
     save_checkpoint(CHECKPOINT, groups, {"run_id": "another", "step": 1, "scalars": {}, "stuck": 0})
     code, _, talk = train("--resume")
     assert code == 1
-    assert "another recipe, data or base" in " ".join(talk.split())
+    assert "another recipe, data, base or CLIP" in " ".join(talk.split())
     assert "start again without --resume" in " ".join(talk.split())
     CHECKPOINT.write_bytes(b"no checkpoint")
     code, _, talk = train("--resume")

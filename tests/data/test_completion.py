@@ -20,6 +20,7 @@ from spf_lora.errors import RecipeError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training import build
 from spf_lora.training.build import build_trainer, run_id
 from spf_lora.training.complete_captions import completed
 from spf_lora.training.finish import card_of
@@ -151,14 +152,14 @@ def test_the_embedded_base_completes_captions_to_the_truth(embedded, tmp_path):
     assert [full_prompt(e.caption, BEARD) for e in found] == exact
 
 
-def remarks_of(base, folder, captions, *changes):
-    """Return what a training of a few red pictures tells before it begins."""
+def training_of(base, folder, captions, *changes):
+    """Return a training of a few red pictures that has not begun."""
     few = ("learn.steps=1", "distil.steps=0", "data.batch_size=1")
     recipe = load_recipe(find_recipe("beard"), [*few, *changes])
     red = Image.new("RGB", (32, 32), "red")
     examples = [Example(red, text, f"{i}") for i, text in enumerate(captions)]
     cache = TensorCache(folder / "cache")
-    return build_trainer(recipe, base, examples, checkpoint=folder / "c", cache=cache).remarks
+    return build_trainer(recipe, base, examples, checkpoint=folder / "c", cache=cache)
 
 
 @pytest.mark.parametrize(
@@ -171,23 +172,31 @@ def test_where_no_clip_is_at_hand_captions_stay_and_what_is_lost_is_told(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     tiny.text_encoder.config.hidden_size = width
-    (remark,) = remarks_of(tiny, tmp_path, ["a beard"])
+    (remark,) = training_of(tiny, tmp_path, ["a beard"]).remarks
     assert "captions stay as they are" in remark
     assert why in remark
     assert "--set data.clip=" in remark
 
 
 @pytest.mark.usefixtures("few_draws")
+def test_a_run_that_began_without_a_clip_does_not_go_on_with_one(tiny, tmp_path, monkeypatch):
+    clip = str(make_tiny_clip(tmp_path / "clip"))
+    begun = training_of(tiny, tmp_path, ["a beard"])
+    monkeypatch.setattr(build, "find_clip", lambda *_: clip)
+    assert training_of(tiny, tmp_path, ["a beard"]).run_id != begun.run_id
+
+
+@pytest.mark.usefixtures("few_draws")
 def test_a_clip_that_is_wrong_about_the_bases_own_pictures_completes_nothing(tiny, tmp_path):
     clip = f"data.clip={make_tiny_clip(tmp_path / 'clip')}"
-    (remark,) = remarks_of(tiny, tmp_path, ["a beard"], clip)
+    (remark,) = training_of(tiny, tmp_path, ["a beard"], clip).remarks
     assert "captions stay as they are: of what CLIP is sure of in the base's own" in remark
     assert "90% is needed" in remark
 
 
 def test_where_all_captions_are_alike_no_vocabulary_is_found_in_them(tiny, tmp_path):
     changes = ("data.vocabulary=auto", f"data.clip={make_tiny_clip(tmp_path / 'clip')}")
-    (remark,) = remarks_of(tiny, tmp_path, ["a man, a beard"] * 3, *changes)
+    (remark,) = training_of(tiny, tmp_path, ["a man, a beard"] * 3, *changes).remarks
     assert "no two kinds of one thing" in remark
 
 
