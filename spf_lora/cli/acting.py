@@ -26,6 +26,23 @@ def start_of(text: str) -> float:
     return share
 
 
+def starts_of(text: str, count: int) -> tuple[float, ...]:
+    """Return the share before each of `count` adapters acts: one for all, or 0,0.3 for each.
+
+    Raises:
+        PromptError: one is no share, or there are more or fewer than adapters.
+    """
+    shares = tuple(start_of(part.strip()) for part in text.split(","))
+    if len(shares) == 1:
+        return count * shares
+    if len(shares) != count:
+        raise PromptError(
+            f"--start-percent {text} is for {len(shares)} adapters, and {count} are named",
+            hint="write one share for all, or one for each in their order",
+        )
+    return shares
+
+
 def check_local(attribute: "Attribute") -> None:
     """Refuse what has no place in a picture to stay within.
 

@@ -8,7 +8,7 @@ import typer
 
 from spf_lora.atomic import check_writable, numbered, write_bytes
 from spf_lora.cli import out
-from spf_lora.cli.acting import start_of
+from spf_lora.cli.acting import starts_of
 from spf_lora.cli.options import (
     AS_USUAL,
     ActingOptions,
@@ -77,7 +77,6 @@ def generate(
 ) -> None:
     """Draw pictures on one sheet; `spf-lora inspect` and A1111 read from it how they were drawn."""
     texts = _prompts(prompt, prompts, negative)
-    start_of(act.start_percent)
     pixels = _size(size) if size else None
     from spf_lora.draw.grid import Cell, lines_of, parse_axes
     from spf_lora.draw.schedulers import check_sampler
@@ -85,6 +84,8 @@ def generate(
     check_sampler(sampler)
     adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))
     axes = parse_axes(grid or [])
+    if all(axis.name != "adapter" for axis in axes):
+        starts_of(act.start_percent, len(adapters))
     names = {axis.name for axis in axes}
     if "strength" in names and not adapters and "adapter" not in names:
         raise PromptError("a strength needs something to be strong", hint="name an --adapter")

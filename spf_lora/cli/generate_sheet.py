@@ -12,7 +12,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base, load_base
 from spf_lora.base.texts import cut_off
 from spf_lora.cli import out
-from spf_lora.cli.acting import check_local, start_of
+from spf_lora.cli.acting import check_local, starts_of
 from spf_lora.cli.progress import drawing
 from spf_lora.draw.act import Acting, acting, draw
 from spf_lora.draw.grid import Cell, Line
@@ -139,15 +139,15 @@ def _attributes(cell: Cell, adapters: dict[Path, Adapter]) -> list[Attribute | N
 def _acting(cell: Cell, adapters: dict[Path, Adapter], request: Request) -> Acting:
     paths = [path for path, _ in cell.adapters]
     own = [adapters[path] for path in paths]
-    start = start_of(cell.start)
-    for path, adapter in zip(paths, own, strict=True):
+    starts = starts_of(cell.start, len(paths))
+    for path, adapter, start in zip(paths, own, starts, strict=True):
         if start and taught(adapter) is None:
             out.warn(f"{path} does not say which words ask for it: they act from the first step")
     needed = zip(own, paths, strict=True) if request.exact or request.local else ()
     words = [words_of(adapter, str(path)) for adapter, path in needed]
     rows = [(one, strength) for one, (_, strength) in zip(own, cell.adapters, strict=True)]
     local = request.local and bool(rows)
-    return acting(rows, start_percent=start, words=words if request.exact else (), local=local)
+    return acting(rows, start_percent=starts, words=words if request.exact else (), local=local)
 
 
 def _how(cell: Cell, request: Request) -> How:

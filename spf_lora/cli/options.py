@@ -36,7 +36,7 @@ class ActingOptions:
         str,
         typer.Option(
             metavar="SHARE",
-            help="Share of the steps before adapters and their words act.",
+            help="Share of the steps before adapters and their words act; of several: 0,0.3.",
         ),
     ] = "0"
     exact: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from spf_lora.atomic import check_writable, make_folder, write_text
 from spf_lora.cli import out
-from spf_lora.cli.acting import start_of
+from spf_lora.cli.acting import starts_of
 from spf_lora.cli.options import (
     AS_USUAL,
     ActingOptions,
@@ -64,14 +64,14 @@ def report(
     """Measure a stack after every step, each adapter alone, and all asked for together."""
     from spf_lora.registry.stack import adapters_of, find_stack
 
-    start_of(act.start_percent)
     members = adapters_of(find_stack(name, existing(registry)), registry)
+    starts = starts_of(act.start_percent, len(members))
     targets = [output / f"{name}.{kind}" for kind in ("json", "svg")] if output else []
     if output:
         make_folder(output)
     for target in targets:
         check_writable(target, overwrite=force)
-    settings = _Settings(base, prompts, seeds, steps, orders, quick, act)
+    settings = _Settings(base, prompts, seeds, steps, orders, quick, act, starts)
     result = _measure(name, members, settings)
     for target in targets:
         text = result.to_json() if target.suffix == ".json" else _plot(result)
@@ -97,6 +97,7 @@ class _Settings:
     orders: int
     quick: bool
     act: ActingOptions
+    starts: tuple[float, ...]
 
 
 def _measure(name: str, members: "list[tuple[Known, float]]", settings: _Settings) -> "Incremental":
@@ -106,9 +107,12 @@ def _measure(name: str, members: "list[tuple[Known, float]]", settings: _Setting
     from spf_lora.evaluate import incremental
     from spf_lora.evaluate.gallery import cache_folder
 
-    act, start = settings.act, start_of(settings.act.start_percent)
+    act = settings.act
     model = load_base(settings.base)
-    learned = [_learned(known, strength, model.id, start) for known, strength in members]
+    learned = [
+        _learned(known, strength, model.id, start)
+        for (known, strength), start in zip(members, settings.starts, strict=True)
+    ]
     usual = incremental.QUICK if settings.quick else incremental.StackProtocol()
     protocol = replace(
         usual,

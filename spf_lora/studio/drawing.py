@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.base_match import refuse_other_base
@@ -37,26 +37,38 @@ _MOST_SEED = 2**63 - MOST_PICTURES
 Tell = Callable[[int, int], None]
 
 
+class Chosen(NamedTuple):
+    """An adapter of a row.
+
+    Attributes:
+        name: in the registry.
+        strength: that it has.
+        start: share of the time steps before it acts.
+    """
+
+    name: str
+    strength: float = 1.0
+    start: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a page asks for; `check` says whether it can be drawn.
 
     Attributes:
         prompt: with the words of the adapters.
-        adapters: names of the registry, each with its strength.
+        adapters: all at once.
         seed: of the first picture; the next has one more.
         count: pictures in the row.
-        start: share of the time steps before adapters act.
         steps: of the sampler.
         guidance: scale of classifier-free guidance.
         local: draw locally too.
     """
 
     prompt: str
-    adapters: tuple[tuple[str, float], ...] = ()
+    adapters: tuple[Chosen, ...] = ()
     seed: int = 1
     count: int = 4
-    start: float = 0.0
     steps: int = STEPS
     guidance: float = GUIDANCE
     local: bool = True
@@ -82,23 +94,29 @@ class Asked:
         limits = (
             ("count", self.count, 1, MOST_PICTURES),
             ("seed", self.seed, 0, _MOST_SEED),
-            ("start", self.start, 0, LATEST),
             ("steps", self.steps, 1, 200),
             ("guidance", self.guidance, 0, 50),
-            *(("strength", strength, WEAKEST, STRONGEST) for _, strength in self.adapters),
+            *(("strength", one.strength, WEAKEST, STRONGEST) for one in self.adapters),
+            *(("start", one.start, 0, LATEST) for one in self.adapters),
         )
         for name, value, low, high in limits:
             if not low <= value <= high:
                 raise PromptError(f"{name} is {value:g}", hint=f"it is from {low:g} to {high:g}")
 
+    @property
+    def starts(self) -> str:
+        """When adapters begin, as `--start-percent` takes it."""
+        each = [f"{one.start:g}" for one in self.adapters] or ["0"]
+        return ",".join(each if len(set(each)) > 1 else each[:1])
+
     def command(self, base: str, *, local: bool) -> str:
         """Return the command that draws the same pictures on one sheet."""
         words = ["spf-lora", "generate", self.prompt]
-        for name, strength in self.adapters:
-            words += ["--adapter", f"{name}:{strength:g}"]
+        for one in self.adapters:
+            words += ["--adapter", f"{one.name}:{one.strength:g}"]
         words += ["--seed", str(self.seed), "--count", str(self.count)]
         words += ["--steps", str(self.steps), "--guidance", f"{self.guidance:g}"]
-        words += ["--start-percent", f"{self.start:g}"] if self.start else []
+        words += ["--start-percent", self.starts] if self.starts != "0" else []
         words += [] if base == "embedded" else ["--base", base]
         return shlex.join([*words, *(["--local"] if local else ["--compare"])])
 
@@ -195,15 +213,14 @@ class Desk:
 
     def _draw(self, asked: Asked, page: str, tell: Tell) -> Drawn:
         began, base = perf_counter(), self.base
-        paths = [find(name).path for name, _ in asked.adapters]
+        paths = [find(one.name).path for one in asked.adapters]
         adapters = [_adapter(path, base) for path in paths]
         attributes = [taught(adapter) for adapter in adapters]
-        why_not = _no_local(attributes, [name for name, _ in asked.adapters])
+        why_not = _no_local(attributes, [one.name for one in asked.adapters])
         local = asked.local and bool(adapters) and not why_not
-        rows = [
-            (one, strength) for one, (_, strength) in zip(adapters, asked.adapters, strict=True)
-        ]
-        acts = acting(rows, start_percent=asked.start, local=local)
+        strengths = [one.strength for one in asked.adapters]
+        rows = list(zip(adapters, strengths, strict=True))
+        acts = acting(rows, start_percent=[one.start for one in asked.adapters], local=local)
         prompt = asking(asked.prompt, attributes, acts.starts, local=True)
         key = (prompt.within, tuple(asked.seeds), asked.steps, asked.guidance)
         total = _evaluations(
@@ -275,12 +292,12 @@ class Desk:
     def _parameters(
         self, asked: Asked, within: str, paths: Sequence[Path], *, local: bool
     ) -> dict[str, list[str]]:
-        strengths = [strength for _, strength in asked.adapters]
+        strengths = [one.strength for one in asked.adapters]
         how = How(
             adapters=list(zip(paths, strengths, strict=True)),
             steps=asked.steps,
             guidance=asked.guidance,
-            start=f"{asked.start:g}",
+            start=asked.starts,
         )
         columns = {
             "base": (within, replace(how, adapters=(), start="0")),

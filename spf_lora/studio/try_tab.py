@@ -6,7 +6,7 @@ import gradio as gr
 
 from spf_lora.errors import SpfError
 from spf_lora.studio import view, work
-from spf_lora.studio.drawing import LATEST, MOST_PICTURES, STRONGEST, WEAKEST, Asked, Desk
+from spf_lora.studio.drawing import LATEST, MOST_PICTURES, STRONGEST, WEAKEST, Asked, Chosen, Desk
 
 _SLOTS = 3
 _NONE = "none"
@@ -26,7 +26,6 @@ def try_tab(page: gr.Blocks, tab: gr.Tab, desk: Desk) -> gr.HTML:
     with gr.Row():
         seed = gr.Number(1, label="First seed", precision=0, minimum=0)
         count = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures")
-        start = gr.Slider(0, LATEST, 0, step=0.05, label="Start (share of steps)")
         local = gr.Checkbox(True, label="Draw locally too")
     with gr.Accordion("Sampler", open=False), gr.Row():
         steps = gr.Slider(1, 100, 25, step=1, label="Steps")
@@ -42,14 +41,16 @@ def try_tab(page: gr.Blocks, tab: gr.Tab, desk: Desk) -> gr.HTML:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio looks for it there
     ) -> tuple[Any, Any]:
-        rows = zip(slots[::2], slots[1::2], strict=True)
-        chosen = [(str(values[name]), float(values[strength])) for name, strength in rows]
+        rows = zip(slots[::3], slots[1::3], slots[2::3], strict=True)
+        chosen = [
+            Chosen(str(values[name]), float(values[strength]), float(values[start]))
+            for name, strength, start in rows
+        ]
         asked = Asked(
             prompt=str(values[prompt]),
-            adapters=tuple((name, strength) for name, strength in chosen if name != _NONE),
+            adapters=tuple(one for one in chosen if one.name != _NONE),
             seed=int(values[seed] or 0),
             count=int(values[count]),
-            start=float(values[start]),
             steps=int(values[steps]),
             guidance=float(values[guidance]),
             local=bool(values[local]),
@@ -81,7 +82,7 @@ def try_tab(page: gr.Blocks, tab: gr.Tab, desk: Desk) -> gr.HTML:
         names = [_NONE, *work.adapter_names()]
         return [gr.Dropdown(choices=names) for _ in range(_SLOTS)]
 
-    inputs = {prompt, seed, count, start, steps, guidance, local, *slots}
+    inputs = {prompt, seed, count, steps, guidance, local, *slots}
     gr.on(
         [go.click, prompt.submit],
         draw,
@@ -92,16 +93,17 @@ def try_tab(page: gr.Blocks, tab: gr.Tab, desk: Desk) -> gr.HTML:
         show_progress_on=[pictures],
     )
     cancel.click(stop, queue=False, show_progress="hidden")
-    page.load(refresh, outputs=slots[::2], show_progress="hidden")
-    tab.select(again, outputs=slots[::2], show_progress="hidden")
+    page.load(refresh, outputs=slots[::3], show_progress="hidden")
+    tab.select(again, outputs=slots[::3], show_progress="hidden")
     return pictures
 
 
 def _slot(number: int) -> list[Any]:
-    """Return an adapter's name and its strength."""
+    """Return an adapter's name, its strength, and when it begins."""
     return [
         gr.Dropdown(
             [_NONE], value=_NONE, label=f"Adapter {number}", elem_id=f"spf-adapter-{number}"
         ),
-        gr.Slider(WEAKEST, STRONGEST, 1, step=0.05, label=f"Strength of adapter {number}"),
+        gr.Slider(WEAKEST, STRONGEST, 1, step=0.05, label=f"Strength {number}"),
+        gr.Slider(0, LATEST, 0, step=0.05, label=f"Start {number} (share of steps)"),
     ]

@@ -198,6 +198,20 @@ def test_generate_begins_when_it_is_told_whatever_a_card_says(cli, tiny_folder, 
     assert found["now"] == found["stack"] != found["late"] == found["stack late"]
 
 
+def test_each_adapter_of_a_picture_may_have_a_start_of_its_own(cli, shelf, tiny_folder):
+    words = ("generate", "a man, a beard, a hat", "--base", tiny_folder, "--count", "1")
+    words += ("--steps", "4", "--adapter", "beard", "--adapter", "hat", "--out")
+    found = {}
+    for start in ("0,0", "0", "0,0.6", "0.6,0", "0.6"):
+        assert cli(*words, f"{start}.png", "--start-percent", start)[0] == 0
+        found[start] = Image.open(f"{start}.png").tobytes()
+    assert found["0,0"] == found["0"]
+    assert len(set(found.values())) == 4
+    code, _, talk = cli(*words, "x.png", "--start-percent", "0,0.1,0.2")
+    assert code == 1
+    assert "is for 3 adapters, and 2 are named" in " ".join(talk.split())
+
+
 @pytest.mark.parametrize("wrong", ["1", "-0.1", "nan", "soon", "card"])
 def test_what_is_no_share_of_the_steps_is_refused_before_a_base_is_loaded(cli, shelf, wrong):
     late = ("--start-percent", wrong, "--base", "nowhere")

@@ -13,7 +13,7 @@ from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter
 from spf_lora.draw.infotext import parse
 from spf_lora.errors import PromptError, RegistryError, SpfError
-from spf_lora.studio.drawing import Asked, Desk
+from spf_lora.studio.drawing import Asked, Chosen, Desk
 
 PROMPT = "a man, a hat"
 HASTY = {"steps": 2, "count": 2}
@@ -35,7 +35,10 @@ def desk(tiny, tiny_folder, factors, shelf):
     return Desk(str(tiny_folder))
 
 
-def asked(prompt=PROMPT, adapters=(("hat", 1.0),), **how):
+HAT = (Chosen("hat"),)
+
+
+def asked(prompt=PROMPT, adapters=HAT, **how):
     return Asked(prompt=prompt, adapters=adapters, **(HASTY | how))
 
 
@@ -49,9 +52,13 @@ def read_sheet(path):
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-@pytest.mark.parametrize("strength", [1.0, -0.5])
-def test_its_commands_draw_the_same_pictures(desk, cli, strength):
-    drawn = desk.draw(asked(adapters=(("hat", strength),)), "page")
+@pytest.mark.parametrize(
+    "adapters",
+    [(Chosen("hat"),), (Chosen("hat", -0.5), Chosen("scarf", 1.0, 0.6))],
+    ids=["one", "two that begin apart"],
+)
+def test_its_commands_draw_the_same_pictures(desk, cli, adapters):
+    drawn = desk.draw(asked("a man, a hat, a scarf", adapters), "page")
     for column, row in (("plain", drawn.pictures.plain), ("local", drawn.pictures.local)):
         # what compares is enlarged
         words = [one for one in shlex.split(drawn.commands[column])[1:] if one != "--compare"]
@@ -86,7 +93,7 @@ def test_the_bases_pictures_are_drawn_once_and_the_second_row_is_the_same(desk):
 
 def test_two_adapters_are_looked_for_one_by_one_and_progress_is_told_right(desk):
     calls = []
-    both = asked("a man, a hat, a scarf", (("hat", 1.0), ("scarf", 0.5)))
+    both = asked("a man, a hat, a scarf", (Chosen("hat"), Chosen("scarf", 0.5)))
     drawn = desk.draw(both, "page", lambda done, total: calls.append((done, total)))
     assert len(drawn.pictures.local) == 2
     assert calls[-1][0] + 1 == calls[-1][1] == len(calls)
@@ -99,7 +106,7 @@ def test_without_adapters_there_is_the_bases_picture_alone(desk):
 
 
 def test_an_adapter_without_words_is_not_drawn_locally_and_that_is_said(desk):
-    drawn = desk.draw(asked(adapters=(("wordless", 1.0),)), "page")
+    drawn = desk.draw(asked(adapters=(Chosen("wordless"),)), "page")
     assert not drawn.pictures.local
     assert "does not say which words" in drawn.remarks[0]
     assert set(drawn.commands) == {"plain"}
@@ -112,7 +119,7 @@ def test_where_nobody_asks_the_local_picture_is_the_bases_and_that_is_said(desk)
 
 
 def test_each_picture_says_how_it_was_drawn(desk):
-    drawn = desk.draw(asked(start=0.5), "page")
+    drawn = desk.draw(asked(adapters=(Chosen("hat", start=0.5),)), "page")
     told = parse(drawn.parameters["local"][1])
     assert told.prompt == PROMPT
     assert told.adapters == (("hat", 1.0),)
@@ -144,8 +151,8 @@ def test_a_cancelled_drawing_ends_at_the_next_step_and_leaves_the_base_as_it_was
         ({"count": 1000}, "count is 1000"),
         ({"seed": -1}, "seed is -1"),
         ({"steps": 10**9}, "steps is"),
-        ({"start": float("nan")}, "start is nan"),
-        ({"adapters": (("hat", 9.0),)}, "strength is 9"),
+        ({"adapters": (Chosen("hat", start=float("nan")),)}, "start is nan"),
+        ({"adapters": (Chosen("hat", 9.0),)}, "strength is 9"),
     ],
 )
 def test_what_no_page_sends_is_refused_before_anything_is_loaded(change, sentence):
@@ -156,4 +163,4 @@ def test_what_no_page_sends_is_refused_before_anything_is_loaded(change, sentenc
 @pytest.mark.parametrize("name", ["../hat", "/etc/passwd", "adapters/hat.safetensors", "<b>", ""])
 def test_a_name_is_never_a_path(desk, name):
     with pytest.raises(RegistryError, match=r"is no name|no adapter"):
-        desk.draw(asked(adapters=((name, 1.0),)), "page")
+        desk.draw(asked(adapters=(Chosen(name),)), "page")

@@ -9,7 +9,7 @@ from spf_lora.draw.three_ways import ThreeWays
 from spf_lora.errors import SpfError
 from spf_lora.evaluate.on_screen import Look
 from spf_lora.studio import jobs, view
-from spf_lora.studio.drawing import Asked, Drawn
+from spf_lora.studio.drawing import Asked, Chosen, Drawn
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{value}}'
 KNOWN = {"table", "thead", "tbody", "tr", "th", "td", "div", "span", "b", "pre", "p", "details"}
@@ -38,7 +38,7 @@ class Reader(HTMLParser):
 def drawn(prompt="a man, a hat", name="hat"):
     pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     maps = [Image.new("L", (8, 8), 128)] * 2
-    asked = Asked(prompt=prompt, adapters=((name, 1.0),), seed=5, count=2)
+    asked = Asked(prompt=prompt, adapters=(Chosen(name),), seed=5, count=2)
     look = Look((0.25, 0.75), (("background changed",), (prompt,)))
     return Drawn(
         asked,
