@@ -1,7 +1,9 @@
 """The plan of a training without training: its memory, and the settings that fit a GPU."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,14 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
 def estimate_recipe(recipe: Recipe) -> Estimate:
     """Estimate the memory of a recipe's steps."""
     unet, vae = base_configs(recipe.training.base)
-    return estimate(unet, vae, needs_of(recipe, unet, vae), text_config(recipe))
+    return _estimate(json.dumps([unet, vae, text_config(recipe)]), needs_of(recipe, unet, vae))
+
+
+@lru_cache(maxsize=64)
+def _estimate(configs: str, needs: Needs) -> Estimate:
+    """Weigh one step, once: several attributes are trained alike, and a step takes seconds."""
+    unet, vae, text = json.loads(configs)
+    return estimate(unet, vae, needs, text)
 
 
 def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
