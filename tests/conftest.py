@@ -41,6 +41,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _small_sums() -> Iterator[None]:
+    """Add up convolutions as they come: oneDNN's preparations take longer than the tiny base's."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def read_once() -> Iterator[set[Path]]:
     """Read these folders of a base once and hand out copies; every other one is read each time."""
     folders, known, read = {EMBEDDED}, dict[Path, tuple[Parts, Mould]](), load._read

@@ -21,7 +21,15 @@ from spf_lora.training.peak_memory import Tally, allocated_peak
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared
 
+pytestmark = pytest.mark.usefixtures("one_dnn")
 SD15 = Needs(side=64, pictures=1, preset="attention", rank=8, optimizer="adamw8bit")
+
+
+@pytest.fixture
+def one_dnn():
+    """Convolve as a training does, in its memory too."""
+    with torch.backends.mkldnn.flags(enabled=True):
+        yield
 
 
 def samples(side, pictures, width):
