@@ -31,6 +31,7 @@ def table(monkeypatch, tmp_path, tiny_folder, scorer_folders):
 
     from spf_lora.training import duration
 
+    monkeypatch.setattr(sd15_paper, "STRENGTHS", (0.0, 0.5, 1.0))
     monkeypatch.setattr(duration, "_seconds_a_flop", lambda *how: 1e-9)
     folder = tmp_path / "photos"
     folder.mkdir()
