@@ -12,7 +12,7 @@ from spf_lora.base.load import EMBEDDED
 
 
 class Mould:
-    """Casts copies of models, in a tenth of the time that making them anew takes."""
+    """Casts copies of models, which is faster than making them anew."""
 
     def __init__(self, pattern: Any) -> None:
         self._tensors: dict[int, torch.Tensor] = {}

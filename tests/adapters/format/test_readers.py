@@ -16,6 +16,7 @@ STRENGTHS = (0.0, 0.5, 1.0)
 SMALL_UNET = {
     "sample_size": 8,
     "block_out_channels": (16, 32, 32, 32),
+    "layers_per_block": 1,
     "norm_num_groups": 8,
     "cross_attention_dim": 24,
     "attention_head_dim": 4,
