@@ -4,10 +4,8 @@ Floating-point operations follow from the shapes of the base's configs, no weigh
 fast this machine is, one block of the real U-Net says, in a second or two.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ _PAPERS = 6  # passes of a step: both paths, watched, and the decoder
 _FIXED = {"load the base": 5.0, "write": 1.0}  # seconds: the libraries, the files
 _BYTES_A_SECOND = 300e6  # of weights, from a disk
 _PICTURE = 0.04  # seconds to read one, or to draw a portrait
+_WORK: dict[str, tuple[int, int, int]] = {}  # of bases that were counted already
 _LEAST_TIMED = 0.3  # seconds
 _ROWS, _SIDE = 8, 32  # of the block that is timed: a small base is as fast as its batches are large
 
@@ -92,7 +91,10 @@ def _costs(recipe: Recipe) -> tuple[float, float, int]:
     """Return the seconds of a pass and of encoding a picture, and how many weights there are."""
     unet, vae = base_configs(recipe.training.base)
     side = needs_of(recipe, unet, vae).side
-    passes, encode, weights = _work(json.dumps([unet, vae]), side)
+    key = f"{unet} {vae} {side}"
+    if key not in _WORK:
+        _WORK[key] = _work(unet, vae, side)
+    passes, encode, weights = _WORK[key]
     a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
     return a_flop * passes, a_flop * encode, weights
 
@@ -111,15 +113,13 @@ def _distilling(
     }
 
 
-@lru_cache(maxsize=8)
-def _work(configs: str, side: int) -> tuple[int, int, int]:
+def _work(unet: Mapping[str, Any], vae: Mapping[str, Any], side: int) -> tuple[int, int, int]:
     """Return operations of a U-Net's pass and of encoding a picture, and how many weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    unet, vae = json.loads(configs)
     with torch.device("meta"):
-        model = UNet2DConditionModel.from_config(unet).eval()
-        coder = AutoencoderKL.from_config(vae).eval()
+        model = UNet2DConditionModel.from_config(dict(unet)).eval()
+        coder = AutoencoderKL.from_config(dict(vae)).eval()
         latents = torch.empty(1, unet["in_channels"], side, side)
         states = torch.empty(1, _TOKENS, unet["cross_attention_dim"])
         pixels = torch.empty(1, 3, *(2 * (side * 2 ** (len(vae["block_out_channels"]) - 1),)))
