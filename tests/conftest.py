@@ -1,6 +1,8 @@
 import gc
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes share the cores; torch reads it once
@@ -10,9 +12,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub: looking fo
 import hypothesis
 import pytest
 import torch
-from tiny_base import make_tiny_base
+import typer
+from tiny_base import Mould, make_tiny_base
 
-from spf_lora.base.load import Base, load_base
+from spf_lora.base import load
+from spf_lora.base.load import EMBEDDED, Base, load_base
+from spf_lora.base.parts import Parts
 
 hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("ours")
@@ -28,6 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: looking through it was a tenth of the tests' time
+    gc.set_threshold(20_000, 20, 50)  # seldom: what is made anew is small
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,9 +43,45 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_command_tree() -> Iterator[None]:
+    """Build the tree of commands once for all calls of `cli`; it takes 35 ms."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_sums() -> Iterator[None]:
+    """Add up convolutions as they come: oneDNN's preparations take longer than the tiny base's."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[set[Path]]:
+    """Read these folders of a base once and hand out copies; every other one is read each time."""
+    folders, known, read = {EMBEDDED}, dict[Path, tuple[Parts, Mould]](), load._read
+
+    def copied(place: load.BasePlace, tokenizer: str | None) -> Parts:
+        if place.path not in folders or tokenizer:
+            return read(place, tokenizer)
+        if place.path not in known:
+            parts = read(place, None)
+            models = {name: part for name, part in vars(parts).items() if name != "tokenizer"}
+            known[place.path] = parts, Mould(models)
+        parts, mould = known[place.path]
+        return replace(parts, **mould.cast())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(load, "_read", copied)
+        yield folders
+
+
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, read_once: set[Path]) -> Path:
     folder = make_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+    read_once.add(folder)
     gc.freeze()  # it imported diffusers and transformers
     return folder
 
@@ -61,17 +103,23 @@ def few_draws() -> Iterator[None]:
 
     A random base and a few steps give pairs that could teach nothing; here they may.
     """
-    from dataclasses import replace
-
-    from spf_lora.cli import preview
-    from spf_lora.training import pairs, prepare, sight, stages
+    from spf_lora.cli import clean, preview
+    from spf_lora.evaluate import preview as drawn
+    from spf_lora.evaluate import reactions
+    from spf_lora.training import calibrate, pairs, prepare, sight, stages
 
     drawing, prompts = stages.Drawing, stages.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepare, "_OWN_STEPS", 2)
-        patched.setattr(preview, "_PREVIEW_STEPS", 2)
+        patched.setattr(calibrate, "PICTURES", 8)
+        patched.setattr(preview, "_PREVIEW_STEPS", 1)
+        patched.setattr(reactions, "_STEPS", 1)
+        patched.setattr(drawn, "ROWS", 2)
+        patched.setattr(clean, "_ROWS", 2)
         patched.setattr(stages, "Drawing", lambda *how: replace(drawing(*how), steps=2))
-        patched.setattr(stages, "teaching_prompts", lambda *of: prompts(*of)[:3])
+        patched.setattr(
+            stages, "teaching_prompts", lambda *of: prompts(*of[:-1], count=min(of[-1], 3))
+        )
         patched.setattr(pairs, "_LEAST_CHANGE", 0.0)
         patched.setattr(pairs, "_COVERED", 2.0)
         for one in (pairs, sight):

@@ -30,6 +30,7 @@ _PAPERS = 6  # passes of a step: both paths, watched, and the decoder
 _FIXED = {"load the base": 5.0, "write": 1.0}  # seconds: the libraries, the files
 _BYTES_A_SECOND = 300e6  # of weights, from a disk
 _PICTURE = 0.04  # seconds to read one, or to draw a portrait
+_WORK: dict[str, tuple[int, int, int]] = {}  # of bases that were counted already
 _LEAST_TIMED = 0.3  # seconds
 _ROWS, _SIDE = 8, 32  # of the block that is timed: a small base is as fast as its batches are large
 
@@ -90,7 +91,10 @@ def _costs(recipe: Recipe) -> tuple[float, float, int]:
     """Return the seconds of a pass and of encoding a picture, and how many weights there are."""
     unet, vae = base_configs(recipe.training.base)
     side = needs_of(recipe, unet, vae).side
-    passes, encode, weights = _work(unet, vae, side)
+    key = f"{unet} {vae} {side}"
+    if key not in _WORK:
+        _WORK[key] = _work(unet, vae, side)
+    passes, encode, weights = _WORK[key]
     a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
     return a_flop * passes, a_flop * encode, weights
 

@@ -12,6 +12,7 @@ from spf_lora.training.memory import GPU_OWN, Estimate, Needs, estimate
 
 _GB = 1e9
 _PARTS = ("unet", "vae")
+_ESTIMATED: dict[str, Estimate] = {}  # several attributes are trained alike; one takes seconds
 _SD15_UNET = {
     "sample_size": 64,
     "in_channels": 4,
@@ -93,7 +94,11 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
 def estimate_recipe(recipe: Recipe) -> Estimate:
     """Estimate the memory of a recipe's steps."""
     unet, vae = base_configs(recipe.training.base)
-    return estimate(unet, vae, needs_of(recipe, unet, vae), text_config(recipe))
+    text, needs = text_config(recipe), needs_of(recipe, unet, vae)
+    key = f"{unet} {vae} {text} {needs}"
+    if key not in _ESTIMATED:
+        _ESTIMATED[key] = estimate(unet, vae, needs, text)
+    return _ESTIMATED[key]
 
 
 def fit(recipe: Recipe, vram_gb: float) -> Fit | None:

@@ -7,6 +7,7 @@ from functools import partial
 import diffusers
 import pytest
 import torch
+from made_evaluations import random_adapter
 from root import ROOT
 from tiny_base import noisy_adapter
 
@@ -87,32 +88,35 @@ def plain(pipe, prompt, *, on, **how):
     return pipe(prompt, **{"generator": seeded(), **HOW, **how}).images
 
 
-def test_it_draws_what_the_runtime_draws_for_one_adapter_and_for_two(embedded):
-    made = pipeline(embedded)
+@pytest.mark.parametrize("kind", ["tiny", pytest.param("embedded", marks=pytest.mark.slow)])
+def test_it_draws_what_the_runtime_draws_for_one_adapter_and_for_two(kind, request, worn, tmp_path):
+    base = request.getfixturevalue(kind)
+    made = pipeline(base)
     files = {name: ROOT / f"adapters/demo/{name}.safetensors" for name in ("beard", "glasses")}
+    if kind == "tiny":
+        files = {"beard": worn, "glasses": tmp_path / "glasses.safetensors"}
+        write_adapter(random_adapter(base.unet), files["glasses"])
     for name, file in files.items():
         made.load_lora_weights(file, adapter_name=name)
     rows = [(read_adapter(file), 1.0) for file in files.values()]
-    full, beard, glasses, base = (
+    full, beard, glasses, bare = (
         f"a portrait of a person, tan skin, black hair{words}"
         for words in (", a beard, glasses", ", a beard", ", glasses", "")
     )
-    how = {"steps": 4, "guidance": 3.0}
+    how = {"steps": 2, "guidance": 3.0}
     for prompt, adapters, each in ((beard, rows[:1], ()), (full, rows, (beard, glasses))):
-        on = partial(attached, embedded.unet, adapters)
-        asking = [Asking(encode(embedded, [one]), on) for one in each]
-        states, within = (encode(embedded, [one]) for one in (prompt, base))
-        expected = sample_locally(
-            embedded, states, [7], within=within, acting=on, each=asking, **how
-        )
+        on = partial(attached, base.unet, adapters)
+        asking = [Asking(encode(base, [one]), on) for one in each]
+        states, within = (encode(base, [one]) for one in (prompt, bare))
+        expected = sample_locally(base, states, [7], within=within, acting=on, each=asking, **how)
         found = local(
             made,
             prompt,
-            base,
+            bare,
             dict.fromkeys(list(files)[: len(adapters)], 1.0),
             each=each,
-            latents=start_noise(embedded, [7]),
-            **{**HOW, "num_inference_steps": 4},
+            latents=start_noise(base, [7]),
+            **HOW,
         ).images
         # LoRAs beside the weights and within them are the same up to rounding
         torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)

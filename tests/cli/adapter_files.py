@@ -83,24 +83,29 @@ def spf_lora(*arguments, code=0):
 PROBE = """
 import json, sys
 import spf_lora.cli.app as app
-try:
-    app.main()
-except SystemExit as end:
-    code = end.code
+codes = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["spf-lora", *words]
+    try:
+        app.main()
+    except SystemExit as end:
+        codes.append(end.code)
 heavy = [name for name in ("torch", "diffusers", "transformers", "peft") if name in sys.modules]
-print(json.dumps({"code": code, "heavy": heavy}), file=sys.stderr)
+print(json.dumps({"codes": codes, "heavy": heavy}), file=sys.stderr)
 """
 
 
-def heavy_imports(*arguments):
-    """Which heavy packages a command imported; it must have ended well."""
+def heavy_imports(*commands):
+    """Which heavy packages commands imported, one after the other; all must have ended well."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *map(str, arguments)],
+        [sys.executable, "-c", PROBE, words],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     result = json.loads(done.stderr.splitlines()[-1])
-    assert result["code"] in (0, None), done.stderr
+    assert not any(result["codes"]), done.stderr
+    assert len(result["codes"]) == len(commands), done.stderr
     return result["heavy"]

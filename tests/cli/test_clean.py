@@ -25,6 +25,7 @@ def no_drawing(*_):
 
 @pytest.fixture
 def clean(cli, tiny_folder, tmp_path, monkeypatch):
+    """Cleans, with a cache that is this test's own."""
     monkeypatch.setenv("SPF_LORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reactions, "COMMON_WORDS", ("crown", "dog"))
     monkeypatch.setattr(reactions, "_ANSWERS", 0.0)  # noise answers to anything

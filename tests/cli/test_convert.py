@@ -98,4 +98,4 @@ def test_an_older_folder_leaves_nothing_behind_in_the_new_one(tmp_path):
 
 def test_convert_imports_no_torch(tmp_path):
     path = sound_file(tmp_path)
-    assert heavy_imports("convert", path, tmp_path / "b.safetensors", "--to", "diffusers") == []
+    assert heavy_imports(["convert", path, tmp_path / "b.safetensors", "--to", "diffusers"]) == []

@@ -30,7 +30,7 @@ def add(name: str, caption: str | None = GOOD, size: tuple[int, int] = (512, 512
     seed = sum(map(ord, name))
     values = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     path = Path("photos") / name
-    Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).save(path)
+    Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).save(path, compress_level=1)
     if caption is not None:
         path.with_suffix(".txt").write_text(caption, encoding="utf-8")
 

@@ -65,7 +65,7 @@ def test_inspect_refuses_with_one_sentence_a_hint_and_no_traceback(tmp_path):
 
 
 def test_inspect_imports_no_torch(tmp_path):
-    assert heavy_imports("inspect", sound_file(tmp_path)) == []
+    assert heavy_imports(["inspect", sound_file(tmp_path)]) == []
 
 
 def test_help_imports_neither_torch_nor_numpy():

@@ -148,4 +148,4 @@ def test_the_page_and_the_help_name_every_method():
 
 
 def test_merge_imports_no_torch(pair, tmp_path):
-    assert heavy_imports("merge", *pair, "--method", "svd", "--rank", 4) == []
+    assert heavy_imports(["merge", *pair, "--method", "svd", "--rank", 4]) == []

@@ -101,4 +101,4 @@ def test_a_folder_is_refused(tmp_path):
 
 
 def test_metadata_imports_no_torch(tmp_path):
-    assert heavy_imports("metadata", sound_file(tmp_path), "--set", "a=b") == []
+    assert heavy_imports(["metadata", sound_file(tmp_path), "--set", "a=b"]) == []

@@ -83,4 +83,4 @@ def test_settings_that_mean_nothing_are_refused_before_anything_is_read(
 
 def test_resize_imports_no_torch(tmp_path):
     path = sound_file(tmp_path)
-    assert heavy_imports("resize", path, tmp_path / "b.safetensors", "--rank", 2) == []
+    assert heavy_imports(["resize", path, tmp_path / "b.safetensors", "--rank", 2]) == []

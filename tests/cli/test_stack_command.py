@@ -185,8 +185,8 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(portrait, shelf, monkeyp
 
 
 def test_stacks_need_no_torch(portrait, shelf):
-    for words in (["show", "portrait"], ["export", "portrait", "--force"], ["list"]):
-        assert heavy_imports("stack", *words, "--registry", shelf) == []
+    every = (["show", "portrait"], ["export", "portrait", "--force"], ["list"])
+    assert heavy_imports(*(["stack", *words, "--registry", shelf] for words in every)) == []
 
 
 def test_export_for_comfyui_writes_one_file_for_its_page_and_one_for_its_server(portrait, shelf):

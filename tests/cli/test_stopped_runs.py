@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from root import ROOT
 
-from spf_lora.cli import preview
 from spf_lora.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("in_a_clone")
+pytestmark = pytest.mark.usefixtures("few_draws", "in_a_clone")
 HAT = Path("adapters/hat.safetensors")
 SMALL = (
     "--steps",
@@ -30,8 +29,7 @@ SMALL = (
 
 
 @pytest.fixture
-def train(cli, tiny_folder, monkeypatch):
-    monkeypatch.setattr(preview, "_PREVIEW_STEPS", 2)
+def train(cli, tiny_folder):
     return lambda *words: cli("train", "-a", "hat", "--base", tiny_folder, *SMALL, *words)
 
 

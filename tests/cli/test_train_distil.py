@@ -176,7 +176,7 @@ def test_the_papers_objective_needs_a_clip_that_is_named(train):
 
 
 def test_a_dry_run_tells_what_the_pairs_take(cli, tiny_folder):
-    words = ("train", "-a", "hat", "--base", tiny_folder, "--dry-run")
+    words = ("train", "-a", "hat", "--base", tiny_folder, *SMALL[2:], "--dry-run")
     pairs = ("--set", "distil.pairs=100", "--set", "distil.sampler_steps=20")
     code, said, _ = cli(*words, *pairs, "--set", "distil.steps=7")
     assert code == 0

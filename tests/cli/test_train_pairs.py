@@ -72,7 +72,7 @@ def test_a_slider_from_pairs_needs_no_words(train, tmp_path):
 
 
 def test_a_dry_run_has_nothing_to_learn_first(train):
-    code, said, _ = train("--dry-run")
+    code, said, _ = train("--dry-run", "--set", "data.batch_size=2")
     assert code == 0
     assert "3 pictures" in said
     assert "0 steps to learn" in said

@@ -138,4 +138,4 @@ def test_a_path_without_a_file_and_an_unknown_app_are_refused_not_failed(tmp_pat
 
 
 def test_verify_imports_no_torch(tmp_path):
-    assert heavy_imports("verify", sound_file(tmp_path)) == []
+    assert heavy_imports(["verify", sound_file(tmp_path)]) == []

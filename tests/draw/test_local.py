@@ -24,7 +24,7 @@ from spf_lora.method.control_map import smooth
 from spf_lora.recipe.schema import Attribute
 
 SEEDS = [1, 2]
-HOW = {"steps": 3, "guidance": 3.0}
+HOW = {"steps": 2, "guidance": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def draw(tiny, hat):
 
         states = encode(tiny, ["a man", words])
         within = encode(tiny, ["a man"])
-        return sample_locally(tiny, states, SEEDS, within=within, acting=acting, **HOW, **how)
+        return sample_locally(tiny, states, SEEDS, within=within, acting=acting, **{**HOW, **how})
 
     return run
 
@@ -132,7 +132,7 @@ def test_steps_before_an_adapters_start_do_not_count(draw, tiny, answers):
     read = []
     hook = tiny.unet.register_forward_pre_hook(lambda _, a: read.append(int(a[1])))
     for start in (0.0, 0.5, 0.9):  # three steps: at 667, 334 and 1
-        draw(late=[Late(["a man", "a man"], start)])
+        draw(steps=3, late=[Late(["a man", "a man"], start)])
     hook.remove()
     # three pictures, and along two of them the other model
     assert [read.count(t) for t in (667, 334, 1)] == [9 + 2, 9 + 4, 9 + 6]
@@ -224,9 +224,9 @@ def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tin
             "--base",
             tiny_folder,
             "--count",
-            "2",
+            "1",
             "--steps",
-            "3",
+            "2",
             "--out",
             "x.png",
             "--force",

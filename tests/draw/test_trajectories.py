@@ -1,5 +1,6 @@
 """What a file is taught: pairs of pictures step by step, kept on disk and found again."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tiny_base import noisy_adapter
 
 from spf_lora.adapters.module import Adapter
+from spf_lora.base.load import load_base
 from spf_lora.base.texts import encode
 from spf_lora.data import cache as caching
 from spf_lora.data.cache import TensorCache
@@ -53,11 +55,17 @@ def left_half(answers, *, area_cap):
     return places
 
 
-@pytest.fixture
-def in_half(draw, monkeypatch):
+def drawn_into(folder, tiny_folder, hat, how):
+    base = load_base(str(tiny_folder), device=torch.device("cpu"))
+    return draw_trajectories(base, hat, PAIRS, how, cache=TensorCache(folder))
+
+
+@pytest.fixture(scope="module")
+def in_half(tiny_folder, hat, tmp_path_factory):
     """Pairs whose local pictures differ in the left half; every step of both."""
-    monkeypatch.setattr(control_map, "control_map", left_half)
-    found, _ = draw()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(control_map, "control_map", left_half)
+        found = drawn_into(tmp_path_factory.mktemp("half"), tiny_folder, hat, HOW)
     return found, [found.lessons([0, 1], [step] * 2) for step in range(HOW.steps)]
 
 
@@ -186,6 +194,14 @@ def weaker(adapter):
     return Adapter(modules, {})
 
 
+@pytest.fixture(scope="module")
+def one_step(tiny_folder, hat, tmp_path_factory):
+    """A cache that holds the pairs of one step."""
+    folder = tmp_path_factory.mktemp("one")
+    drawn_into(folder, tiny_folder, hat, ONE)
+    return folder
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -215,8 +231,8 @@ def weaker(adapter):
         "below",
     ],
 )
-def test_other_pairs_are_drawn_anew(draw, tiny, hat, other):
-    draw(how=ONE)
+def test_other_pairs_are_drawn_anew(draw, one_step, tiny, hat, tmp_path, other):
+    shutil.copytree(one_step, tmp_path / "cache")
     assert draw(**{"how": ONE} | other(tiny, hat))[1] > 0
     assert draw(how=ONE)[1] == 0, "what was there is still there"
 

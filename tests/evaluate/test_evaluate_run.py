@@ -106,7 +106,9 @@ def test_the_base_model_alone_is_the_control(measured, tiny, gallery) -> None:
     assert alone.pictures_drawn == 0
     assert alone.name == "prompt only"
     for name in ("rho", "P", *CHANNELS):
-        assert alone.figure(name, 0).value == measured.figure(name, 0).value
+        # looked at beside other pictures they round otherwise
+        wanted = pytest.approx(measured.figure(name, 0).value, abs=2e-6)
+        assert alone.figure(name, 0).value == wanted
     assert "sps" not in alone.figures()
 
 

@@ -31,14 +31,14 @@ def test_a_part_passes_that_kept_its_response_and_did_not_get_dirtier(values, pa
     assert row(*values).passed is passed
 
 
-def test_what_was_not_changed_measures_the_same_and_what_was_does_not(embedded, tmp_path):
+def test_what_was_not_changed_measures_the_same_and_what_was_does_not(tiny, tmp_path):
     rng = np.random.default_rng(0)
-    down, up = rng.normal(size=(2, 192)), 0.5 * rng.normal(size=(96, 2))
+    down, up = rng.normal(size=(2, 24)), 0.5 * rng.normal(size=(16, 2))
     adapter = Adapter({NAME: Module(NAME, down.astype("f4"), up.astype("f4"), 2.0)})
     said = []
     for merged, same in ((adapter, True), (combined([(adapter, 3.0)]), False)):
         (found,) = measure_kept(
-            embedded,
+            tiny,
             [Part("mine", "beard", adapter)],
             merged,
             gallery=tmp_path,
@@ -51,4 +51,4 @@ def test_what_was_not_changed_measures_the_same_and_what_was_does_not(embedded, 
         assert found.pollution[0].value > 0
     assert said[0] == "drawing beard with mine alone, and with all of them"
     with pytest.raises(MeasureError, match="cannot judge 'tattoo'"):
-        measure_kept(embedded, [Part("x", "tattoo", adapter)], adapter, gallery=tmp_path)
+        measure_kept(tiny, [Part("x", "tattoo", adapter)], adapter, gallery=tmp_path)

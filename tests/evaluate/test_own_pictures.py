@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from spf_lora.base.load import load_base
 from spf_lora.data.worlds.portraits import partial_caption, render, unbiased
 from spf_lora.draw.act import acting
 from spf_lora.draw.sample import Sampling
 from spf_lora.errors import DataError, MeasureError
+from spf_lora.evaluate import own_pictures
 from spf_lora.evaluate.judges.fitted import FittedJudge, fit_judge, picture_key
 from spf_lora.evaluate.judges.judge import flips
 from spf_lora.evaluate.judges.logistic import fit, unseen_beliefs
@@ -143,22 +143,22 @@ def test_a_random_autoencoder_hides_what_is_to_be_seen(tmp_path: Path, tiny) -> 
         learn_judge(own, HAT, tiny, embed, gallery=tmp_path, sampling=HASTY, tell=silent)
 
 
-def test_the_probe_learns_hats_from_pictures_and_says_what_rests_on_what(tmp_path: Path) -> None:
-    embedded = load_base()
-    own = read_own_pictures(portraits(tmp_path / "own", hats=20, bare=12), HAT)
+def test_the_probe_learns_hats_from_pictures_and_says_what_rests_on_what(
+    tmp_path: Path, embedded, monkeypatch
+) -> None:
+    monkeypatch.setattr(own_pictures, "OWN", 16)
+    own = read_own_pictures(portraits(tmp_path / "own", hats=16, bare=8), HAT)
     world = beside_judge(HAT.name, HAT.replaces)
     fitted = learn_judge(
         own, HAT, embedded, world.embed, gallery=tmp_path, sampling=HASTY, tell=silent
     )
     assert fitted.accuracy >= 0.9
     said = what_rests_on_what(own, HAT, fitted, region="a mask", prompts="a file")
-    assert "20 of your pictures with it, 12 without it" in said[0]
+    assert "16 of your pictures with it, 8 without it" in said[0]
     assert said[1:3] == ["where it may act: a mask", "prompts: a file"]
 
 
 def test_regions_are_kept_and_found_again(tmp_path: Path, tiny, monkeypatch) -> None:
-    from spf_lora.evaluate import own_pictures
-
     own = read_own_pictures(portraits(tmp_path / "own", hats=12, bare=0), HAT)
     cases = caption_cases(own, HAT, tiny, prompts=2, seeds=1)
     first = learn_regions(cases, tiny, acting(None), gallery=tmp_path, sampling=HASTY, tell=silent)

@@ -63,7 +63,12 @@ def test_a_recipe_says_what_a_user_needs(name: str) -> None:
     assert not has_target(base_prompt(asked, attribute), attribute)
 
 
-@pytest.mark.parametrize("name", TEN)
+# one that has a place, and one that changes the whole picture
+FAST = ("sd15/beard", "sd15/old")
+BY_COST = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in TEN]
+
+
+@pytest.mark.parametrize("name", BY_COST)
 def test_a_recipe_trains_for_two_steps(name: str, tiny: Base, tmp_path: Path) -> None:
     recipe = load_recipe(find_recipe(name), SMALL)
     caption = full_prompt(SENTENCE, recipe.attribute)

@@ -21,7 +21,16 @@ from spf_lora.training.peak_memory import Tally, allocated_peak
 from spf_lora.training.precision import set_up
 from spf_lora.training.prepare import Prepared
 
+pytestmark = pytest.mark.usefixtures("one_dnn")
+FEW = ("--set", "data.batch_size=2")
 SD15 = Needs(side=64, pictures=1, preset="attention", rank=8, optimizer="adamw8bit")
+
+
+@pytest.fixture
+def one_dnn():
+    """Convolve as a training does, in its memory too."""
+    with torch.backends.mkldnn.flags(enabled=True):
+        yield
 
 
 def samples(side, pictures, width):
@@ -85,7 +94,8 @@ def step_of(found):
 @pytest.mark.parametrize(
     "how",
     [
-        {"watched": True, "gradient_checkpointing": True},
+        {"dual": False, "gradient_checkpointing": True},
+        pytest.param({"watched": True, "gradient_checkpointing": True}, marks=pytest.mark.slow),
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"dual": False}, marks=pytest.mark.slow),
         pytest.param(
@@ -181,7 +191,9 @@ def test_a_dry_run_prints_the_plan_and_what_fits_and_trains_nothing(
     cli, tiny_folder, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    code, said, _ = cli("train", "-a", "hat", "--base", tiny_folder, "--dry-run", "--vram", "0.5")
+    code, said, _ = cli(
+        "train", "-a", "hat", "--base", tiny_folder, "--dry-run", "--vram", "0.5", *FEW
+    )
     assert code == 0
     assert "attention adapter of rank 16, adamw8bit, fp32" in said
     assert "peak of a step" in said

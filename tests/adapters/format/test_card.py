@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
@@ -25,12 +25,14 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(recipe=st.dictionaries(st.text(max_size=6), JSON, max_size=4), text=st.text(max_size=20))
 def test_a_card_comes_back_as_it_was(recipe, text):
     card = Card("smile", text, text, "sd15:1", recipe=recipe, parents=("a", "b"), seed=3)
     assert from_metadata({KEY: to_json(card)}) == card
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(max_size=6), JSON, max_size=4))
 def test_equal_values_have_one_json_text_whatever_their_order(value):
     assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)

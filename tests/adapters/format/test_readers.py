@@ -1,6 +1,7 @@
 """Real readers: diffusers and peft give the output that the adapter's own arithmetic gives."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ STRENGTHS = (0.0, 0.5, 1.0)
 SMALL_UNET = {
     "sample_size": 8,
     "block_out_channels": (16, 32, 32, 32),
+    "layers_per_block": 1,
     "norm_num_groups": 8,
     "cross_attention_dim": 24,
     "attention_head_dim": 4,
@@ -130,18 +132,21 @@ def pipeline_of(models):
     )
 
 
-def check_diffusers(models, adapter, path, layout):
+def check_diffusers(models, adapter, wanted, path, layout):
     write_adapter(adapter, path, layout=layout, dtype="fp32")
     pipe = pipeline_of(models)
     pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="ours")
     for strength in STRENGTHS:
         pipe.set_adapters("ours", adapter_weights=strength)
-        assert_same(
-            outputs((pipe.unet, pipe.text_encoder)), outputs(merged(models, adapter, strength))
-        )
+        assert_same(outputs((pipe.unet, pipe.text_encoder)), wanted[strength])
 
 
-def check_peft(models, adapter, path):
+def wanted_of(models, adapter):
+    """Return what the models give with an adapter merged into them, at every strength."""
+    return {strength: outputs(merged(models, adapter, strength)) for strength in STRENGTHS}
+
+
+def check_peft(models, adapter, wanted, path):
     from peft import PeftModel
     from peft.helpers import rescale_adapter_scale
 
@@ -152,11 +157,11 @@ def check_peft(models, adapter, path):
         guard = rescale_adapter_scale(unet, strength) if strength else unet.disable_adapter()
         with guard:
             found = outputs((unet.base_model.model, models[1]))
-        assert_same(found[:1], outputs(merged(models, adapter, strength))[:1])
+        assert_same(found[:1], wanted[strength][:1])
     if not one_model:
         text = PeftModel.from_pretrained(copy.deepcopy(models[1]), path / "text_encoder")
         found = outputs((models[0], text.base_model.model))
-        assert_same(found[1:], outputs(merged(models, adapter, 1.0))[1:])
+        assert_same(found[1:], wanted[1.0][1:])
 
 
 CASES = {
@@ -169,19 +174,31 @@ REST = [(modules, case) for modules in SETS for case in CASES if (modules, case)
 EVERY = [*SOME, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)]
 
 
+@pytest.fixture(scope="module")
+def some_adapter(small_models):
+    """Returns an adapter and what it gives at every strength, each made once."""
+
+    @cache
+    def made(modules, case):
+        adapter = random_adapter(small_models, SETS[modules], *CASES[case])
+        return adapter, wanted_of(small_models, adapter)
+
+    return made
+
+
 @pytest.mark.parametrize(("modules", "case"), EVERY)
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 def test_diffusers_gives_our_output_at_every_strength(
-    small_models, tmp_path, layout, modules, case
+    small_models, some_adapter, tmp_path, layout, modules, case
 ):
-    adapter = random_adapter(small_models, SETS[modules], *CASES[case])
-    check_diffusers(small_models, adapter, tmp_path / "a.safetensors", layout)
+    check_diffusers(small_models, *some_adapter(modules, case), tmp_path / "a.safetensors", layout)
 
 
 @pytest.mark.parametrize(("modules", "case"), EVERY)
-def test_peft_gives_our_output_at_every_strength(small_models, tmp_path, modules, case):
-    adapter = random_adapter(small_models, SETS[modules], *CASES[case])
-    check_peft(small_models, adapter, tmp_path / "folder")
+def test_peft_gives_our_output_at_every_strength(
+    small_models, some_adapter, tmp_path, modules, case
+):
+    check_peft(small_models, *some_adapter(modules, case), tmp_path / "folder")
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
@@ -279,14 +296,15 @@ def test_diffusers_gives_our_output_on_the_full_860_million_model(full_models, t
     assert sum(one.numel() for one in full_models[0].parameters()) == 859_520_964
     adapter = random_adapter(full_models, SETS["kohya"], (4,), (2.0,))
     adapter = Adapter({name: weaker(module) for name, module in adapter.modules.items()})
-    check_diffusers(full_models, adapter, tmp_path / "a.safetensors", layout)
+    wanted = wanted_of(full_models, adapter)
+    check_diffusers(full_models, adapter, wanted, tmp_path / "a.safetensors", layout)
 
 
 @pytest.mark.slow
 def test_peft_gives_our_output_on_the_full_860_million_model(full_models, tmp_path):
     adapter = random_adapter(full_models, SETS["kohya"], (4,), (2.0,))
     adapter = Adapter({name: weaker(module) for name, module in adapter.modules.items()})
-    check_peft(full_models, adapter, tmp_path / "folder")
+    check_peft(full_models, adapter, wanted_of(full_models, adapter), tmp_path / "folder")
 
 
 def weaker(module):
