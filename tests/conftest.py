@@ -52,9 +52,12 @@ def _one_command_tree() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _small_sums() -> Iterator[None]:
-    """Add up convolutions as they come: oneDNN's preparations take longer than the tiny base's."""
-    with torch.backends.mkldnn.flags(enabled=False):
+def _small_sums(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Add up convolutions as they come: oneDNN's preparations take longer than the tiny base's.
+
+    The slow tier compares with processes of their own, bit for bit, so it adds up as they do.
+    """
+    with torch.backends.mkldnn.flags(enabled="not slow" not in pytestconfig.option.markexpr):
         yield
 
 
