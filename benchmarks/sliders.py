@@ -116,9 +116,8 @@ def _measured(
         shares = {name: float(apart[name].mean() / ceiling[name].mean()) for name in CHANNELS}
         rows["P"].append(sum(shares.values()) / len(shares))
         rows["identity"].append(shares["identity"])
-        rows["has"].append(
-            float((judge.belief(pixels(worded, seeds, strength)) > 0.5).float().mean())
-        )
+        with_words = asked if words else pixels(worded, seeds, strength)
+        rows["has"].append(float((judge.belief(with_words) > 0.5).float().mean()))
         new = pixels(faceless, seeds[: args.prompts], strength)
         moved.append(float((new - still).abs().mean() / (far - own).abs().mean()))
     found = {name: [round(value, 4) for value in row] for name, row in rows.items()}
