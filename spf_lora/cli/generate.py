@@ -84,9 +84,8 @@ def generate(
     check_sampler(sampler)
     adapters = (*_of_stack(stack), *(parse_adapter(text) for text in adapter or []))
     axes = parse_axes(grid or [])
-    if all(axis.name != "adapter" for axis in axes):
-        starts_of(act.start_percent, len(adapters))
     names = {axis.name for axis in axes}
+    starts_of(act.start_percent, 1 if "adapter" in names else len(adapters))
     if "strength" in names and not adapters and "adapter" not in names:
         raise PromptError("a strength needs something to be strong", hint="name an --adapter")
     if axes and count not in (None, 1):

@@ -50,7 +50,7 @@ def first_seed(seed: int) -> int:
 
 
 def most_redrawn(pairs: int) -> int:
-    """Return how many pairs are drawn again at most; see `Teaching.begin`."""
+    """Return how many pairs are drawn again at most: the least that may show it already do."""
     return len(STRONGER) * int((1 - _LEAST_SHOWN) * pairs)
 
 

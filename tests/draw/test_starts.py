@@ -207,9 +207,17 @@ def test_each_adapter_of_a_picture_may_have_a_start_of_its_own(cli, shelf, tiny_
         found[start] = Image.open(f"{start}.png").tobytes()
     assert found["0,0"] == found["0"]
     assert len(set(found.values())) == 4
-    code, _, talk = cli(*words, "x.png", "--start-percent", "0,0.1,0.2")
+    nowhere = ("generate", "x", "--base", "nowhere")
+    for command in (
+        (*nowhere, "--adapter", "beard", "--adapter", "hat"),
+        ("stack", "report", "portrait", "--base", "nowhere"),
+    ):
+        code, _, talk = cli(*command, "--start-percent", "0,0.1,0.2")
+        assert code == 1
+        assert "is for 3 adapters, and 2 are named" in " ".join(talk.split())
+    code, _, talk = cli(*nowhere, "--grid", "adapter=beard,hat", "--start-percent", "soon")
     assert code == 1
-    assert "is for 3 adapters, and 2 are named" in " ".join(talk.split())
+    assert "--start-percent soon is no share" in " ".join(talk.split())
 
 
 @pytest.mark.parametrize("wrong", ["1", "-0.1", "nan", "soon", "card"])
