@@ -61,6 +61,13 @@ def _small_sums(pytestconfig: pytest.Config) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def one_dnn() -> Iterator[None]:
+    """Add up as users' machines do, where memory or a batch's last digit is what is tested."""
+    with torch.backends.mkldnn.flags(enabled=True):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def read_once() -> Iterator[set[Path]]:
     """Read these folders of a base once and hand out copies; every other one is read each time."""

@@ -23,15 +23,16 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def measured(tiny_folder: Path, gallery: Path) -> Result:
     """A random adapter on the tiny base: 4 prompts, 2 seeds, 3 strengths."""
-    base = load_base(str(tiny_folder), device=torch.device("cpu"))
-    return evaluate_adapter(
-        base,
-        random_adapter(base.unet),
-        attribute="beard",
-        name="noise",
-        cases=held_out_cases("beard", prompts=4, seeds=2),
-        strengths=(0, 0.5, 1),
-        gallery=gallery,
-        steps=2,
-        bootstraps=200,
-    )
+    with torch.backends.mkldnn.flags(enabled=True):  # as `one_dnn`
+        base = load_base(str(tiny_folder), device=torch.device("cpu"))
+        return evaluate_adapter(
+            base,
+            random_adapter(base.unet),
+            attribute="beard",
+            name="noise",
+            cases=held_out_cases("beard", prompts=4, seeds=2),
+            strengths=(0, 0.5, 1),
+            gallery=gallery,
+            steps=2,
+            bootstraps=200,
+        )

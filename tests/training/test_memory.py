@@ -26,13 +26,6 @@ FEW = ("--set", "data.batch_size=2")
 SD15 = Needs(side=64, pictures=1, preset="attention", rank=8, optimizer="adamw8bit")
 
 
-@pytest.fixture
-def one_dnn():
-    """Convolve as a training does, in its memory too."""
-    with torch.backends.mkldnn.flags(enabled=True):
-        yield
-
-
 def samples(side, pictures, width):
     zero = torch.zeros(pictures, dtype=torch.long)
     latents = torch.randn(pictures, 4, side, side)
