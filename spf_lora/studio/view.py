@@ -148,24 +148,27 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def matrix(names: Sequence[str], cells: Sequence[Sequence[float]]) -> str:
-    """Return a square matrix whose cells are buttons; a click names the cell, as "0,1".
+    """Return a stack's cross-talk, whose cells are buttons; a click names the cell, as "0,1".
 
     Args:
         names: of the rows and columns.
-        cells: [i][j], about in [-1, 1].
+        cells: [i][j], how much more of i there is when j is asked for, about in [-1, 1].
     """
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = []
     for i, name in enumerate(names):
         buttons = "".join(
-            f'<td><button type="button" data-cell="{i},{j}" style="--heat:{min(1, abs(v)):.2f}" '
+            f'<td><button type="button" data-cell="{i},{j}" class="{"own" if i == j else "other"}" '
+            f'style="--heat:{min(1, abs(v)):.2f}" '
             f'aria-label="{escape(name)} when {escape(names[j])} is asked for: {v:.2f}">{v:+.2f}'
             "</button></td>"
-            for j, v in enumerate(cells[i])
+            for j, v in enumerate(round(v, 2) + 0.0 for v in cells[i])  # no -0.00
         )
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{buttons}</tr>')
     return (
-        '<div class="spf-scroll"><table class="spf-table spf-matrix"><thead><tr><td></td>'
+        '<div class="spf-scroll"><table class="spf-table spf-matrix"><caption>How much more there '
+        "is of a row's attribute when a column's is asked for, of 1. Green: what is asked for, the "
+        "more the better. Red: what is not, 0 is best.</caption><thead><tr><td></td>"
         f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

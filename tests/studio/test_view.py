@@ -14,7 +14,7 @@ from spf_lora.studio.drawing import Asked, Chosen, Drawn
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{value}}'
 KNOWN = {"table", "thead", "tbody", "tr", "th", "td", "div", "span", "b", "pre", "p", "details"}
 KNOWN |= {"summary", "figure", "figcaption", "img", "a", "input", "button", "h3", "h4", "ul", "li"}
-KNOWN |= {"iframe", "progress", "svg", "polyline", "header", "h1"}
+KNOWN |= {"iframe", "progress", "svg", "polyline", "header", "h1", "caption"}
 
 
 class Reader(HTMLParser):
@@ -114,6 +114,12 @@ def test_a_cell_of_the_matrix_says_whose_it_is_aloud(value):
     html = view.matrix(["hat", "beard"], [[0, value], [0, 0]])
     assert f"hat when beard is asked for: {value:.2f}" in html
     assert 'data-cell="0,1"' in html
+
+
+def test_the_matrix_tells_what_is_wanted_from_what_is_not():
+    html = view.matrix(["hat", "beard"], [[0.8, -0.001], [0.3, 0.9]])
+    assert html.count('class="own"') == html.count('class="other"') == 2
+    assert "-0.00" not in html
 
 
 def test_a_report_runs_no_script():
