@@ -156,7 +156,8 @@ def train_one(
                 job.log_dir,
             )
             every = settings.training.checkpoint_every_steps
-            run_trainer(trainer, phases, every=every, logs=job.log_dir, look=look)
+            with siblings.sharing_cores():
+                run_trainer(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
             drawn = _write(job, base, examples)
