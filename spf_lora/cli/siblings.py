@@ -163,8 +163,8 @@ class _Parent(Team):
 
     def end(self) -> None:
         for one in self._siblings:
-            one.kill()
-            one.wait()
+            with suppress(OSError), one:  # what it was not sent yet is not wanted
+                one.kill()
         self._siblings = []
 
 
