@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import gcd
+from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spf_lora.cli import out
 from spf_lora.errors import TrainingError
@@ -29,24 +29,11 @@ if TYPE_CHECKING:
 
     from spf_lora.training.processes import Processes
 
-_COUNT = "SPF_LORA_PROCESSES"  # in a sibling's environment, beside RANK
+_COUNT = "_SPF_LORA_PROCESSES"  # in a sibling's environment, beside RANK
 _MOST = 4  # a share of a batch of 8 is 2 pictures then
-_WIDEST = 320  # channels: a base as wide as SD1.5 (1280) takes gigabytes in each process
+_LARGEST = 100e6  # bytes of a U-Net: SD1.5's 1.7 GB or more would be in memory in each process
 _PATIENCE = 120.0  # seconds, for a sibling's imports and base on a busy machine
 _READY = b"!"
-
-
-class Team:
-    """This process and those that share its work; here, those that a launcher started, if any."""
-
-    def join(self) -> "Processes":
-        """Wait until all are ready; return this one among them."""
-        from spf_lora.training.processes import processes
-
-        return processes()
-
-    def end(self) -> None:
-        """End those that this one started."""
 
 
 def own_command() -> tuple[str, ...]:
@@ -58,26 +45,30 @@ def own_command() -> tuple[str, ...]:
 
 
 @contextmanager
-def team(command: Sequence[str], recipes: Sequence[Recipe]) -> Iterator[Team]:
-    """Yield this process's team; siblings are started here, and end with the block.
+def team(command: Sequence[str], recipes: Sequence[Recipe]) -> Iterator["Callable[[], Processes]"]:
+    """Start siblings where they help; they end with the block.
 
     Args:
         command: what starts this command once more, or nothing.
         recipes: what is trained, one after the other.
+
+    Yields:
+        What waits until all are ready and returns this process among them.
     """
     if _COUNT in os.environ:
-        yield _Sibling()
+        yield _Sibling().join
         return
     count = most_processes(recipes) if command else 1
     if count == 1:
-        yield Team()
+        from spf_lora.training.processes import processes
+
+        yield processes
         return
-    with TemporaryFile() as errors:
-        parent = _Parent(command, count, errors)
-        try:
-            yield parent
-        finally:
-            parent.end()
+    parent = _Parent(command, count)
+    try:
+        yield parent.join
+    finally:
+        parent.end()
 
 
 def most_processes(recipes: Sequence[Recipe]) -> int:
@@ -88,12 +79,12 @@ def most_processes(recipes: Sequence[Recipe]) -> int:
     count = next(n for n in range(min(_cores(), _MOST), 0, -1) if parts % n == 0)
     if count == 1:
         return 1
-    from spf_lora.base.load import default_device
-    from spf_lora.training.fit_gpu import base_configs
+    from spf_lora.base.load import EMBEDDED, default_device
 
-    unet, _ = base_configs(recipes[0].training.base)
-    small = max(unet["block_out_channels"]) < _WIDEST
-    return count if small and default_device().type == "cpu" else 1
+    base = recipes[0].training.base
+    folder = EMBEDDED if base == "embedded" else Path(base)
+    weights = sum(file.stat().st_size for file in (folder / "unet").glob("*.safetensors"))
+    return count if 0 < weights < _LARGEST and default_device().type == "cpu" else 1
 
 
 def _cores() -> int:
@@ -104,12 +95,11 @@ def _cores() -> int:
     return min(cores, max(1, int(told))) if told.isdecimal() else cores
 
 
-class _Parent(Team):
+class _Parent:
     """The process that the user started, and its siblings."""
 
-    def __init__(self, command: Sequence[str], count: int, errors: IO[bytes]) -> None:
+    def __init__(self, command: Sequence[str], count: int) -> None:
         self._count, self._threads = count, max(1, _cores() // count)
-        self._errors = errors  # of all siblings: why one ended
         own = os.environ | {_COUNT: str(count), "OMP_NUM_THREADS": str(self._threads)}
         self._siblings: list[Any] = []
         with suppress(OSError):  # then fewer are ready than are waited for
@@ -119,7 +109,7 @@ class _Parent(Team):
                     env=own | {"RANK": str(rank)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=errors,
+                    stderr=subprocess.DEVNULL,
                 )
                 self._siblings.append(one)
 
@@ -137,8 +127,8 @@ class _Parent(Team):
     def _mean(self, flat: "torch.Tensor") -> "torch.Tensor":
         whole = flat.clone()
         for one in self._siblings:
-            said = one.stdout.read(len(_bytes(flat)))
-            if len(said) < len(_bytes(flat)):
+            said = one.stdout.read(4 * flat.numel())
+            if len(said) < 4 * flat.numel():
                 self._miss(one)
             whole += _tensor(said)
         whole /= self._count
@@ -152,11 +142,9 @@ class _Parent(Team):
 
     def _miss(self, one: Any) -> NoReturn:
         code = one.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").splitlines()
-        why = [line for line in lines if line.startswith("error: ")] or [f"exit code {code}"]
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise TrainingError(
-            f"one of {self._count} processes that share the training ended ({why[-1]})",
+            f"one of the {self._count} processes that share the training {how}",
             hint="the same command with --resume goes on from the last checkpoint; with "
             "OMP_NUM_THREADS=1 in its environment it stays in one process",
         )
@@ -168,7 +156,7 @@ class _Parent(Team):
         self._siblings = []
 
 
-class _Sibling(Team):
+class _Sibling:
     """A process that another training started; its parent answers signals."""
 
     def __init__(self) -> None:

@@ -104,13 +104,13 @@ def _train_all(jobs: Sequence[Job], phases: Phases, command: Sequence[str]) -> N
     with ExitStack() as stack:
         # The only folder's faults are told before a base is loaded for it.
         first = _scan(jobs[0]) if len(jobs) == 1 else None
-        own_team = stack.enter_context(team(command, [job.settings for job in jobs]))
+        join = stack.enter_context(team(command, [job.settings for job in jobs]))
         hush()
         from spf_lora.base.share import shared
         from spf_lora.training.processes import Processes
 
         base = stack.enter_context(_loaded(jobs[0]))
-        siblings = own_team.join()
+        siblings = join()
         for job in jobs:
             training = job.settings.training
             apart = training.precision != "fp32" or training.channels_last
@@ -124,7 +124,6 @@ def _train_all(jobs: Sequence[Job], phases: Phases, command: Sequence[str]) -> N
                 with lent as own:
                     train_one(job, own, scan, siblings, phases)
             if failed and parent:
-                own_team.end()
                 siblings = Processes()
     if failed:
         raise TrainingError(

@@ -43,7 +43,7 @@ def four_cores(monkeypatch):
         (("data.batch_size=6",), 3),
         (("data.batch_size=8", "data.passes=4"), 2),
         (("data.batch_size=7",), 1),
-        (('training.base="stable-diffusion-v1-5/stable-diffusion-v1-5"',), 1),
+        (('training.base="owner/of-a-large-one"',), 1),
     ],
 )
 def test_as_many_share_a_small_bases_batch_as_divide_it(four_cores, changes, count):
@@ -76,26 +76,23 @@ def test_only_a_command_that_is_a_process_of_its_own_can_be_started_again(words,
 
 
 def test_parent_and_siblings_hold_the_mean_and_a_killed_one_is_told(four_cores):
-    with team(SIBLING, [recipe("data.batch_size=6", "data.passes=3")]) as own:
-        both = own.join()
+    with team(SIBLING, [recipe("data.batch_size=6", "data.passes=3")]) as join:
+        both = join()
         assert (both.rank, both.count, both.whole(6)) == (0, 2, 6)
         assert both.mean(6.0) == (6 + 1) / 2
-        own._siblings[0].kill()
-        with pytest.raises(TrainingError, match=r"one of 2 processes .* ended") as refused:
+        with pytest.raises(TrainingError, match="was killed by signal 9") as refused:
             both.mean(0.0)
-        assert "--resume" in refused.value.hint
-        gone = list(own._siblings)
-    assert {one.poll() for one in gone} == {-signal.SIGKILL}, "they end with the block"
+    assert "--resume" in refused.value.hint
 
 
 def test_where_no_sibling_comes_the_training_goes_on_alone(four_cores, capsys):
-    with team((sys.executable, "-c", "pass"), [recipe()]) as own:
-        assert own.join().count == 1
+    with team((sys.executable, "-c", "pass"), [recipe()]) as join:
+        assert join().count == 1
     assert "training in one" in capsys.readouterr().err
 
 
 def test_a_sibling_ends_with_its_parent_whatever_it_does():
-    env = os.environ | {"PYTHONPATH": str(ROOT), "RANK": "1", "SPF_LORA_PROCESSES": "2"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "RANK": "1", "_SPF_LORA_PROCESSES": "2"}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([*SIBLING, "busy"], env=env, **pipes) as busy:
         busy.stdin.close()  # as the system closes it when the parent dies
@@ -186,7 +183,7 @@ def test_a_killed_sibling_ends_the_training_which_one_process_can_go_on_with(sta
     _, talk = parent.communicate()
     assert parent.returncode == 1
     assert "Traceback" not in talk
-    assert "error: one of 2 processes that share the training ended" in talk
+    assert "error: one of the 2 processes that share the training was killed by signal 9" in talk
     assert "hint: the same command with --resume" in talk
     again = run([*words, *MANY], "--resume", OMP_NUM_THREADS="1")
     assert (again.returncode, "resuming after step" in again.stderr) == (0, True)
