@@ -210,3 +210,20 @@ def test_a_stopped_training_in_two_processes_goes_on_to_the_same_file(started, w
     stopped = (tmp_path / "hat.safetensors").read_bytes()
     assert run([*words, *MANY], "--force").returncode == 0
     assert (tmp_path / "hat.safetensors").read_bytes() == stopped
+
+
+@pytest.mark.slow
+def test_after_an_attribute_that_fails_one_process_goes_on_alone(words, cli, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("glasses", "beard", "hat"):
+        export = ("portraits", "export", data / name, "--attribute", name)
+        assert cli(*export, "--count", "4")[0] == 0
+    min((data / "beard").glob("*.txt")).unlink()
+    more = ("-a", "glasses,beard,hat", "--data", data, "--out", tmp_path)
+    done = run(words, *more)
+    assert done.returncode == 1
+    assert "1 of 3 attributes are not trained: beard" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("training ")]
+    assert [line.endswith(", in 2 processes") for line in lines] == [True, False]
+    assert [Path(line).stem for line in done.stdout.splitlines()] == ["glasses", "hat"]
