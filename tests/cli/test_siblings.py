@@ -171,9 +171,9 @@ def started(words):
 
 def wait_for_end(number):
     """Return when a process has ended, whether or not anyone has asked how."""
-    words = ["ps", "-o", "stat=", "-p", str(number)]
-    while subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout.strip(b"Z<Nl+s \n"):
-        pass
+    words, state = ["ps", "-o", "stat=", "-p", str(number)], b"R"
+    while state and not state.startswith(b"Z"):
+        state = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout
 
 
 @pytest.mark.slow
