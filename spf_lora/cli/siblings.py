@@ -121,7 +121,7 @@ class _Parent:
         if all(ready) and len(ready) == self._count - 1:
             return Processes(0, self._count, self._mean, divides=True, threads=self._threads)
         self.end()
-        out.say("no other process came to share the work: training in one")
+        out.say("training in one process: no other could be started beside it")
         return Processes()
 
     def _mean(self, flat: "torch.Tensor") -> "torch.Tensor":

@@ -88,7 +88,7 @@ def test_parent_and_siblings_hold_the_mean_and_a_killed_one_is_told(four_cores):
 def test_where_no_sibling_comes_the_training_goes_on_alone(four_cores, capsys):
     with team((sys.executable, "-c", "pass"), [recipe()]) as join:
         assert join().count == 1
-    assert "training in one" in capsys.readouterr().err
+    assert "training in one process: no other could" in capsys.readouterr().err
 
 
 def test_a_sibling_ends_with_its_parent_whatever_it_does():
