@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     attribute: Annotated[
         str | None,
         typer.Option(
@@ -147,7 +148,7 @@ def train(
             job.check()
             jobs.append(job)
         with locked_for_the_run(jobs):
-            train_all(jobs)
+            train_all(jobs, context.obj or ())
 
 
 def _watch(keep_every: int, sample_every: int, prompts: Path | None) -> Watch:
