@@ -12,7 +12,7 @@ import torch
 
 from embedded.device import device, noise_like
 from embedded.loop import train
-from embedded.worlds import World
+from embedded.worlds import Pictures
 
 
 def new() -> Any:
@@ -37,13 +37,15 @@ def _distance(made: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     return error.abs().mean() + 2 * error.square().mean()
 
 
-def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int, only: str) -> Any:
+def build(
+    pictures: Pictures, work: Path, *, seed: int, steps: int, decoder_steps: int, only: str
+) -> Any:
     """Train the whole VAE (`only="vae"`), then the decoder alone (`only="decoder"`)."""
     torch.manual_seed(seed)
     vae = new()
 
     def whole(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = world.batch(index)
+        pixels = pictures.batch(index)
         with torch.autocast(device().type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             noise = noise_like(posterior.mean, generator)
@@ -55,7 +57,7 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
             "vae",
             {"vae": vae},
             whole,
-            count=len(world.people),
+            count=len(pictures.people),
             steps=steps,
             batch_size=16,
             learning_rate=2e-3,
@@ -70,7 +72,7 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
     vae.quant_conv.requires_grad_(False)
 
     def decoder(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = world.batch(index)
+        pixels = pictures.batch(index)
         with torch.autocast(device().type, torch.bfloat16):
             with torch.no_grad():
                 posterior = vae.encode(pixels).latent_dist
@@ -82,7 +84,7 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
         "decoder",
         {"decoder": vae.decoder, "post": vae.post_quant_conv},
         decoder,
-        count=len(world.people),
+        count=len(pictures.people),
         steps=decoder_steps,
         batch_size=16,
         learning_rate=1e-3,

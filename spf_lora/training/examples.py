@@ -10,7 +10,7 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.check import Report, check
 from spf_lora.data.folder import LARGEST_PX, Example, Scan, read_folder, usable
 from spf_lora.data.kept_portraits import kept_in
-from spf_lora.data.worlds.portraits import training_set
+from spf_lora.data.worlds import PORTRAITS
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 
@@ -26,14 +26,14 @@ def load_examples(
     if folder is not None:
         return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
     rival = RIVALS.get(recipe.training.method)
-    drawn = training_set(
+    drawn = PORTRAITS.training_set(
         recipe.attribute.name,
         count=recipe.data.count,
         seed=recipe.data.seed,
         coverage=recipe.data.coverage,
         bias=recipe.data.bias,
         masks=rival is not None and rival.masks,  # nobody else is told where the attribute is
-        draw=kept_in(cache),
+        draw=kept_in(cache, PORTRAITS),
     )
     return [
         Example(picture, text, f"portrait {i}", mask)

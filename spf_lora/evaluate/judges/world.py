@@ -10,7 +10,8 @@ import torch
 
 from spf_lora.base.load import EMBEDDED, check_embedded
 from spf_lora.base.towers import Probe, load_probe
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, SIZE, Portrait, render, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, render, unbiased
+from spf_lora.data.worlds.world import SIZE, Portrait
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.judges.channels import CHANNELS
