@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded import clip, pack, probe, tokenizer, unet, vae
-from embedded.device import device
+from embedded.device import device, native_bf16
 from embedded.worlds import Pictures, make_pictures
 from spf_lora.base.load import EMBEDDED
 from spf_lora.data.worlds import WORLDS
@@ -139,6 +139,7 @@ class Builder:
                 "stages": spent,
                 "pictures": COUNTS,
                 "word_truth_from_step": unet.TRUTH,
+                "vae_trained_in": "bf16" if native_bf16() else "fp32",
                 "torch": torch.__version__,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             },

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedded.device import device, noise_like
+from embedded.device import device, native_bf16, noise_like
 from embedded.loop import train
 from embedded.worlds import Pictures
 
@@ -46,7 +46,7 @@ def build(
 
     def whole(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = pictures.batch(index)
-        with torch.autocast(device().type, torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16, enabled=native_bf16()):
             posterior = vae.encode(pixels).latent_dist
             noise = noise_like(posterior.mean, generator)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -73,7 +73,7 @@ def build(
 
     def decoder(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = pictures.batch(index)
-        with torch.autocast(device().type, torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16, enabled=native_bf16()):
             with torch.no_grad():
                 posterior = vae.encode(pixels).latent_dist
                 noise = noise_like(posterior.mean, generator)
