@@ -13,7 +13,7 @@ def device() -> torch.device:
 
 @functools.cache
 def native_bf16() -> bool:
-    """Tell whether bf16 is computed as such; emulated, a step takes twenty times as long as fp32."""
+    """Tell whether bf16 is computed as such; emulated, a step is far slower than in fp32."""
     return device().type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
