@@ -163,6 +163,7 @@ def _measure(
     return {
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),
+        "base_id": base.id,
         **trained,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
