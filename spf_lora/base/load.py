@@ -1,6 +1,7 @@
 """Load a base model: the embedded one, a diffusers folder, a single file or one from the hub."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from spf_lora.documents import read_json
 from spf_lora.errors import BaseModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
+# what a base that draws a world has beside the pipeline
+_BROUGHT = {"clip/model.safetensors", "probe/model.safetensors", "probe/heads.json"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +196,12 @@ def _world(place: BasePlace) -> str:
         card = read_json(place.path / "card.json", most_bytes=1 << 20)
     except (OSError, ValueError):
         return ""  # another program's card
-    world = card.get("world") if isinstance(card, dict) else None
-    if not isinstance(world, str) or not isinstance(card.get("sha256"), dict):
+    if not isinstance(card, dict):
         return ""
-    _check_digests(place.path, card["sha256"], f"the base {place.spec}", "copy its folder anew")
+    world, digests = card.get("world"), card.get("sha256")
+    if not isinstance(world, str) or not isinstance(digests, dict) or _BROUGHT - digests.keys():
+        return ""
+    _check_digests(place.path, digests, f"the base {place.spec}", "copy its folder anew")
     return world
 
 
@@ -226,7 +231,9 @@ def check_embedded(folder: Path = EMBEDDED) -> None:
 def _check_digests(folder: Path, digests: Mapping[str, str], what: str, hint: str) -> None:
     for name, wanted in digests.items():
         path = folder / name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        there = inside and os.path.isfile(path)  # noqa: PTH113 - too long a name is no file
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if there else None
         if digest != wanted:
             raise BaseModelError(
                 f"{what} is {'damaged' if digest else 'incomplete'}: {name}", hint=hint

@@ -23,6 +23,9 @@ def folder(tiny_folder, tmp_path):
     """The tiny base with a card that says it draws the second world."""
     copy = tmp_path / "base"
     shutil.copytree(tiny_folder, copy)
+    for name in ("clip/model.safetensors", "probe/model.safetensors", "probe/heads.json"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes(b"{}")
     files = [path for path in copy.rglob("*") if path.is_file()]
     digests = {str(p.relative_to(copy)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     (copy / "card.json").write_text(json.dumps({"world": "personas", "sha256": digests}))
@@ -53,6 +56,20 @@ def test_a_damaged_file_of_a_worlds_base_is_named(folder):
 def test_a_card_of_another_kind_is_no_fault(folder, card):
     (folder / "card.json").write_text(card)
     assert _loaded(folder).world == ""
+
+
+@pytest.mark.parametrize("name", ["../base/unet/config.json", "/etc/hostname", "a" * 300])
+def test_a_card_speaks_of_files_in_its_folder_alone(folder, name):
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"][name] = "0"
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BaseModelError, match="is incomplete"):
+        _loaded(folder)
+
+
+def test_a_world_that_nobody_knows_is_named(tiny):
+    with pytest.raises(BaseModelError, match="draws 'moon', a world that is not known"):
+        world_of(replace(tiny, world="moon"))
 
 
 def test_its_own_clip_lies_in_its_folder(embedded, tmp_path):
