@@ -59,10 +59,15 @@ def make_pictures(world: World, kind: str, count: int, seed: int, cache: Path) -
         attributes.append(draw_attributes(world, kind, rng))
     file = cache / f"{kind}-{count}-{seed}.npy"
     if not file.exists():
-        pixels = np.stack(
-            [np.asarray(world.render(p, a)) for p, a in zip(people, attributes, strict=True)]
-        )
-        keep(file, pixels)
+        pairs = list(zip(people, attributes, strict=True))
+        parts = {n: cache / f"{file.stem}-from-{n}.npy" for n in range(0, count, 1000)}
+        for first, part in parts.items():
+            if not part.exists():
+                drawn = [world.render(p, a) for p, a in pairs[first : first + 1000]]
+                keep(part, np.stack([np.asarray(picture) for picture in drawn]))
+        keep(file, np.concatenate([np.load(part) for part in parts.values()]))
+        for part in parts.values():
+            part.unlink()
     return Pictures(world, np.load(file), people, attributes)
 
 
