@@ -143,6 +143,21 @@ def command_line(**settings: Any) -> dict[str, Any]:
     return {"command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), **settings}
 
 
+def attribute_recipe(name: str, target_text: str, replaced: Sequence[str], tables: str = "") -> str:
+    """Return a recipe for the embedded base that says no more of an attribute than it must.
+
+    Args:
+        name: of the attribute.
+        target_text: what asks for it.
+        replaced: phrases that it takes the place of.
+        tables: more TOML.
+    """
+    return (
+        f'profile = "embedded"\n[attribute]\nname = "{name}"\n'
+        f'target_text = "{target_text}"\nreplaces = {json.dumps(list(replaced))}\n{tables}'
+    )
+
+
 def mean_interval(rows: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return the 95 % interval of the mean over rows; each row's values are drawn again."""
     rng = np.random.default_rng(0)

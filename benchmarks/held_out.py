@@ -9,7 +9,6 @@ it has not seen is in the result. No setting was chosen on them. One JSON per ce
 """
 
 import argparse
-import json
 import random
 import tempfile
 import time
@@ -17,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import command_line, peak_mib, write_result
+from common import attribute_recipe, command_line, peak_mib, write_result
 
 from spf_lora.base.load import EMBEDDED, Base, load_base
 from spf_lora.base.towers import load_probe
 from spf_lora.data.cache import TensorCache
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, WorldAttribute, render, unbiased
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, render, unbiased
+from spf_lora.data.worlds.world import WorldAttribute
 from spf_lora.draw.act import acting
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import Sampling, decode
@@ -133,10 +133,7 @@ def _trained(attribute: str, changes: list[str]) -> tuple[Any, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         replaced = [said for said, _ in FACTORS[row.replaces].values()] if row.replaces else []
-        (folder / "recipe.toml").write_text(
-            f'profile = "embedded"\n[attribute]\nname = "{attribute}"\n'
-            f'target_text = "{row.target_text}"\nreplaces = {json.dumps(replaced)}\n'
-        )
+        (folder / "recipe.toml").write_text(attribute_recipe(attribute, row.target_text, replaced))
         recipe = load_recipe(folder / "recipe.toml", changes)
         examples = load_examples(recipe, None)
         base = load_base("embedded", device=torch.device("cpu"))

@@ -69,13 +69,15 @@ def main() -> None:
 
 
 def _run(args: Any) -> None:
+    args.results = SEARCH if args.tuning else RESULTS
+    args.recipes = None
     if not args.table:
         changed = {"ours-" + args.variant[0]: tuple(args.variant[1:])} if args.variant else {}
         known = METHODS | changed
         for seed in args.seeds:
             for attribute in args.attributes:
                 for method in changed or args.methods:
-                    _cell(method, known[method], attribute, seed, args)
+                    run_cell(method, known[method], attribute, seed, args)
 
 
 def _arguments() -> Any:
@@ -95,8 +97,18 @@ def _arguments() -> Any:
     return parser.parse_args()
 
 
-def _cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> None:
-    path = (SEARCH if args.tuning else RESULTS) / f"{method}-{attribute}-{seed}.json"
+def run_cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, args: Any) -> None:
+    """Train and measure one cell, unless it is there.
+
+    Args:
+        method: its name.
+        changes: what is changed in the attribute's recipe.
+        attribute: what is learned.
+        seed: of training.
+        args: of the command line, with `results`, the folder of cells, and `recipes`, that of the
+            attributes' recipes, or None for the shipped ones.
+    """
+    path = args.results / f"{method}-{attribute}-{seed}.json"
     claim = path.with_suffix(".running")
     if path.exists() or claim.exists():
         return
@@ -121,6 +133,7 @@ def _measure(
     import torch
 
     from spf_lora.base.load import load_base
+    from spf_lora.data.worlds import world_of
     from spf_lora.draw.act import acting
     from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
@@ -130,13 +143,16 @@ def _measure(
     from spf_lora.recipe.load import load_recipe, recipe_hash
     from spf_lora.training.examples import load_examples
 
-    recipe = load_recipe(find_recipe(attribute), [*changes, f"training.seed={seed}"])
-    trained = train_once(recipe, load_examples(recipe, None), args.trained)
+    file = args.recipes / f"{attribute}.toml" if args.recipes else find_recipe(attribute)
+    recipe = load_recipe(file, [*changes, f"training.seed={seed}"])
+    base = load_base(recipe.training.base, device=torch.device("cpu"))
+    world = world_of(base)
+    trained = train_once(recipe, load_examples(recipe, None, world=world), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
-    cases = held_out_cases(attribute, prompts=count, seeds=args.noises)
+    cases = held_out_cases(attribute, prompts=count, seeds=args.noises, world=world)
     sampling = Sampling(**({"steps": args.steps} | SAMPLINGS.get(method, {})))
     result = evaluate(
-        load_base("embedded", device=torch.device("cpu")),
+        base,
         acting(trained.pop("adapter"), local=method in LOCAL),
         Measurement(
             recipe.attribute, cases[args.prompts :] if args.tuning else cases, strengths=STRENGTHS
@@ -147,6 +163,7 @@ def _measure(
     return {
         "changes": list(changes),
         "recipe_hash": recipe_hash(recipe),
+        "base_id": base.id,
         **trained,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
@@ -185,7 +202,7 @@ def train_once(recipe: Any, examples: Any, folder: Path) -> dict[str, Any]:
     from spf_lora.training.build import build_trainer, run_id
     from spf_lora.training.finish import finished_adapter
 
-    base = load_base("embedded", device=torch.device("cpu"))
+    base = load_base(recipe.training.base, device=torch.device("cpu"))
     kept = folder / f"{run_id(recipe, base, examples)}.safetensors"
     if kept.exists():
         return {"adapter": read_adapter(kept)}

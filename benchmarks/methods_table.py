@@ -53,19 +53,31 @@ Cell = Mapping[str, Any]
 
 
 def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None:
-    """Print the tables of every cell in `folder`, and replace what is between a page's markers.
+    """Print the tables of every cell in `folder`, and write them into pages.
 
-    A page has `<!-- NAME: begin -->` and `<!-- NAME: end -->`; NAME is means, attributes,
-    rivals or summary. The curve is an SVG of its own.
+    The tables are means, attributes, rivals and summary. The curve is an SVG of its own.
     """
-    cells: list[Cell] = [read_cell(path) for path in sorted(folder.glob("*.json"))]
+    cells = read_cells(folder)
     compared = _compared(cells)
-    tables = {
-        "means": _means(cells, compared),
-        "attributes": _by_attribute(cells),
-        "rivals": _rivals(),
-        "summary": _summary(compared),
-    }
+    replace_tables(
+        pages, {**result_tables(cells), "rivals": _rivals(), "summary": _summary(compared)}
+    )
+    if curve is not None:
+        curve.write_text(_curve(cells, compared), "utf-8")
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """Return every cell in a folder."""
+    return [read_cell(path) for path in sorted(folder.glob("*.json"))]
+
+
+def result_tables(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the table of means and those by attribute."""
+    return {"means": _means(cells, _compared(cells)), "attributes": _by_attribute(cells)}
+
+
+def replace_tables(pages: Sequence[Path], tables: Mapping[str, str]) -> None:
+    """Print tables, and replace what is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
     print("\n\n".join(tables.values()))
     for page in pages:
         text = page.read_text("utf-8")
@@ -74,8 +86,6 @@ def write_pages(folder: Path, pages: Sequence[Path], curve: Path | None) -> None
             inside = f"{begin}\n{table}\n{end}"
             text = re.sub(f"{begin}.*{end}", lambda _, new=inside: new, text, flags=re.DOTALL)
         page.write_text(text, "utf-8")
-    if curve is not None:
-        curve.write_text(_curve(cells, compared), "utf-8")
 
 
 def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

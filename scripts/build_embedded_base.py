@@ -2,8 +2,8 @@
 
 Stages, in order: tokenizer, clip, vae, unet, decoder, probe, pack. Each resumes from its
 checkpoint in the work folder after a kill; `pack` writes fp16 weights and checksums into
-`--out`. `scripts/check_embedded_base.py` then measures what was built and writes the figures
-into its card.
+`--out`. `--world personas` builds the base of the second world. `scripts/check_embedded_base.py`
+then measures what was built and writes the figures into its card.
 """
 
 import argparse
@@ -17,9 +17,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded import clip, pack, probe, tokenizer, unet, vae
-from embedded.device import device
-from embedded.worlds import World, make_world
+from embedded.device import device, native_bf16
+from embedded.worlds import Pictures, make_pictures
 from spf_lora.base.load import EMBEDDED
+from spf_lora.data.worlds import WORLDS
+from spf_lora.data.worlds.world import World
 from spf_lora.training.checkpoint import load_checkpoint
 
 COUNTS = {"world": 16_000, "unet": 20_000}
@@ -30,12 +32,14 @@ STAGES = ("tokenizer", "clip", "vae", "unet", "decoder", "probe", "pack")
 class Builder:
     """Runs stages; each can ask for what the ones before it made."""
 
-    def __init__(self, work: Path, seed: int, out: Path, start: Path | None = None) -> None:
-        self.work, self.seed, self.out, self.start = work, seed, out, start
+    def __init__(
+        self, world: World, work: Path, seed: int, out: Path, start: Path | None = None
+    ) -> None:
+        self.world, self.work, self.seed, self.out, self.start = world, work, seed, out, start
 
-    def world(self, kind: str) -> World:
+    def pictures(self, kind: str) -> Pictures:
         """Return the pictures of one kind."""
-        return make_world(kind, COUNTS[kind], self.seed, self.work)
+        return make_pictures(self.world, kind, COUNTS[kind], self.seed, self.work)
 
     def read_tokenizer(self) -> Any:
         """Return the tokenizer that its stage wrote."""
@@ -47,12 +51,12 @@ class Builder:
         """Train the tokenizer."""
         folder = self.work / "base" / "tokenizer"
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{tokenizer.build(folder, seed=self.seed)} tokens")
+        print(f"{tokenizer.build(self.world, folder, seed=self.seed)} tokens")
 
     def clip(self) -> clip.Clip:
         """Train CLIP, or read it back."""
         return clip.build(
-            self.world("world"),
+            self.pictures("world"),
             self.read_tokenizer(),
             self.work,
             seed=self.seed,
@@ -74,7 +78,7 @@ class Builder:
 
             return AutoencoderKL.from_pretrained(self.start / "vae").eval().to(device())
         return vae.build(
-            self.world("world"),
+            self.pictures("world"),
             self.work,
             seed=self.seed,
             steps=STEPS["vae"],
@@ -89,7 +93,7 @@ class Builder:
     def unet(self) -> tuple[Any, float]:
         """Train the U-Net on the VAE's latents and the text encoder's states."""
         return unet.build(
-            self.world("unet"),
+            self.pictures("unet"),
             self.vae(),
             self.text_encoder(),
             self.read_tokenizer(),
@@ -102,7 +106,7 @@ class Builder:
     def probe(self) -> torch.nn.Module:
         """Train the probe on renders and reconstructions."""
         return probe.build(
-            self.world("world"), self.decoder(), self.work, seed=self.seed, steps=STEPS["probe"]
+            self.pictures("world"), self.decoder(), self.work, seed=self.seed, steps=STEPS["probe"]
         )
 
     def pack(self) -> None:
@@ -121,7 +125,7 @@ class Builder:
             tokenizer=self.read_tokenizer(),
             scheduler=unet.scheduler(),
         )
-        pack.write_probe(self.out, self.probe(), probe.HEADS)
+        pack.write_probe(self.out, self.probe(), probe.heads(self.world))
         spent = {}
         for stage in STEPS:
             facts = load_checkpoint(self.work / f"{stage}.safetensors")[1]
@@ -129,10 +133,13 @@ class Builder:
         pack.write_card(
             self.out,
             {
+                "world": self.world.name,
+                "credit": self.world.credit,
                 "seed": self.seed,
                 "stages": spent,
                 "pictures": COUNTS,
                 "word_truth_from_step": unet.TRUTH,
+                "vae_trained_in": "bf16" if native_bf16() else "fp32",
                 "torch": torch.__version__,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             },
@@ -143,15 +150,19 @@ def main() -> None:
     """Run the stages asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="+", choices=STAGES)
+    parser.add_argument("--world", choices=WORLDS, default="portraits")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and pictures")
     parser.add_argument("--out", type=Path, default=EMBEDDED)
     parser.add_argument("--start", type=Path, help="a packed base whose U-Net to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.world != "portraits" and arguments.out == EMBEDDED:
+        parser.error("name --out: the embedded base draws the world portraits")
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    builder = Builder(arguments.work, arguments.seed, arguments.out, arguments.start)
+    world = WORLDS[arguments.world]
+    builder = Builder(world, arguments.work, arguments.seed, arguments.out, arguments.start)
     for stage in arguments.stages:
         getattr(builder, stage)()
 

@@ -1,4 +1,4 @@
-"""Measure the embedded base on pictures it has not seen and write the figures into its card.
+"""Measure a base on pictures of its world it has not seen, write the figures into its card.
 
 `python scripts/check_embedded_base.py --work DIR [--folder F] [--sheet sheet.png] [--write]`
 """
@@ -17,19 +17,20 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded.clip import phrase_table, truth
-from embedded.worlds import World, labels, make_world
+from embedded.worlds import Pictures, labels, make_pictures
 from spf_lora.base.load import EMBEDDED, Base, load_base
 from spf_lora.base.towers import Clip, Probe, load_probe
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, caption, unbiased
+from spf_lora.data.worlds import world_of
+from spf_lora.data.worlds.world import World
 from spf_lora.draw.act import draw
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sample import GUIDANCE, STEPS, contact_sheet
 
 
 @torch.no_grad()
-def check_vae(base: Base, probe: Probe, world: World) -> tuple[dict[str, Any], torch.Tensor]:
+def check_vae(base: Base, probe: Probe, pictures: Pictures) -> tuple[dict[str, Any], torch.Tensor]:
     """PSNR, and the probe's recall of each attribute on reconstructions."""
-    pixels = world.batch(np.arange(len(world.people)))
+    pixels = pictures.batch(np.arange(len(pictures.people)))
     made = torch.cat(
         [
             base.vae.decode(base.vae.encode(p).latent_dist.mean).sample.clamp(-1, 1)
@@ -37,41 +38,42 @@ def check_vae(base: Base, probe: Probe, world: World) -> tuple[dict[str, Any], t
         ]
     )
     mse = ((made - pixels) / 2).square().mean(dim=(1, 2, 3))
-    heads, wanted = probe(made), labels(world)
+    heads, wanted = probe(made), labels(pictures)
     recall = {
         a: round(float((heads[a].argmax(1) == 1)[wanted[a] == 1].float().mean()), 4)
-        for a in ATTRIBUTES
+        for a in pictures.world.attributes
     }
     psnr = float((-10 * mse.log10()).mean())
     return {"psnr_db": round(psnr, 2), "probe_recall": recall, "n": len(pixels)}, made
 
 
 @torch.no_grad()
-def check_clip(clip: Clip, world: World) -> dict[str, Any]:
+def check_clip(clip: Clip, pictures: Pictures) -> dict[str, Any]:
     """Zero-shot area under the ROC curve of every phrase."""
-    image = clip.embed_image(world.batch(np.arange(len(world.people))))
-    scores = image @ clip.embed_text([p for p, _, _ in phrase_table()]).T
-    true, areas = truth(world), {}
-    for column, (phrase, _, _) in enumerate(phrase_table()):
+    image = clip.embed_image(pictures.batch(np.arange(len(pictures.people))))
+    table = phrase_table(pictures.world)
+    scores = image @ clip.embed_text([p for p, _, _ in table]).T
+    true, areas = truth(pictures), {}
+    for column, (phrase, _, _) in enumerate(table):
         seen = true[:, column] >= 0
         rank = scores[seen, column].argsort().argsort().double() + 1
         yes = true[seen, column] == 1
         n, m = int(yes.sum()), int((~yes).sum())
         areas[phrase] = round(float((rank[yes].sum() - n * (n + 1) / 2) / (n * m)), 4)
-    targets = {a.target_text for a in ATTRIBUTES.values()}
+    targets = set(pictures.world.caption_targets(list(pictures.world.attributes)))
     base = [v for k, v in areas.items() if k not in targets]
     return {
         "auc_attributes": {k: v for k, v in areas.items() if k in targets},
         "auc_base_mean": round(float(np.mean(base)), 4),
         "auc_base_min": min(base),
-        "n": len(world.people),
+        "n": len(pictures.people),
     }
 
 
 @torch.no_grad()
-def check_probe(probe: Probe, pixels: torch.Tensor, world: World) -> dict[str, float]:
+def check_probe(probe: Probe, pixels: torch.Tensor, pictures: Pictures) -> dict[str, float]:
     """Accuracy per head."""
-    logits, wanted = probe(pixels), labels(world)
+    logits, wanted = probe(pixels), labels(pictures)
     return {
         name: round(
             float((logits[name].argmax(1) == wanted[name])[wanted[name] >= 0].float().mean()), 4
@@ -83,10 +85,11 @@ def check_probe(probe: Probe, pixels: torch.Tensor, world: World) -> dict[str, f
 @torch.no_grad()
 def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], list[Image.Image]]:
     """Agreement with captions, and how often each attribute shows when asked and when not."""
+    world = world_of(base)
     rng = random.Random("held-out captions")
-    people = [unbiased(rng) for _ in range(count)]
+    people = [world.unbiased(rng) for _ in range(count)]
     seeds = list(range(10_000, 10_000 + count))
-    pictures = draw(base, [caption(p) for p in people], seeds)
+    pictures = draw(base, [world.caption(p) for p in people], seeds)
     logits = probe(torch.stack([pixels_of(one) for one in pictures]))
     agreement = {
         name: round(
@@ -100,14 +103,16 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
             ),
             4,
         )
-        for name, values in FACTORS.items()
+        for name, values in world.factors.items()
     }
     asked = {}
-    for name in ATTRIBUTES:
-        asking = draw(base, [caption(p, (name,)) for p in people], seeds)
+    for name in world.attributes:
+        asking = draw(base, [world.caption(p, (name,)) for p in people], seeds)
         shown = probe(torch.stack([pixels_of(one) for one in asking]))
         asked[name] = round(float((shown[name].argmax(1) == 1).float().mean()), 4)
-    unasked = {a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in ATTRIBUTES}
+    unasked = {
+        a: round(float((logits[a].argmax(1) == 1).float().mean()), 4) for a in world.attributes
+    }
     figures = {
         "agreement": agreement,
         "shown_when_asked": asked,
@@ -119,7 +124,7 @@ def check_unet(base: Base, probe: Probe, count: int) -> tuple[dict[str, Any], li
     return figures, pictures
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(world: World, figures: dict[str, Any]) -> str:
     """Return the figures beside their targets as a Markdown table."""
     vae, clip, unet = figures["vae"], figures["clip"], figures["unet"]
     rows = [("VAE, PSNR on new portraits, dB", ">= 27", vae["psnr_db"])]
@@ -140,7 +145,7 @@ def table(figures: dict[str, Any]) -> str:
         target = "-" if name in ("mouth", "eyes", "brows") else target
         rows.append((f"U-Net, probe agrees with the caption: {name}", target, share))
     for name, share in unet["shown_when_asked"].items():
-        target = "0.20 to 0.60" if ATTRIBUTES[name].kind == "weak" else "<= 0.05"
+        target = "0.20 to 0.60" if world.attributes[name].kind == "weak" else "<= 0.05"
         unasked = unet["shown_unasked"][name]
         rows.append((f"U-Net, shows {name} when asked (not asked: {unasked})", target, share))
     lines = ["| figure | target | measured |", "| --- | --- | --- |"]
@@ -153,16 +158,16 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_figures(figures: dict[str, Any], folder: Path) -> None:
-    """Put the figures into the card and the table into docs/embedded-base.md."""
+def write_figures(world: World, figures: dict[str, Any], folder: Path) -> None:
+    """Put the figures into the card and the table into docs/embedded-base.md, between markers."""
     path = folder / "card.json"
     card = json.loads(path.read_text("utf-8")) | {"figures": figures}
     path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     page = Path(__file__).parent.parent / "docs" / "embedded-base.md"
-    head, rest = page.read_text("utf-8").split("<!-- figures -->")
-    tail = rest.split("<!-- end -->")[1]
-    block = f"<!-- figures -->\n{table(figures)}\n<!-- end -->"
-    page.write_text(head + block + tail, encoding="utf-8")
+    begin, end = (f"<!-- {world.name}: {edge} -->" for edge in ("begin", "end"))
+    head, rest = page.read_text("utf-8").split(begin)
+    block = f"{begin}\n{table(world, figures)}\n{end}"
+    page.write_text(head + block + rest.split(end)[1], encoding="utf-8")
 
 
 def main() -> None:
@@ -180,19 +185,20 @@ def main() -> None:
     base = load_base(spec)
     probe = load_probe(arguments.folder / "probe")
     clip = Clip(base, arguments.folder / "clip")
-    world = make_world("held", 2000, 0, arguments.work)
-    vae, rebuilt = check_vae(base, probe, world)
-    figures: dict[str, Any] = {"vae": vae, "clip": check_clip(clip, world)}
+    world = world_of(base)
+    pictures = make_pictures(world, "held", 2000, 0, arguments.work)
+    vae, rebuilt = check_vae(base, probe, pictures)
+    figures: dict[str, Any] = {"vae": vae, "clip": check_clip(clip, pictures)}
     figures["probe_accuracy"] = {
-        "renders": check_probe(probe, world.batch(np.arange(2000)), world),
-        "reconstructions": check_probe(probe, rebuilt, world),
+        "renders": check_probe(probe, pictures.batch(np.arange(2000)), pictures),
+        "reconstructions": check_probe(probe, rebuilt, pictures),
     }
     figures["unet"], pictures = check_unet(base, probe, arguments.captions)
     print(json.dumps(figures, indent=2))
     if arguments.sheet:
         contact_sheet([pictures[i : i + 8] for i in range(0, 32, 8)]).save(arguments.sheet)
     if arguments.write:
-        write_figures(figures, arguments.folder)
+        write_figures(world, figures, arguments.folder)
 
 
 if __name__ == "__main__":

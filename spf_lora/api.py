@@ -93,6 +93,7 @@ def train_adapter(
     """
     from spf_lora.base.share import shared
     from spf_lora.data.cache import TensorCache, cache_folder
+    from spf_lora.data.worlds import world_of
     from spf_lora.training.build import build_trainer
     from spf_lora.training.examples import load_examples
     from spf_lora.training.finish import finished_adapter
@@ -101,7 +102,7 @@ def train_adapter(
     tokenizer = None if settings.tokenizer == "own" else settings.tokenizer
     model = base or load_base(settings.base, tokenizer=tokenizer)
     cache = TensorCache(cache_folder())
-    examples = load_examples(recipe, folder, cache)
+    examples = load_examples(recipe, folder, cache, world_of(model))
     apart = settings.precision != "fp32" or settings.channels_last
     with tempfile.TemporaryDirectory() as scratch, shared(model, apart=apart) as lent:
         trainer = build_trainer(
@@ -143,6 +144,7 @@ def evaluate_adapter(
     Raises:
         MeasureError: nothing says what it should add, or that cannot be judged.
     """
+    from spf_lora.data.worlds import world_of
     from spf_lora.draw.act import acting
     from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
@@ -155,7 +157,7 @@ def evaluate_adapter(
         raise MeasureError("nothing says what the adapter adds", hint='name it: "beard"')
     taught = load_recipe(named).attribute
     if isinstance(prompts, int):
-        cases = held_out_cases(taught.name, prompts=prompts, seeds=seeds)
+        cases = held_out_cases(taught.name, prompts=prompts, seeds=seeds, world=world_of(base))
     else:
         cases = cases_of(prompts, taught, seeds=seeds)
     return evaluate(

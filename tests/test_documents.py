@@ -103,7 +103,7 @@ OTHERS = {
     "adapters/format/glance.py",
     "apps/comfyui/pack/lora.py",
     "cli/stack_report.py",
-    "data/worlds/portraits.py",
+    "data/worlds/world.py",
     "documents.py",
     "evaluate/report/bars.py",
     "recipe/load.py",

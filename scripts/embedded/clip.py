@@ -14,9 +14,9 @@ from torch import nn
 
 from embedded.device import device, noise_like
 from embedded.loop import train
-from embedded.worlds import World, labels
+from embedded.worlds import Pictures, labels
 from spf_lora.base.towers import ImageTower
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, partial_caption
+from spf_lora.data.worlds.world import World
 
 DIM, WIDTH, LAYERS, HEADS = 192, 192, 3, 6
 
@@ -39,18 +39,20 @@ def text_config(vocabulary: int) -> Any:
     )
 
 
-def phrase_table() -> list[tuple[str, str, int]]:
+def phrase_table(world: World) -> list[tuple[str, str, int]]:
     """Return (phrase, head, class) for every phrase of the world."""
-    base = [(v[0], f, i) for f, values in FACTORS.items() for i, v in enumerate(values.values())]
-    return base + [(a.target_text, name, 1) for name, a in ATTRIBUTES.items()]
+    base = [
+        (v[0], f, i) for f, values in world.factors.items() for i, v in enumerate(values.values())
+    ]
+    return base + [(a.target_text, name, 1) for name, a in world.attributes.items()]
 
 
-def truth(world: World) -> torch.Tensor:
+def truth(pictures: Pictures) -> torch.Tensor:
     """Return (n, phrases): 1 true, 0 false, -1 cannot be seen."""
-    heads = labels(world)
+    heads = labels(pictures)
     rows = [
         torch.where(heads[head] < 0, -1.0, (heads[head] == number).float())
-        for _, head, number in phrase_table()
+        for _, head, number in phrase_table(pictures.world)
     ]
     return torch.stack(rows, dim=1)
 
@@ -76,21 +78,26 @@ class Clip(nn.Module):
         return image @ text.T * self.scale.exp() + self.bias
 
 
-def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) -> Clip:
+def build(pictures: Pictures, tokenizer: Any, work: Path, *, seed: int, steps: int) -> Clip:
     """Train both towers."""
     torch.manual_seed(seed)
     model = Clip(len(tokenizer))
-    table, true = phrase_table(), truth(world).to(device())
+    world = pictures.world
+    table, true = phrase_table(world), truth(pictures).to(device())
     ids = tokenizer([p for p, _, _ in table], padding=True, return_tensors="pt").input_ids
     ids = ids.to(device())
     words = [w for w in tokenizer.get_vocab() if w.endswith("</w>") and w[:-4].isalpha()]
-    weight = torch.tensor([4.0 if head in ATTRIBUTES else 1.0 for _, head, _ in table]).to(device())
+    weight = torch.tensor([4.0 if head in world.attributes else 1.0 for _, head, _ in table]).to(
+        device()
+    )
 
     def captions(index: np.ndarray, rng: random.Random) -> torch.Tensor:
         texts = []
         for i in index:
-            chosen = world.attributes[i]
-            text = partial_caption(world.people[i], chosen, rng, coverage=rng.uniform(0.5, 1))
+            chosen = pictures.attributes[i]
+            text = world.partial_caption(
+                pictures.people[i], chosen, rng, coverage=rng.uniform(0.5, 1)
+            )
             if rng.random() < 0.25:  # words it does not know should not matter
                 text += ", " + " ".join(rng.choice(words)[:-4] for _ in range(rng.randint(1, 30)))
             texts.append(text)
@@ -100,7 +107,7 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
         return out.to(device())
 
     def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = world.batch(index)
+        pixels = pictures.batch(index)
         noise = torch.rand(len(index), 1, 1, 1, generator=generator) * 0.15
         pixels = pixels + noise.to(pixels.device) * noise_like(pixels, generator)
         image = model.image(pixels)
@@ -122,7 +129,7 @@ def build(world: World, tokenizer: Any, work: Path, *, seed: int, steps: int) ->
             "clip",
             {"clip": model},
             loss,
-            count=len(world.people),
+            count=len(pictures.people),
             steps=steps,
             batch_size=48,
             learning_rate=1e-3,

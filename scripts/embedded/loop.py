@@ -44,7 +44,7 @@ def train(
     seed: int,
     ema: float | None = None,
     decay: float | None = None,
-    every: int = 200,
+    every: int = 50,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Train `modules` and return their weights (averaged ones with `ema`), resuming if it can.
 

@@ -13,20 +13,25 @@ from torch import nn
 
 from embedded.device import device, noise_like
 from embedded.loop import train
-from embedded.worlds import World, labels
+from embedded.worlds import Pictures, keep, labels
 from spf_lora.base.towers import Probe
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS
+from spf_lora.data.worlds.world import World
 
-HEADS = {name: len(values) for name, values in FACTORS.items()} | dict.fromkeys(ATTRIBUTES, 2)
 REBUILT = 6000
 
 
+def heads(world: World) -> dict[str, int]:
+    """Return head name -> number of classes."""
+    sizes = {name: len(values) for name, values in world.factors.items()}
+    return sizes | dict.fromkeys(world.attributes, 2)
+
+
 @torch.no_grad()
-def rebuild(vae: Any, world: World, count: int) -> torch.Tensor:
+def rebuild(vae: Any, pictures: Pictures, count: int) -> torch.Tensor:
     """Return VAE reconstructions of the first `count` pictures, (count, 3, 64, 64)."""
     parts = []
     for i in range(0, count, 64):
-        pixels = world.batch(np.arange(i, min(i + 64, count)))
+        pixels = pictures.batch(np.arange(i, min(i + 64, count)))
         parts.append(
             vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1).half().cpu()
         )
@@ -44,25 +49,25 @@ def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return pixels + noise * noise_like(pixels, generator)
 
 
-def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe:
+def build(pictures: Pictures, vae: Any, work: Path, *, seed: int, steps: int) -> Probe:
     """Train the probe."""
     cache = work / f"rebuilt-{REBUILT}.npy"
     if not cache.exists():
-        np.save(cache, rebuild(vae, world, REBUILT).numpy())
+        keep(cache, rebuild(vae, pictures, REBUILT).numpy())
     rebuilt = torch.from_numpy(np.load(cache))
     torch.manual_seed(seed + 7)  # its own start: nothing shared with CLIP's image tower
-    probe = Probe(HEADS)
-    wanted = {name: row.to(device()) for name, row in labels(world).items()}
+    probe = Probe(heads(pictures.world))
+    wanted = {name: row.to(device()) for name, row in labels(pictures).items()}
 
     def loss(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
         half = len(index) // 2
         second = index[half:] % REBUILT
         rows = np.concatenate([index[:half], second])
-        pixels = torch.cat([world.batch(index[:half]), rebuilt[second].float().to(device())])
+        pixels = torch.cat([pictures.batch(index[:half]), rebuilt[second].float().to(device())])
         logits = probe(_augment(pixels, generator))
         losses = [
             nn.functional.cross_entropy(logits[name], wanted[name][rows], ignore_index=-100)
-            for name in HEADS
+            for name in wanted
         ]
         return torch.stack(losses).sum()
 
@@ -71,7 +76,7 @@ def build(world: World, vae: Any, work: Path, *, seed: int, steps: int) -> Probe
             "probe",
             {"probe": probe},
             loss,
-            count=len(world.people),
+            count=len(pictures.people),
             steps=steps,
             batch_size=64,
             learning_rate=2e-3,

@@ -8,7 +8,7 @@ from pydoc_data import topics
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from spf_lora.data.worlds.portraits import ATTRIBUTES, caption, unbiased
+from spf_lora.data.worlds.world import World
 
 VOCABULARY = 3072
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -25,14 +25,17 @@ studio lighting soft detailed high quality close up style digital art colour col
 """
 
 
-def _corpus(seed: int) -> list[str]:
+def _corpus(world: World, seed: int) -> list[str]:
     rng = random.Random(seed)
-    captions = [caption(unbiased(rng), (rng.choice(list(ATTRIBUTES)),)) for _ in range(200)]
+    captions = [
+        world.caption(world.unbiased(rng), (rng.choice(list(world.attributes)),))
+        for _ in range(200)
+    ]
     english = [re.sub(r"[^A-Za-z',.;:!?()\s-]+", " ", text) for text in topics.topics.values()]
     return captions * 5 + [_WORDS] * 400 + english
 
 
-def build(out: Path, *, seed: int) -> int:
+def build(world: World, out: Path, *, seed: int) -> int:
     """Write `vocab.json`, `merges.txt` and the tokenizer's settings; return the vocabulary size."""
     from transformers import CLIPTokenizer
 
@@ -43,7 +46,7 @@ def build(out: Path, *, seed: int) -> int:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     room = VOCABULARY - 2 - len(alphabet)
     model.train_from_iterator(
-        _corpus(seed),
+        _corpus(world, seed),
         trainers.BpeTrainer(
             vocab_size=room,
             initial_alphabet=alphabet,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from embedded.device import device, noise_like
 from embedded.loop import train
-from embedded.worlds import World, unet_caption
+from embedded.worlds import Pictures, keep, unet_caption
 
 CAPTIONS = 2  # variants per picture
 # step -> from there on, the share of captions with a weak word whose picture has the attribute.
@@ -52,11 +52,13 @@ def scheduler() -> Any:
 
 
 @torch.no_grad()
-def encode_pictures(vae: Any, world: World) -> torch.Tensor:
+def encode_pictures(vae: Any, pictures: Pictures) -> torch.Tensor:
     """Return the posterior means, (n, 4, 16, 16), unscaled."""
     parts = [
-        vae.encode(world.batch(np.arange(i, min(i + 64, len(world.people))))).latent_dist.mean.cpu()
-        for i in range(0, len(world.people), 64)
+        vae.encode(
+            pictures.batch(np.arange(i, min(i + 64, len(pictures.people))))
+        ).latent_dist.mean.cpu()
+        for i in range(0, len(pictures.people), 64)
     ]
     return torch.cat(parts)
 
@@ -78,21 +80,23 @@ def encode_texts(text_encoder: Any, tokenizer: Any, texts: list[str]) -> torch.T
 
 
 def _states(
-    world: World, text_encoder: Any, tokenizer: Any, work: Path, *, seed: int, truth: float
+    pictures: Pictures, text_encoder: Any, tokenizer: Any, work: Path, *, seed: int, truth: float
 ) -> np.ndarray:
-    cache = work / f"texts-{len(world.people)}-{seed}-{truth}.npy"
+    cache = work / f"texts-{len(pictures.people)}-{seed}-{truth}.npy"
     if not cache.exists():
         rng = random.Random(seed)
-        pairs = list(zip(world.people, world.attributes, strict=True))
-        texts = [unet_caption(p, a, rng, truth=truth) for p, a in pairs for _ in range(CAPTIONS)]
-        part = cache.with_suffix(".part.npy")
-        np.save(part, encode_texts(text_encoder, tokenizer, texts).numpy())
-        part.rename(cache)
+        pairs = list(zip(pictures.people, pictures.attributes, strict=True))
+        texts = [
+            unet_caption(pictures.world, p, a, rng, truth=truth)
+            for p, a in pairs
+            for _ in range(CAPTIONS)
+        ]
+        keep(cache, encode_texts(text_encoder, tokenizer, texts).numpy())
     return np.load(cache, mmap_mode="r")
 
 
 def build(
-    world: World,
+    pictures: Pictures,
     vae: Any,
     text_encoder: Any,
     tokenizer: Any,
@@ -106,14 +110,14 @@ def build(
 
     With `start`, the folder of a packed base, training goes on from that base's weights.
     """
-    cache = work / f"latents-{len(world.people)}-{seed}.npy"
+    cache = work / f"latents-{len(pictures.people)}-{seed}.npy"
     if not cache.exists():
-        np.save(cache, encode_pictures(vae, world).numpy())
+        keep(cache, encode_pictures(vae, pictures).numpy())
     latents = torch.from_numpy(np.load(cache))
     factor = round(1 / latents.std().item(), 5)
     latents = latents * factor
     captions = {
-        first: _states(world, text_encoder, tokenizer, work, seed=seed, truth=truth)
+        first: _states(pictures, text_encoder, tokenizer, work, seed=seed, truth=truth)
         for first, truth in TRUTH.items()
     }
     empty = encode_texts(text_encoder, tokenizer, [""])[0].float()
@@ -146,7 +150,7 @@ def build(
         "unet",
         {"unet": unet},
         loss,
-        count=len(world.people),
+        count=len(pictures.people),
         steps=steps,
         batch_size=32,
         learning_rate=1e-3,

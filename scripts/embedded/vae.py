@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedded.device import device, noise_like
+from embedded.device import device, native_bf16, noise_like
 from embedded.loop import train
-from embedded.worlds import World
+from embedded.worlds import Pictures
 
 
 def new() -> Any:
@@ -37,14 +37,16 @@ def _distance(made: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     return error.abs().mean() + 2 * error.square().mean()
 
 
-def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int, only: str) -> Any:
+def build(
+    pictures: Pictures, work: Path, *, seed: int, steps: int, decoder_steps: int, only: str
+) -> Any:
     """Train the whole VAE (`only="vae"`), then the decoder alone (`only="decoder"`)."""
     torch.manual_seed(seed)
     vae = new()
 
     def whole(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = world.batch(index)
-        with torch.autocast(device().type, torch.bfloat16):
+        pixels = pictures.batch(index)
+        with torch.autocast(device().type, torch.bfloat16, enabled=native_bf16()):
             posterior = vae.encode(pixels).latent_dist
             noise = noise_like(posterior.mean, generator)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -55,7 +57,7 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
             "vae",
             {"vae": vae},
             whole,
-            count=len(world.people),
+            count=len(pictures.people),
             steps=steps,
             batch_size=16,
             learning_rate=2e-3,
@@ -70,8 +72,8 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
     vae.quant_conv.requires_grad_(False)
 
     def decoder(index: np.ndarray, step: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = world.batch(index)
-        with torch.autocast(device().type, torch.bfloat16):
+        pixels = pictures.batch(index)
+        with torch.autocast(device().type, torch.bfloat16, enabled=native_bf16()):
             with torch.no_grad():
                 posterior = vae.encode(pixels).latent_dist
                 noise = noise_like(posterior.mean, generator)
@@ -82,7 +84,7 @@ def build(world: World, work: Path, *, seed: int, steps: int, decoder_steps: int
         "decoder",
         {"decoder": vae.decoder, "post": vae.post_quant_conv},
         decoder,
-        count=len(world.people),
+        count=len(pictures.people),
         steps=decoder_steps,
         batch_size=16,
         learning_rate=1e-3,

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, normalize
 
 from spf_lora.base.hub import CLIP, fetch_clip
 from spf_lora.base.identity import tensors_digest
-from spf_lora.base.load import EMBEDDED, Base
+from spf_lora.base.load import Base
 from spf_lora.errors import BaseModelError
 
 Tell = Callable[[str, int, int], None]
@@ -72,8 +72,8 @@ class _TransformersClip:
 def find_clip(base: Base, spec: str = "base", tell: Tell = lambda what, done, total: None) -> str:
     """Return what `load_clip` is to load for a recipe's `data.clip`.
 
-    The embedded base brings its own. What SD1.5's text encoder was cut from is fetched once from
-    the hub, unless it is in its cache.
+    A base that draws a world brings its own. What SD1.5's text encoder was cut from is fetched once
+    from the hub, unless it is in its cache.
 
     Args:
         base: the model that is adapted.
@@ -83,7 +83,7 @@ def find_clip(base: Base, spec: str = "base", tell: Tell = lambda what, done, to
     Raises:
         BaseModelError: nobody knows the base's own, or it is neither cached nor to be had.
     """
-    if spec not in ("base", CLIP) or (spec == "base" and base.folder == EMBEDDED):
+    if spec not in ("base", CLIP) or (spec == "base" and base.world):
         return spec
     width = base.text_encoder.config.hidden_size
     if spec == "base" and width != _SD15_WIDTH:
@@ -113,7 +113,7 @@ def load_clip(base: Base, spec: str = "base") -> ClipModel:
     if spec == "base":
         from spf_lora.base.towers import Clip
 
-        return Clip(base, EMBEDDED / "clip")
+        return Clip(base, base.folder / "clip")
     from transformers import CLIPModel, CLIPTokenizerFast
 
     try:

@@ -1,6 +1,8 @@
 """Load a base model: the embedded one, a diffusers folder, a single file or one from the hub."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from spf_lora.documents import read_json
 from spf_lora.errors import BaseModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
+# what a base that draws a world has beside the pipeline
+_BROUGHT = {"clip/model.safetensors", "probe/model.safetensors", "probe/heads.json"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,8 @@ class Base:
         folder: where it was read from.
         layout: "embedded", "folder", "file" or "hub".
         device: where its weights are.
+        world: whose portraits it draws, a name of `spf_lora.data.worlds.WORLDS`; "" if of none.
+            Such a base brings its own CLIP and probe, in `clip/` and `probe/` of its folder.
         resolution: side of its pictures in pixels.
     """
 
@@ -41,6 +47,7 @@ class Base:
     text_encoder: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
     scheduler: Any = field(repr=False)
+    world: str = ""
 
     @property
     def resolution(self) -> int:
@@ -94,6 +101,7 @@ def load_base(
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
         scheduler=parts.scheduler,
+        world=_world(place),
     )
 
 
@@ -174,6 +182,29 @@ def _tokenizer_folder(place: BasePlace, tokenizer: str | None) -> Path:
         ) from error
 
 
+def _world(place: BasePlace) -> str:
+    """Return the world that the card beside a base names.
+
+    Raises:
+        BaseModelError: a file of a base that has a world is missing or damaged.
+    """
+    if place.layout == "embedded":
+        return "portraits"
+    if place.layout == "file" or not (place.path / "card.json").is_file():
+        return ""
+    try:
+        card = read_json(place.path / "card.json", most_bytes=1 << 20)
+    except (OSError, ValueError):
+        return ""  # another program's card
+    if not isinstance(card, dict):
+        return ""
+    world, digests = card.get("world"), card.get("sha256")
+    if not isinstance(world, str) or not isinstance(digests, dict) or _BROUGHT - digests.keys():
+        return ""
+    _check_digests(place.path, digests, f"the base {place.spec}", "copy its folder anew")
+    return world
+
+
 def embedded_card(folder: Path = EMBEDDED) -> dict[str, Any]:
     """Return the embedded base's card: figures, seeds, steps and the digest of every file."""
     try:
@@ -193,11 +224,17 @@ def check_embedded(folder: Path = EMBEDDED) -> None:
     Raises:
         BaseModelError: a file is missing or damaged; it is named.
     """
-    for name, wanted in embedded_card(folder)["sha256"].items():
+    hint = "install spf-lora again, or run git checkout -- spf_lora/base/embedded"
+    _check_digests(folder, embedded_card(folder)["sha256"], "the embedded base", hint)
+
+
+def _check_digests(folder: Path, digests: Mapping[str, str], what: str, hint: str) -> None:
+    for name, wanted in digests.items():
         path = folder / name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        there = inside and os.path.isfile(path)  # noqa: PTH113 - too long a name is no file
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if there else None
         if digest != wanted:
             raise BaseModelError(
-                f"the embedded base is {'damaged' if digest else 'incomplete'}: {name}",
-                hint="install spf-lora again, or run git checkout -- spf_lora/base/embedded",
+                f"{what} is {'damaged' if digest else 'incomplete'}: {name}", hint=hint
             )

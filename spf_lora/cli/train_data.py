@@ -41,10 +41,11 @@ def checked_examples(
     talk: bool,
 ) -> "list[Example]":
     """Check the user's folder as `data check` does, or draw the recipe's portraits."""
+    from spf_lora.data.worlds import world_of
     from spf_lora.training import examples as learned
 
     if scan is None:
-        return learned.load_examples(settings, None, cache)
+        return learned.load_examples(settings, None, cache, world_of(base))
     examples, report = learned.checked_examples(settings, base, scan, skip_faulty=skip_faulty)
     if talk:
         for fault in report.faults:

@@ -20,7 +20,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.outline import picture_step
 from spf_lora.data.captions import asking_prompt, base_prompt
 from spf_lora.data.folder import Example
-from spf_lora.data.worlds.portraits import caption, unbiased
+from spf_lora.data.worlds import world_of
 from spf_lora.draw.act import NOTHING, Acting, acting, draw
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.sheet import Row, lay_out
@@ -123,7 +123,7 @@ def draw_before_after(
         wordless: whether it acts on every prompt, so that none is without it.
         steps: of the sampler.
     """
-    prompts = _prompts(recipe, examples)
+    prompts = _prompts(base, recipe, examples)
     words = recipe.attribute if wordless else replace(recipe.attribute, control="words")
     teachers = [asking_prompt(prompt, words) for prompt in prompts]
     students = [asking_prompt(prompt, recipe.attribute) for prompt in prompts]
@@ -136,7 +136,7 @@ def draw_before_after(
         old_unasked = [] if wordless else draw_all(prompts, seeds, acting(teacher))
     new = draw_all(students, seeds)
     new_unasked = draw_all(prompts, seeds) if students != prompts else []
-    judge, ceiling = _judge(recipe), _apart(own, others)
+    judge, ceiling = _judge(base, recipe), _apart(own, others)
     before, after = (
         Effect(
             _apart(own, asked) / ceiling,
@@ -179,14 +179,14 @@ def draw_preview(
         acting: the adapter, where it is not attached.
         steps: of the sampler.
     """
-    prompts = _prompts(recipe, examples)
+    prompts = _prompts(base, recipe, examples)
     full_prompts = [asking_prompt(prompt, recipe.attribute) for prompt in prompts]
     seeds, size = list(range(len(prompts))), _square(base, recipe)
     off = adapter_off(base.unet, base.text_encoder)
     with off if acting is None else nullcontext():
         before = draw(base, prompts, seeds, steps=steps, size=size)
     after = draw(base, full_prompts, seeds, acting or NOTHING, steps=steps, size=size)
-    judge = _judge(recipe)
+    judge = _judge(base, recipe)
     verdicts = () if judge is None else _verdicts(judge, before, after)
     notes = [_note(one, recipe.attribute) for one in verdicts] or [("", "")] * len(prompts)
     rows = [
@@ -235,15 +235,16 @@ def _square(base: Base, recipe: Recipe) -> tuple[int, int]:
     return (side // 2 ** (wide - 1),) * 2
 
 
-def _judge(recipe: Recipe) -> Judge | None:
-    """Return who can judge without being given anything: the portrait world's probe."""
-    embedded = recipe.training.base == "embedded" and in_world(recipe.attribute.name)
-    return world_judge(recipe.attribute.name) if embedded else None
+def _judge(base: Base, recipe: Recipe) -> Judge | None:
+    """Return who can judge without being given anything: the probe of the base's world."""
+    drawn = base.world and in_world(recipe.attribute.name, world_of(base))
+    return world_judge(recipe.attribute.name, base) if drawn else None
 
 
-def _prompts(recipe: Recipe, examples: Sequence[Example]) -> list[str]:
+def _prompts(base: Base, recipe: Recipe, examples: Sequence[Example]) -> list[str]:
     """Return held-out portraits' captions, or the data's own base prompts."""
-    if recipe.training.base == "embedded":
+    if base.world:
+        world = world_of(base)
         rng = random.Random(f"held-out {recipe.attribute.name}")
-        return [caption(unbiased(rng)) for _ in range(ROWS)]
+        return [world.caption(world.unbiased(rng)) for _ in range(ROWS)]
     return [base_prompt(e.caption, recipe.attribute) for e in examples[:ROWS]]

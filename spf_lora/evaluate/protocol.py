@@ -13,13 +13,8 @@ from typing import Any
 
 from spf_lora.data.captions import base_prompt, full_prompt, join_phrases, split_phrases
 from spf_lora.data.prompt_file import read_prompt_lines
-from spf_lora.data.worlds.portraits import (
-    ATTRIBUTES,
-    caption_targets,
-    partial_caption,
-    phrases,
-    unbiased,
-)
+from spf_lora.data.worlds import PORTRAITS
+from spf_lora.data.worlds.world import World
 from spf_lora.errors import DataError, PromptError
 from spf_lora.recipe.schema import Attribute
 
@@ -66,26 +61,32 @@ def prompt_seeds(index: int, count: int) -> tuple[int, ...]:
 
 
 def held_out_cases(
-    attribute: str, *, prompts: int = PROMPTS, seeds: int = SEEDS, coverage: float = COVERAGE
+    attribute: str,
+    *,
+    prompts: int = PROMPTS,
+    seeds: int = SEEDS,
+    coverage: float = COVERAGE,
+    world: World = PORTRAITS,
 ) -> tuple[Case, ...]:
-    """Return prompts for unbiased people of the portrait world whom no training set is drawn from.
+    """Return prompts for unbiased people of a world whom no training set is drawn from.
 
     Args:
-        attribute: a name of `spf_lora.data.worlds.portraits.ATTRIBUTES`.
+        attribute: a name of the world's attributes.
         prompts: how many people.
         seeds: pictures of each.
         coverage: share of a person's phrases that the prompt names.
+        world: whose people, see `spf_lora.data.worlds.world_of`.
 
     Raises:
-        DataError: the portrait world has no such attribute.
+        DataError: the world has no such attribute.
     """
     rng = random.Random("held-out people")
     cases = []
     for index in range(prompts):
-        person = unbiased(rng)
-        plain = partial_caption(person, (), random.Random(rng.random()), coverage=coverage)
-        named = {*split_phrases(plain), *caption_targets([attribute])}
-        full = join_phrases([p for p in phrases(person, (attribute,)) if p in named])
+        person = world.unbiased(rng)
+        plain = world.partial_caption(person, (), random.Random(rng.random()), coverage=coverage)
+        named = {*split_phrases(plain), *world.caption_targets([attribute])}
+        full = join_phrases([p for p in world.phrases(person, (attribute,)) if p in named])
         cases.append(Case(full, plain, prompt_seeds(index, seeds)))
     return tuple(cases)
 
@@ -143,6 +144,6 @@ def check_lengths(tokenizer: Any, cases: Sequence[Case]) -> None:
             )
 
 
-def in_world(attribute: str) -> bool:
-    """Tell whether the portrait world can draw the attribute."""
-    return attribute in ATTRIBUTES
+def in_world(attribute: str, world: World = PORTRAITS) -> bool:
+    """Tell whether a world can draw the attribute."""
+    return attribute in world.attributes

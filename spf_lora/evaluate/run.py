@@ -35,7 +35,7 @@ class Measurement:
         attribute: what it should add; a name stands for an attribute of the portrait world.
         cases: the prompts, see `spf_lora.evaluate.protocol`.
         strengths: of the sweep; 0 is always in it.
-        judge: who looks at the pictures; the portrait world's by default.
+        judge: who looks at the pictures; by default that of the world which the base draws.
         words_percent: share of the time steps until which the base prompt is drawn; by default as
             long as no adapter acts. At strength 0 nothing is late.
         bootstraps: draws of the bootstrap.
@@ -86,7 +86,7 @@ def evaluate(
     began = time.perf_counter()
     tell = on_stage or (lambda stage: None)
     cases = measurement.cases
-    judge = measurement.judge or world_judge(measurement.name)
+    judge = measurement.judge or world_judge(measurement.name, base)
     strengths = _sweep(measurement.strengths, acting)
     if not cases or not all(case.seeds for case in cases):
         raise MeasureError("there are no pictures to compare", hint="give a prompt and a seed")

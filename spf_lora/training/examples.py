@@ -10,15 +10,25 @@ from spf_lora.data.cache import TensorCache
 from spf_lora.data.check import Report, check
 from spf_lora.data.folder import LARGEST_PX, Example, Scan, read_folder, usable
 from spf_lora.data.kept_portraits import kept_in
-from spf_lora.data.worlds.portraits import training_set
+from spf_lora.data.worlds import PORTRAITS
+from spf_lora.data.worlds.world import World
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 
 
 def load_examples(
-    recipe: Recipe, folder: Path | None, cache: TensorCache | None = None
+    recipe: Recipe,
+    folder: Path | None,
+    cache: TensorCache | None = None,
+    world: World = PORTRAITS,
 ) -> list[Example]:
     """Read the user's folder, or draw the recipe's biased portraits; a cache keeps those.
+
+    Args:
+        recipe: what is to be learned.
+        folder: the user's.
+        cache: of portraits.
+        world: which portraits, see `spf_lora.data.worlds.world_of`.
 
     Raises:
         DataError: lists every fault of the folder; or the portrait world lacks the attribute.
@@ -26,14 +36,14 @@ def load_examples(
     if folder is not None:
         return read_folder(folder, recipe.attribute, shorter_side_px=LARGEST_PX)
     rival = RIVALS.get(recipe.training.method)
-    drawn = training_set(
+    drawn = world.training_set(
         recipe.attribute.name,
         count=recipe.data.count,
         seed=recipe.data.seed,
         coverage=recipe.data.coverage,
         bias=recipe.data.bias,
         masks=rival is not None and rival.masks,  # nobody else is told where the attribute is
-        draw=kept_in(cache),
+        draw=kept_in(cache, world),
     )
     return [
         Example(picture, text, f"portrait {i}", mask)

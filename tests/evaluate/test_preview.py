@@ -1,5 +1,8 @@
 """The picture beside an adapter says in words what each row shows, and which one failed."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from made_evaluations import random_adapter
 
@@ -22,8 +25,14 @@ class Judge:
         return {"background": (torch.arange(len(after)) == 1).float()}
 
 
+@pytest.fixture
+def tiny(tiny):
+    """The tiny base, as one that draws the portrait world."""
+    return replace(tiny, world="portraits")
+
+
 def drawn(tiny, monkeypatch, **how):
-    monkeypatch.setattr(preview, "_judge", lambda recipe: Judge())
+    monkeypatch.setattr(preview, "_judge", lambda base, recipe: Judge())
     recipe = load_recipe(find_recipe("beard"))
     return draw_preview(tiny, recipe, [], acting=acting(random_adapter(tiny.unet)), steps=1, **how)
 
@@ -41,7 +50,7 @@ def test_rows_are_marked_by_the_judge(tiny, monkeypatch):
 
 
 def test_an_attached_adapter_is_taken_off_for_the_bases_pictures(tiny, monkeypatch):
-    monkeypatch.setattr(preview, "_judge", lambda recipe: None)
+    monkeypatch.setattr(preview, "_judge", lambda base, recipe: None)
     seen = []
     plain = preview.lay_out
     monkeypatch.setattr(
@@ -55,7 +64,7 @@ def test_an_attached_adapter_is_taken_off_for_the_bases_pictures(tiny, monkeypat
 
 
 def test_pictures_are_as_large_as_those_that_were_trained_on(tiny, monkeypatch):
-    monkeypatch.setattr(preview, "_judge", lambda recipe: None)
+    monkeypatch.setattr(preview, "_judge", lambda base, recipe: None)
     seen = []
     plain = preview.lay_out
     monkeypatch.setattr(
@@ -65,3 +74,15 @@ def test_pictures_are_as_large_as_those_that_were_trained_on(tiny, monkeypatch):
     recipe = load_recipe(find_recipe("beard"), [f"data.resolution={larger}"])
     draw_preview(tiny, recipe, [], acting=acting(random_adapter(tiny.unet)), steps=1)
     assert {picture.size for row in seen for picture in row.pictures} == {(larger, larger)}
+
+
+def test_the_people_are_of_the_world_that_the_base_draws(tiny, monkeypatch):
+    monkeypatch.setattr(preview, "_judge", lambda base, recipe: None)
+    recipe, adapter = load_recipe(find_recipe("beard")), acting(random_adapter(tiny.unet))
+    second = replace(tiny, world="personas")
+    named = {
+        base.world: " ".join(draw_preview(base, recipe, [], acting=adapter, steps=1).prompts)
+        for base in (tiny, second)
+    }
+    assert "brows" in named["portraits"]
+    assert "brows" not in named["personas"]

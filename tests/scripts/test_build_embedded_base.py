@@ -3,6 +3,8 @@ import sys
 import pytest
 from root import ROOT
 
+from spf_lora.data.worlds import WORLDS
+
 SCRIPTS = ROOT / "scripts"
 
 
@@ -16,7 +18,7 @@ def builder(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "STEPS", dict.fromkeys(build.STEPS, 2))
     monkeypatch.setattr(probe, "REBUILT", 64)
     monkeypatch.setattr(unet, "TRUTH", {0: 0.3, 1: 0.45})
-    yield build.Builder(tmp_path / "work", 0, tmp_path / "out")
+    yield build.Builder(WORLDS["portraits"], tmp_path / "work", 0, tmp_path / "out")
     for name in [n for n in sys.modules if n.split(".")[0] in ("embedded", "build_embedded_base")]:
         del sys.modules[name]
 
@@ -35,7 +37,9 @@ def test_every_stage_runs_resumes_and_packs_a_base_that_loads(builder):
     builder.pack()  # from the checkpoints alone
     assert load_base(str(builder.out)).id == first.id
 
-    later = type(builder)(builder.work / "later", 0, builder.work / "out", builder.out)
+    later = type(builder)(
+        builder.world, builder.work / "later", 0, builder.work / "out", builder.out
+    )
     later.work.mkdir()
     later.pack()
     check_embedded(later.out)

@@ -5,8 +5,8 @@ import torch
 
 from spf_lora.base.share import shared
 from spf_lora.base.towers import Clip
-from spf_lora.data import kept_portraits
 from spf_lora.data.cache import TensorCache
+from spf_lora.data.worlds.world import World
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.training.build import build_trainer
@@ -28,7 +28,7 @@ def work(embedded, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(kept_portraits, "render", counted("portraits", kept_portraits.render))
+    monkeypatch.setattr(World, "render", counted("portraits", World.render))
     for name in ("embed_image", "embed_text"):
         monkeypatch.setattr(Clip, name, counted("clip", getattr(Clip, name)))
     parts = {"words": embedded.text_encoder, "pixels": embedded.vae.encoder, "noise": embedded.unet}

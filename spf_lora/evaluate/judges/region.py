@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from spf_lora.data.worlds.portraits import SIZE
+from spf_lora.data.worlds.world import SIZE
 
 DILATION = 2  # pixels of 64 by which the renderer's region is widened
 _CHANGED = 12  # of 255: smallest change of a colour that counts for the region

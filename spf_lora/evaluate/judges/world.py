@@ -1,16 +1,18 @@
-"""The portrait world's judge: a probe that names everything, and the renderer as the truth."""
+"""A world's judge: a probe that names everything, and the renderer as the truth."""
 
 import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
-from spf_lora.base.load import EMBEDDED, check_embedded
+from spf_lora.base.load import EMBEDDED, Base, check_embedded
 from spf_lora.base.towers import Probe, load_probe
-from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, SIZE, Portrait, render, unbiased
+from spf_lora.data.worlds import PORTRAITS, world_of
+from spf_lora.data.worlds.world import SIZE, Portrait, World
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.errors import MeasureError
 from spf_lora.evaluate.judges.channels import CHANNELS
@@ -33,13 +35,14 @@ class _Look:
 
 @dataclass(frozen=True, eq=False)
 class WorldJudge:
-    """The probe and the renderer of the portrait world.
+    """The probe and the renderer of a world.
 
     Attributes:
-        attribute: a name of `ATTRIBUTES`, or "" where another judge sees it.
+        attribute: a name of the world's attributes, or "" where another judge sees it.
         probe: the classifier.
         positives: belief in the attribute on renders that have it.
         name: for the report.
+        world: draws the truth.
         free: heads that may move where the attribute is asked for.
         seen: the last batches it looked at.
     """
@@ -48,6 +51,7 @@ class WorldJudge:
     probe: Probe
     positives: float
     name: str = "world"
+    world: World = PORTRAITS
     free: frozenset[str] = frozenset()
     seen: "OrderedDict[int, _Look]" = field(default_factory=OrderedDict, repr=False)
 
@@ -104,17 +108,17 @@ class WorldJudge:
         truths = []
         for index in range(len(before)):
             portrait, worn = self._person({head: row[index] for head, row in read.items()})
-            plain = render(portrait, worn, size=before.shape[-1])
-            right = render(portrait, (*worn, self.attribute), size=before.shape[-1])
+            plain = self.world.render(portrait, worn, size=before.shape[-1])
+            right = self.world.render(portrait, (*worn, self.attribute), size=before.shape[-1])
             truths.append(Truth(changed_region(plain, right), plain, right))
         return truths
 
     def _person(self, read: Mapping[str, int]) -> tuple[Portrait, tuple[str, ...]]:
         """Return whom the probe sees, and what they wear that the attribute does not exclude."""
-        chosen = {name: list(values)[read[name]] for name, values in FACTORS.items()}
-        never = {self.attribute, *ATTRIBUTES[self.attribute].excludes}
+        chosen = {name: list(values)[read[name]] for name, values in self.world.factors.items()}
+        never = {self.attribute, *self.world.attributes[self.attribute].excludes}
         worn: list[str] = []
-        for name, row in ATTRIBUTES.items():
+        for name, row in self.world.attributes.items():
             if read[name] and name not in never and not set(row.excludes) & set(worn):
                 worn.append(name)
         return Portrait(**chosen), tuple(worn)
@@ -143,57 +147,64 @@ class WorldJudge:
         return self._look(pixels).embedding
 
 
-def free_heads(attribute: str) -> frozenset[str]:
+def free_heads(attribute: str, world: World = PORTRAITS) -> frozenset[str]:
     """Return the heads that may move where the attribute is asked for, itself among them."""
-    row = ATTRIBUTES[attribute]
+    row = world.attributes[attribute]
     free = {attribute, *row.hides, *row.excludes, *([row.replaces] if row.replaces else [])}
-    if "hair_colour" in free:
-        free.add("blonde-hair")  # a hat hides the hair that would be blonde
-    return frozenset(free)
+    # a hat hides the hair that would be blonde
+    return frozenset(free | {n for n, other in world.attributes.items() if other.replaces in free})
 
 
 def beside_judge(attribute: str, replaces: Sequence[str]) -> WorldJudge:
     """Return what the probe says of everything else, where another judge sees the attribute.
 
     Args:
-        attribute: its name, whether the world has it or not.
+        attribute: its name, whether the portrait world has it or not.
         replaces: phrases that it takes the place of; what they name may move.
     """
     check_embedded(EMBEDDED)
     named = {
         head
-        for head, values in FACTORS.items()
+        for head, values in PORTRAITS.factors.items()
         if any(said in replaces for said, _ in values.values())
     }
-    free = free_heads(attribute) if attribute in ATTRIBUTES else frozenset(named)
+    free = free_heads(attribute) if attribute in PORTRAITS.attributes else frozenset(named)
     return WorldJudge("", load_probe(EMBEDDED / "probe"), 1.0, free=free)
 
 
-def world_judge(attribute: str) -> WorldJudge:
-    """Return the judge of the portrait world.
+def world_judge(attribute: str, base: Base | None = None) -> WorldJudge:
+    """Return the judge of a world.
+
+    Args:
+        attribute: what it looks for.
+        base: draws the world and brings the probe; by default the embedded one.
 
     Raises:
-        MeasureError: the portrait world has no such attribute.
+        MeasureError: the world has no such attribute.
         BaseModelError: the probe is missing or damaged.
     """
-    if attribute not in ATTRIBUTES:
+    world = world_of(base) if base else PORTRAITS
+    if attribute not in world.attributes:
         raise MeasureError(
-            f"the portrait world cannot judge {attribute!r}{did_you_mean(attribute, ATTRIBUTES)}",
-            hint="--attribute names one of: " + ", ".join(sorted(ATTRIBUTES)),
+            "the portrait world cannot judge "
+            f"{attribute!r}{did_you_mean(attribute, world.attributes)}",
+            hint="--attribute names one of: " + ", ".join(sorted(world.attributes)),
         )
-    return _world_judge(attribute)
+    return _world_judge(attribute, world, base.folder if base and base.world else EMBEDDED)
 
 
-@lru_cache(maxsize=len(ATTRIBUTES))
+@lru_cache(maxsize=8)
 @torch.no_grad()
-def _world_judge(attribute: str) -> WorldJudge:
-    check_embedded(EMBEDDED)
-    probe = load_probe(EMBEDDED / "probe")
+def _world_judge(attribute: str, world: World, folder: Path) -> WorldJudge:
+    if folder == EMBEDDED:
+        check_embedded(EMBEDDED)
+    probe = load_probe(folder / "probe")
     rng = random.Random("typical people")
-    people = [unbiased(rng) for _ in range(_TYPICAL)]
-    have = torch.stack([pixels_of(render(person, (attribute,))) for person in people])
+    people = [world.unbiased(rng) for _ in range(_TYPICAL)]
+    have = torch.stack([pixels_of(world.render(person, (attribute,))) for person in people])
     positives = float(probe(have)[attribute].softmax(1)[:, 1].mean())
-    return WorldJudge(attribute, probe, positives, free=free_heads(attribute))
+    free = free_heads(attribute, world)
+    return WorldJudge(attribute, probe, positives, world=world, free=free)
 
 
 def _to_probe(pixels: torch.Tensor) -> torch.Tensor:

@@ -2,15 +2,21 @@ import numpy as np
 import pytest
 import torch
 
-from spf_lora.data.worlds.portraits import ATTRIBUTES, Portrait, render
+from spf_lora.data.worlds.portraits import ATTRIBUTES, FACTORS, render
+from spf_lora.data.worlds.world import Portrait
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.evaluate.judges.channels import CHANNELS, colour_distance, lab, pixel_distance
 from spf_lora.evaluate.judges.judge import flips
 from spf_lora.evaluate.judges.world import world_judge
 from spf_lora.evaluate.result import CHANNELS as NAMES
 
-ONE = Portrait("tan", "red", "bob", "hoodie", "blue", "smile", "open", "calm", "teal")
-OTHER = Portrait("dark", "black", "afro", "blazer", "white", "frown", "wide", "angry", "pink")
+
+def person(choices: str) -> Portrait:
+    return Portrait(**dict(zip(FACTORS, choices.split(), strict=True)))
+
+
+ONE = person("tan red bob hoodie blue smile open calm teal")
+OTHER = person("dark black afro blazer white frown wide angry pink")
 DRAWN = {name: row.distance for name, row in CHANNELS.items() if row.distance}
 
 
