@@ -52,8 +52,6 @@ def _command(job: jobs.Job, ended: threading.Event) -> int:
         os.dup2(file, number)
         os.close(file)
     sys.argv = ["spf-lora", *job.words]
-    # what starts the command once more, so that processes of its own can share its work
-    sys.orig_argv = [sys.executable, "-m", "spf_lora", *job.words]
     try:
         os.chdir(job.cwd)
         with ending_politely():  # it may be told to end before the command line listens

@@ -1,6 +1,5 @@
 """Jobs run one after the other in processes of their own, and nothing that ends them loses one."""
 
-import os
 import subprocess
 import sys
 import time
@@ -118,15 +117,12 @@ def test_progress_and_losses_are_read_from_the_log(unstarted):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_stopped_goes_on_to_the_same_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+def test_a_training_that_is_stopped_goes_on_to_the_same_file(tmp_path):
     changes = ("learn.steps=60", "distil.steps=0", "data.count=8", "data.vocabulary=none")
     changes += ("data.batch_size=2", "training.checkpoint_every_steps=1")
     words = ["train", "--attribute", "beard", *(f"--set={change}" for change in changes)]
     whole = jobs.submit("whole", [*words, "--out", str(tmp_path / "whole.safetensors")])
     wait_for(whole, "done")
-    shared = any("in 2 processes" in line for line in whole.lines())
-    assert shared or (os.cpu_count() or 1) < 2
     cut = jobs.submit("cut", [*words, "--out", str(tmp_path / "cut.safetensors")])
     end = time.monotonic() + PATIENCE
     while not (cut.losses() or cut.state() == "done"):
