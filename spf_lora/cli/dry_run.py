@@ -16,8 +16,8 @@ _WORDS = {
 }
 
 
-def dry_run(settings: Recipe, pictures: int | None, vram: float | None, processes: int = 1) -> None:
-    """Print what a training, in so many processes, would do and hold; train nothing."""
+def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
+    """Print what a training would do and hold; train nothing."""
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
@@ -34,20 +34,17 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None, processe
             f", {distil.steps} to distil from {distil.pairs} pairs of pictures "
             f"({megabytes(distil.pairs, how):.0f} MB on disk)"
         )
-    among = f" and {processes} processes" if processes > 1 else ""
     lines = (
         f"{settings.attribute.name}: {count}, base {settings.training.base}",
         f"  {stages}",
-        f"  {data.batch_size} pictures a step in {data.passes} passes{among}, "
-        f"latents {side} x {side}",
+        f"  {data.batch_size} pictures a step in {data.passes} passes, latents {side} x {side}",
         f"  {settings.adapter.preset} adapter of rank {settings.adapter.rank}, "
         f"{settings.optimizer.name}, {settings.training.precision}",
     )
     for line in lines:
         out.show(line)
     _show(estimate_recipe(settings))
-    drawn = data.count if pictures is None else pictures
-    seconds = estimate_seconds(settings, drawn, processes)
+    seconds = estimate_seconds(settings, data.count if pictures is None else pictures)
     _show_times(seconds)
     if DRAWING in seconds:
         more = most_redrawn(distil.pairs)

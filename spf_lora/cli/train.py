@@ -11,7 +11,6 @@ import typer
 from spf_lora.atomic import make_folder
 from spf_lora.cli.quiet import hush
 from spf_lora.cli.run_lock import locked_for_the_run
-from spf_lora.cli.siblings import most_processes
 from spf_lora.cli.train_one import Job
 from spf_lora.cli.train_several import check_together, data_folders, split_names, train_all
 from spf_lora.cli.train_watch import MOST_PROMPTS, Watch
@@ -123,9 +122,8 @@ def train(
     check_together(recipes)
     folders = data_folders(pairs or data, recipes)
     if plan_only:
-        processes = most_processes(recipes) if context.obj else 1
         for settings, folder in zip(recipes, folders, strict=True):
-            _plan(settings, folder, vram, processes, paired=pairs is not None)
+            _plan(settings, folder, vram, paired=pairs is not None)
         return
     watch = _watch(keep_every, sample_every, sample_prompts)
     targets = [_target(output, one, several=len(recipes) > 1) for one in recipes]
@@ -224,16 +222,14 @@ def _recipe(
     return settings
 
 
-def _plan(
-    settings: Recipe, data: Path | None, vram: float | None, processes: int, *, paired: bool
-) -> None:
+def _plan(settings: Recipe, data: Path | None, vram: float | None, *, paired: bool) -> None:
     from spf_lora.cli.dry_run import dry_run
     from spf_lora.cli.train_data import scan_data
 
     scan = scan_data(settings, data, paired=paired, skip_faulty=False)
     pictures = len(scan.examples) if scan else None
     hush()
-    dry_run(settings, pictures, vram, processes)
+    dry_run(settings, pictures, vram)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from spf_lora.training.fit_gpu import base_configs, needs_of
 from spf_lora.training.pairs import CHOOSING, DRAWING
 from spf_lora.training.precision import PRECISIONS
 from spf_lora.training.prepare import OWN
-from spf_lora.training.processes import Processes
 
 _TOKENS = 77
 _PREVIEW = 600  # passes of the U-Net: 6 rows, 2 pictures, 25 steps, each with and without a prompt
@@ -36,19 +35,17 @@ _LEAST_TIMED = 0.3  # seconds
 _ROWS, _SIDE = 8, 32  # of the block that is timed: a small base is as fast as its batches are large
 
 
-def estimate_seconds(recipe: Recipe, pictures: int, processes: int = 1) -> dict[str, float]:
+def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
     """Return the seconds of each phase of a first run, in order; later runs find much in the cache.
 
     Args:
         recipe: what decides the training.
         pictures: there are.
-        processes: that divide each batch and the drawing of pairs among them.
     """
     a_pass, an_encoding, weights = _costs(recipe)
-    shared = a_pass if processes == 1 else _shared_pass(recipe, processes)
     method, distil = recipe.training.method, recipe.distil
     rival = RIVALS.get(method)
-    step = recipe.data.batch_size * shared
+    step = recipe.data.batch_size * a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
     found = {
@@ -70,7 +67,7 @@ def estimate_seconds(recipe: Recipe, pictures: int, processes: int = 1) -> dict[
             "show the pictures to CLIP": an_encoding * pictures,
             CHOOSING: 2 * an_encoding * distil.pairs,
         }
-        found |= _distilling(recipe, shared, step, chosen)
+        found |= _distilling(recipe, a_pass, step, chosen)
     return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}
 
 
@@ -100,13 +97,6 @@ def _costs(recipe: Recipe) -> tuple[float, float, int]:
     passes, encode, weights = _WORK[key]
     a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
     return a_flop * passes, a_flop * encode, weights
-
-
-def _shared_pass(recipe: Recipe, processes: int) -> float:
-    """Return the seconds of a pass where so many are done side by side, each on its cores."""
-    threads = max(1, torch.get_num_threads() // processes)
-    with Processes(threads=threads).sharing_cores():
-        return _costs(recipe)[0] / processes
 
 
 def _distilling(

@@ -15,10 +15,9 @@ def seconds(tiny_folder, monkeypatch):
     """Estimates for a tiny base, on a machine whose speed is known."""
     monkeypatch.setattr(duration, "_seconds_a_flop", lambda *how: 1e-9)
 
-    def estimate(*changes, pictures=4, processes=1):
+    def estimate(*changes, pictures=4):
         base = f"training.base={tiny_folder}"
-        recipe = load_recipe(find_recipe("hat"), [base, *SMALL, *changes])
-        return estimate_seconds(recipe, pictures, processes)
+        return estimate_seconds(load_recipe(find_recipe("hat"), [base, *SMALL, *changes]), pictures)
 
     return estimate
 
@@ -56,13 +55,6 @@ def test_every_phase_of_a_training_has_its_time(seconds):
 def test_what_a_setting_doubles_takes_twice_as_long(seconds, change, phase, times):
     before, after = seconds(), seconds(change)
     assert after[phase] == pytest.approx(times * before[phase])
-
-
-def test_two_processes_take_half_as_long_to_train_and_as_long_to_prepare(seconds):
-    one, two = seconds(), seconds(processes=2)
-    shared = {phase for phase in one if two[phase] == pytest.approx(one[phase] / 2)}
-    assert shared == {"learn", "draw pairs to learn from", "distil"}
-    assert all(two[phase] == one[phase] for phase in one.keys() - shared)
 
 
 def test_more_pictures_take_longer_to_prepare_and_not_to_learn(seconds):
