@@ -117,7 +117,7 @@ def test_the_comfyui_pack_needs_nothing_but_what_comfyui_has(path: Path) -> None
 
 def test_no_command_imports_another() -> None:
     app = PACKAGE / "cli" / "app.py"
-    helpers = {"out", "siblings"}
+    helpers = {"out"}
     commands = {name.split(".")[2] for name in imported(app) if name.startswith("spf_lora.cli.")}
     commands -= helpers
     assert len(commands) > 15

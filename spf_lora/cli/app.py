@@ -23,7 +23,6 @@ from spf_lora.cli.inspect import inspect
 from spf_lora.cli.merge import merge
 from spf_lora.cli.metadata import metadata
 from spf_lora.cli.resize import resize
-from spf_lora.cli.siblings import own_command
 from spf_lora.cli.stack_report import report
 from spf_lora.cli.studio import studio
 from spf_lora.cli.train import train
@@ -91,7 +90,7 @@ def main() -> None:
     try:
         try:
             with ending_politely():
-                app(obj=own_command())
+                app()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

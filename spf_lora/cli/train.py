@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def train(
-    context: typer.Context,
     attribute: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +147,7 @@ def train(
             job.check()
             jobs.append(job)
         with locked_for_the_run(jobs):
-            train_all(jobs, context.obj or ())
+            train_all(jobs)
 
 
 def _watch(keep_every: int, sample_every: int, prompts: Path | None) -> Watch:

@@ -120,17 +120,16 @@ def train_one(
             _clear(job)
             _show_files(job)
         return
-    with siblings.sharing_cores():
-        trainer = build_trainer(
-            settings,
-            base,
-            examples,
-            checkpoint=job.checkpoint,
-            under=under,
-            processes=siblings,
-            cache=cache,
-            tell=phases,
-        )
+    trainer = build_trainer(
+        settings,
+        base,
+        examples,
+        checkpoint=job.checkpoint,
+        under=under,
+        processes=siblings,
+        cache=cache,
+        tell=phases,
+    )
     phases.end()
     warn_of_cache(cache)
     done = trainer.resume() if begun else 0
@@ -157,8 +156,7 @@ def train_one(
                 job.log_dir,
             )
             every = settings.training.checkpoint_every_steps
-            with siblings.sharing_cores():
-                run_trainer(trainer, phases, every=every, logs=job.log_dir, look=look)
+            run_trainer(trainer, phases, every=every, logs=job.log_dir, look=look)
         if siblings.first:
             phases("draw the preview")
             drawn = _write(job, base, examples)

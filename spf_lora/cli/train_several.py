@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from spf_lora.cli import out
 from spf_lora.cli.phases import Phases, showing_phases
 from spf_lora.cli.quiet import hush
-from spf_lora.cli.siblings import team
 from spf_lora.cli.train_one import Job, train_one
 from spf_lora.errors import DataError, RecipeError, SpfError, TrainingError
 from spf_lora.recipe.schema import Recipe
@@ -83,48 +82,38 @@ def data_folders(data: Path | None, recipes: Sequence[Recipe]) -> list[Path | No
     return [data / name for name in names]
 
 
-def train_all(jobs: Sequence[Job], command: Sequence[str] = ()) -> None:
+def train_all(jobs: Sequence[Job]) -> None:
     """Train jobs on one base in turn; of several, one that fails does not stop the others.
-
-    Args:
-        jobs: what to train.
-        command: what starts this command once more, so that siblings can share its work.
 
     Raises:
         SpfError: the only one failed, or the base or what is on it cannot be used.
         TrainingError: names those of several that failed.
     """
     with showing_phases(first=os.environ.get("RANK", "0") == "0") as phases:
-        _train_all(jobs, phases, command)
+        _train_all(jobs, phases)
 
 
-def _train_all(jobs: Sequence[Job], phases: Phases, command: Sequence[str]) -> None:
+def _train_all(jobs: Sequence[Job], phases: Phases) -> None:
     phases("load the base")
-    failed = list[str]()
+    hush()
+    from spf_lora.base.share import shared
+    from spf_lora.training.processes import processes
+
+    siblings, failed = processes(), list[str]()
+    # Siblings wait for each other, so a fault that only one of them meets must end them all.
+    stop = len(jobs) == 1 or siblings.count > 1
     with ExitStack() as stack:
         # The only folder's faults are told before a base is loaded for it.
         first = _scan(jobs[0]) if len(jobs) == 1 else None
-        join = stack.enter_context(team(command, [job.settings for job in jobs]))
-        hush()
-        from spf_lora.base.share import shared
-        from spf_lora.training.processes import Processes
-
         base = stack.enter_context(_loaded(jobs[0]))
-        siblings = join()
         for job in jobs:
             training = job.settings.training
             apart = training.precision != "fp32" or training.channels_last
             lent = nullcontext(base) if job is jobs[-1] else shared(base, apart=apart)
-            # Siblings wait for each other, so a fault that only one of them meets must end them
-            # all; only who started them can go on, alone.
-            parent = siblings.first and siblings.divides
-            stop = len(jobs) == 1 or (siblings.count > 1 and not parent)
             with nullcontext() if stop else _going_on(job, failed, phases):
                 scan = first or _scan(job)
                 with lent as own:
                     train_one(job, own, scan, siblings, phases)
-            if failed and parent:
-                siblings = Processes()
     if failed:
         raise TrainingError(
             f"{len(failed)} of {len(jobs)} attributes are not trained: {', '.join(failed)}",

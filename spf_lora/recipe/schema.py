@@ -74,7 +74,7 @@ class DataSettings:
     resolution: int = setting(
         0, "side, in px, of the square whose area pictures have; 0 is the base's", low=0, high=4096
     )
-    batch_size: int = setting(8, "pictures a step, in each process of a launcher", low=1, high=1024)
+    batch_size: int = setting(8, "pictures a step, in each process", low=1, high=1024)
     passes: int = setting(
         1, "parts a batch is computed in, to save memory; the result is one", low=1, high=1024
     )

@@ -161,8 +161,7 @@ class Teaching:
             teacher = self.teacher or adapter_of(learned, self.alpha)
             given = isinstance(teacher, Given)  # whose pictures were looked at when they were read
             if not given:
-                some = range(CHUNK * self.processes.count)
-                first = self.drawn(teacher, tell, some)  # of nothing: refused soon
+                first = self.drawn(teacher, tell, range(CHUNK))  # of nothing: refused soon
                 refuse_alike(first.changes().max() * 2)
             drawn = self.drawn(teacher, tell)
             if not given:

@@ -1,19 +1,14 @@
-"""More than one process: one adapter, one writer.
+"""More than one process, as `accelerate launch` starts them: one adapter, one writer.
 
 Each process takes its share of every batch. Gradients are put together after each step, so all
-hold the same adapter; only the first one writes and talks. `accelerate launch` or `torchrun` start
-them, or `train` itself (`cli.siblings`).
+hold the same adapter; only the first one writes and talks.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-
-_CPU = torch.device("cpu")
-Mean = Callable[[torch.Tensor], torch.Tensor]  # of a vector of float32; all must ask
 
 
 class Processes:
@@ -22,31 +17,15 @@ class Processes:
     Attributes:
         rank: from 0.
         count: how many there are.
-        divides: whether a recipe's batch is divided among them; else each takes one of that size.
-        threads: that each computes with in a step, or None for as many as ever.
     """
 
-    def __init__(
-        self,
-        rank: int = 0,
-        count: int = 1,
-        mean: Mean | None = None,
-        *,
-        device: torch.device = _CPU,
-        divides: bool = False,
-        threads: int | None = None,
-    ) -> None:
-        self.rank, self.count, self._mean, self._device = rank, count, mean, device
-        self.divides, self.threads = divides, threads
+    def __init__(self, rank: int = 0, count: int = 1, state: Any = None) -> None:
+        self.rank, self.count, self._state = rank, count, state
 
     @property
     def first(self) -> bool:
         """Whether this one writes and talks."""
         return self.rank == 0
-
-    def whole(self, size: int) -> int:
-        """Return how many samples all see in a step, where the recipe's batch has `size`."""
-        return size if self.divides else size * self.count
 
     def share(self, size: int) -> slice:
         """Return this process's part of a batch of `size`, which `count` divides."""
@@ -55,18 +34,20 @@ class Processes:
 
     def mean_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors by their mean over the processes."""
-        if self._mean is None or not tensors:
+        if self.count == 1 or not tensors:
             return
+        from accelerate.utils import reduce
+
         flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
-        parts = torch.split(self._mean(flat), [t.numel() for t in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
+        shared = reduce(flat, reduction="mean")
+        for tensor, part in zip(tensors, shared.split([t.numel() for t in tensors]), strict=True):
             tensor.detach().copy_(part.reshape(tensor.shape))
 
     def mean(self, value: float) -> float:
         """Return the mean of a number over the processes."""
-        if self._mean is None:
+        if self.count == 1:
             return value
-        one = torch.tensor([value], device=self._device)
+        one = torch.tensor([value], device=self._state.device)
         self.mean_([one])
         return float(one)
 
@@ -76,29 +57,15 @@ class Processes:
 
     def wait(self) -> None:
         """Go on when all have come here."""
-        self.mean(0.0)
-
-    @contextmanager
-    def sharing_cores(self) -> Iterator[None]:
-        """Within the block, leave the siblings their cores."""
-        if self.threads is None:
-            yield
-            return
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        if self._state is not None:
+            self._state.wait_for_everyone()
 
 
 def processes() -> Processes:
-    """Return this process among those that `accelerate launch` or `torchrun` started, if any."""
+    """Return this process among those that `accelerate launch` or `torchrun` started."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     from accelerate import PartialState
-    from accelerate.utils import reduce
 
     state = PartialState(cpu=not torch.cuda.is_available())
-    mean = partial(reduce, reduction="mean")
-    return Processes(state.process_index, state.num_processes, mean, device=state.device)
+    return Processes(state.process_index, state.num_processes, state)

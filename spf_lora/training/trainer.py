@@ -67,7 +67,7 @@ class Plan:
     """What the loop needs to know.
 
     Attributes:
-        batch_size: pictures a step, in each process or divided among them; see `Processes`.
+        batch_size: pictures a step, in each process.
         passes: that a batch is computed in, one after the other; they change memory, not results.
         scaled: scale the loss, so that gradients in fp16 do not vanish.
         learning_rate: its peak.
@@ -247,7 +247,7 @@ class Trainer:
             if stage is not entered:
                 self._begin(stage, first=own == 0)
                 entered, begun = stage, time.perf_counter()
-            batch = stage.batch(index, self.processes.whole(self.plan.batch_size))
+            batch = stage.batch(index, self.plan.batch_size * self.processes.count)
             self.optimizer.zero_grad()
             outcome = self._gradients(stage.objective, batch, index)
             self.scaler.unscale_(self.optimizer)
