@@ -113,27 +113,10 @@ def few_draws() -> Iterator[None]:
 
     A random base and a few steps give pairs that could teach nothing; here they may.
     """
-    from spf_lora.cli import clean, preview
-    from spf_lora.evaluate import preview as drawn
-    from spf_lora.evaluate import reactions
-    from spf_lora.training import calibrate, pairs, prepare, sight, stages
+    from hasty import make_hasty
 
-    drawing, prompts = stages.Drawing, stages.teaching_prompts
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prepare, "_OWN_STEPS", 2)
-        patched.setattr(calibrate, "PICTURES", 8)
-        patched.setattr(preview, "_PREVIEW_STEPS", 1)
-        patched.setattr(reactions, "_STEPS", 1)
-        patched.setattr(drawn, "ROWS", 2)
-        patched.setattr(clean, "_ROWS", 2)
-        patched.setattr(stages, "Drawing", lambda *how: replace(drawing(*how), steps=2))
-        patched.setattr(
-            stages, "teaching_prompts", lambda *of: prompts(*of[:-1], count=min(of[-1], 3))
-        )
-        patched.setattr(pairs, "_LEAST_CHANGE", 0.0)
-        patched.setattr(pairs, "_COVERED", 2.0)
-        for one in (pairs, sight):
-            patched.setattr(one, "LEAST_AUC", 2.0)
+        make_hasty(patched)
         yield
 
 

@@ -258,13 +258,15 @@ class Teaching:
             how=replace(self.how, strength=strength),
             cache=self.cache,
             below=self.below,
-            on_progress=lambda done, _: tell(what, done, total),
         )
-        if self.processes.count > 1:  # a chunk is one entry of the cache, whoever has drawn it
-            own = range(self.processes.rank * CHUNK, len(pairs), self.processes.count * CHUNK)
-            for first in own:
-                draw(pairs[first : first + CHUNK])
-            self.processes.wait()
+        count = self.processes.count
+        if count == 1:
+            return draw(pairs, on_progress=lambda done, _: tell(what, done, total))
+        # a chunk is one entry of the cache, whoever has drawn it
+        for first in range(self.processes.rank * CHUNK, len(pairs), count * CHUNK):
+            draw(pairs[first : first + CHUNK])
+            tell(what, min(first + count * CHUNK, len(pairs)), total)  # the others draw as fast
+        self.processes.wait()
         return draw(pairs)
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:

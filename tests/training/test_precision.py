@@ -219,3 +219,4 @@ def test_two_processes_draw_each_half_of_the_pairs_and_all_are_those_of_one(tiny
     assert one == two
     assert "process 0 made 2 and found 3" in done.stdout
     assert "process 1 made 1 and found 3" in done.stdout
+    assert "process 0 told [0, 16, 20]" in done.stdout  # the others' pairs count too

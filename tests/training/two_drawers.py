@@ -13,5 +13,7 @@ folder, cache = Path(sys.argv[1]), Path(sys.argv[2])
 siblings = processes()
 pairs = [(f"person {number}", f"person {number}, a hat") for number in range(20)]
 shared = replace(teaching(load(folder), cache), prompts=pairs, processes=siblings)
-shared.drawn(adapter_of(some_teacher(folder), 4.0), lambda what, done, total: None)
+told = list[int]()
+shared.drawn(adapter_of(some_teacher(folder), 4.0), lambda what, done, total: told.append(done))
 print(f"process {siblings.rank} made {shared.cache.made} and found {shared.cache.found}")
+print(f"process {siblings.rank} told {told}")
