@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from root import ROOT
 from safetensors.torch import load_file
 from tiny_runs import PLAN as SMALL_PLAN
 from tiny_runs import distil, learn, load, paper, portraits, some_teacher
@@ -198,7 +197,9 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(trainer, tiny_
 def test_of_two_processes_one_writes_and_talks(tiny_folder, tmp_path):
     words = "train -a hat --steps 4 --set data.count=8 --set data.batch_size=2"
     out = tmp_path / "hat.safetensors"
-    done = launched(ROOT / "tests/hasty.py", *words.split(), "--base", tiny_folder, "--out", out)
+    done = launched(
+        Path(__file__).parents[1] / "hasty.py", *words.split(), "--base", tiny_folder, "--out", out
+    )
     assert done.stdout.count("hat.safetensors") == 1
     assert done.stderr.count("in 2 processes") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hat.png", "hat.safetensors"]
