@@ -10,7 +10,6 @@ between the page's markers.
 """
 
 import argparse
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,9 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import command_line, peak_mib, read_cell, write_result
+from common import command_line, peak_mib, write_result
 from methods import ATTRIBUTES, METHODS, STRENGTHS, figures_of, train_once
+from methods_table import read_cells, replace_tables
 
 from spf_lora.adapters.combine import combined
 from spf_lora.adapters.format.adapter_file import read_adapter, write_adapter
@@ -145,14 +145,9 @@ def _measured(adapter: Adapter, attribute: str, args: Any) -> dict[str, Any]:
 
 def _write_table(page: Path | None) -> None:
     """Print the table of every cell, and replace what is between a page's markers."""
-    cells = [read_cell(path) for path in sorted(RESULTS.glob("*.json"))]
+    cells = read_cells(RESULTS)
     text = "\n".join(_table(cells)) if cells else "No cells yet."
-    print(text)
-    if page is not None:
-        begin, end = "<!-- cleaning: begin -->", "<!-- cleaning: end -->"
-        whole = page.read_text("utf-8")
-        inside = f"{begin}\n{text}\n{end}"
-        page.write_text(re.sub(f"{begin}.*{end}", lambda _: inside, whole, flags=re.DOTALL))
+    replace_tables([page] if page else [], {"cleaning": text})
 
 
 def _table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -165,8 +160,8 @@ def _table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lines.append(_row([f"{cell['attribute']}, {cell['lora']}", *shown]))
     of_first = [cell for cell in cells if cell["lora"] == FIRST]
-    kept = {name: _share(of_first, COLUMNS[name]) for name in ("response", "SPS", "leakage")}
-    said = ", ".join(f"{name} {share:.2f}" for name, share in kept.items() if share is not None)
+    kept = [_share(of_first, name) for name in ("response", "SPS", "leakage")]
+    said = ", ".join(found for found in kept if found)
     names = ", ".join(cell["attribute"] for cell in of_first)
     return [*lines, "", f"After as a share of before, {FIRST}, mean over {names}: {said}."]
 
@@ -176,13 +171,16 @@ def _text(cell: Mapping[str, Any], when: str, figure: str) -> str:
     return "not reached" if value is None else f"{value:.2f}"
 
 
-def _share(cells: Sequence[Mapping[str, Any]], figure: str) -> float | None:
-    """Return the mean after over the mean before, of cells that have both."""
+def _share(cells: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return a column's mean after over its mean before; it says of how many, if not of all."""
+    figure = COLUMNS[name]
     pairs = [[cell[when][figure]["value"] for when in ("before", "after")] for cell in cells]
     there = [pair for pair in pairs if None not in pair]
     if not there:
-        return None
-    return mean(after for _, after in there) / mean(before for before, _ in there)
+        return ""
+    share = mean(after for _, after in there) / mean(before for before, _ in there)
+    only = "" if len(there) == len(cells) else f" (of the {len(there)} that have it)"
+    return f"{name} {share:.2f}{only}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ one JSON for each cell in `benchmarks/results/incremental/`, so a stopped run go
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -22,12 +21,12 @@ from typing import Any
 
 from common import environment, read_cell, write_cell
 from methods import METHODS as RIVALS
+from methods_table import replace_tables
 
 from spf_lora.registry.onto import Below
 from spf_lora.registry.stack import Known, look
 
 RESULTS = Path(__file__).parent / "results" / "incremental"
-MARKS = "<!-- incremental: begin -->", "<!-- incremental: end -->"
 # the first is the order of the table; the others turn it round and mix it
 ORDERS = (
     ("beard", "glasses", "hat", "moustache", "blonde-hair"),
@@ -74,13 +73,7 @@ def main() -> None:
             for at, order in enumerate(ORDERS[: args.orders]):
                 for method in args.methods:
                     _cell(method, at, order[: args.count], seed, args)
-    table = _table()
-    print(table)
-    if args.page:
-        text = args.page.read_text("utf-8")
-        begin, end = map(re.escape, MARKS)
-        inside = f"{MARKS[0]}\n\n{table}\n\n{MARKS[1]}"
-        args.page.write_text(re.sub(f"{begin}.*{end}", lambda _: inside, text, flags=re.DOTALL))
+    replace_tables([args.page] if args.page else [], {"incremental": f"\n{_table()}\n"})
 
 
 def _arguments() -> Any:
