@@ -222,6 +222,8 @@ def _start(job: Job, trainer: "Trainer", source: Source, *, wordless: bool) -> N
         )
         if not places:
             out.say('--keep "face, background" holds what those words draw')
+    for remark in trainer.remarks:
+        out.say(remark)
 
 
 def _write(job: Job, task: "Task", cache: "TensorCache", trainer: "Trainer") -> tuple[str, ...]:

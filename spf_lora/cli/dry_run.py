@@ -22,7 +22,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
-    from spf_lora.training.pairs import DRAWING, most_redrawn
+    from spf_lora.training.pairs import DRAWING
 
     side = needs_of(settings, *base_configs(settings.training.base)).side
     data, distil = settings.data, settings.distil
@@ -47,12 +47,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     seconds = estimate_seconds(settings, data.count if pictures is None else pictures)
     _show_times(seconds)
     if DRAWING in seconds:
-        more = most_redrawn(distil.pairs)
-        out.show(
-            f"  where few pairs show {settings.attribute.target_text}, others are drawn again: at "
-            f"most {more} pairs, {_spoken(seconds[DRAWING] * more / distil.pairs)} and "
-            f"{megabytes(more, how):.0f} MB more"
-        )
+        _show_redrawn(settings, seconds[DRAWING], how)
     if vram is None:
         return
     fitting = fit(settings, vram)
@@ -69,6 +64,7 @@ def dry_run_cleaning(settings: Recipe, name: str) -> None:
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_cleaning
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, needs_of
+    from spf_lora.training.pairs import DRAWING
 
     side = needs_of(settings, *base_configs(settings.training.base)).side
     distil, adapter = settings.distil, settings.adapter
@@ -83,7 +79,24 @@ def dry_run_cleaning(settings: Recipe, name: str) -> None:
         f"{adapter.preset} adapter of rank {adapter.rank}, {settings.training.precision}"
     )
     _show(estimate_recipe(settings))
-    _show_times(estimate_cleaning(settings))
+    seconds = estimate_cleaning(settings)
+    _show_times(seconds)
+    if settings.attribute.control == "words":
+        _show_redrawn(settings, seconds[DRAWING], how)
+
+
+def _show_redrawn(settings: Recipe, seconds: float, how: Any) -> None:
+    """Say what is drawn again at most, of pairs that take so many seconds."""
+    from spf_lora.draw.trajectories import megabytes
+    from spf_lora.training.pairs import most_redrawn
+
+    pairs = settings.distil.pairs
+    more = most_redrawn(pairs)
+    out.show(
+        f"  where few pairs show {settings.attribute.target_text}, others are drawn again: at "
+        f"most {more} pairs, {_spoken(seconds * more / pairs)} and {megabytes(more, how):.0f} MB "
+        "more"
+    )
 
 
 def _show_times(seconds: dict[str, float]) -> None:

@@ -39,6 +39,8 @@ from spf_lora.training.sight import Asked, Sight, make_sight
 from spf_lora.training.stages import PAPER, Material, make_stages
 from spf_lora.training.trainer import Plan, Tell, Trainer
 
+UNCHOSEN = "all pairs are learned from"  # where no CLIP is
+
 
 def build_trainer(
     recipe: Recipe,
@@ -172,9 +174,23 @@ def _chooses(recipe: Recipe) -> bool:
 def _clip(recipe: Recipe, base: Base, tell: Tell) -> tuple[str | None, list[str]]:
     """Return the CLIP to ask, if any; where there is none, what is lost without it."""
     lost = ["captions stay as they are"] if recipe.data.vocabulary != NONE else []
-    lost += ["all pairs are learned from"] if _chooses(recipe) else []
+    lost += [UNCHOSEN] if _chooses(recipe) else []
+    return clip_or_remark(base, recipe.data.clip, lost, tell) if lost else (None, [])
+
+
+def clip_or_remark(
+    base: Base, spec: str, lost: Sequence[str], tell: Tell
+) -> tuple[str | None, list[str]]:
+    """Return what `load_clip` is to load; where there is none, what to tell.
+
+    Args:
+        base: the model that is adapted.
+        spec: the recipe's `data.clip`.
+        lost: what happens without one.
+        tell: called before anything is fetched, with its size.
+    """
     try:
-        return (find_clip(base, recipe.data.clip, tell) if lost else None), []
+        return find_clip(base, spec, tell), []
     except BaseModelError as error:
         how = f"for less pollution {error.hint}"
         return None, [f"nobody sees the pictures, so {' and '.join(lost)}: {error.message}; {how}"]

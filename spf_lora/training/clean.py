@@ -2,28 +2,46 @@
 
 It is stage 2 of a training with another teacher, anybody's LoRA (see docs/method.md). What the
 teacher changes besides its target is cut off by the control maps, so the student never sees it.
+Pairs are chosen as in a training; what the teacher draws in any app stands in for the user's
+pictures.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from spf_lora.adapters.attach import trained_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.format.hashes import content_id
 from spf_lora.adapters.module import Adapter
+from spf_lora.base.clip import load_clip
 from spf_lora.base.load import Base
-from spf_lora.data.cache import TensorCache
+from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.data.completion import NONE, load_vocabulary
+from spf_lora.draw.act import acting, draw_latents
+from spf_lora.draw.prompts import Prompt
 from spf_lora.draw.trajectories import CHUNK
 from spf_lora.recipe.load import recipe_hash, recipe_to_dict
 from spf_lora.recipe.schema import Recipe
-from spf_lora.training.build import attach_adapter, optimizer_of, plan_of
+from spf_lora.training.build import (
+    UNCHOSEN,
+    attach_adapter,
+    clip_or_remark,
+    optimizer_of,
+    plan_of,
+)
 from spf_lora.training.finish import tool_versions
-from spf_lora.training.pairs import Teaching, covers, refuse_alike
+from spf_lora.training.pairs import Teaching, covers, first_seed, refuse_alike
+from spf_lora.training.sight import Asked, Sight, likeness
 from spf_lora.training.stages import distil_stage, teaching_of
 from spf_lora.training.trainer import Tell, Trainer
+
+SHOWN = 24  # pictures of the teacher that stand in for the user's
+SHOWING = "draw with the LoRA as it is"
 
 
 @dataclass(frozen=True)
@@ -91,23 +109,63 @@ def build_cleaner(
         OutputError: the cache cannot keep pairs.
     """
     base = task.base
+    teaching = task.teaching(recipe, cache)
+    teaching.sight, remarks = _sight(recipe, task, teaching, tell)
     parameters = attach_adapter(recipe, base)
     parts = [recipe_hash(recipe), base.id, content_id(task.teacher), f"{task.wordless}"]
     parts += task.prompts
     if recipe.distil.vocabulary != NONE:  # a file may say something else the next time
         parts.append(f"{load_vocabulary(recipe.distil.vocabulary)}")
+    parts += remarks and ["blind"]
     return Trainer(
         unet=base.unet,
         parameters=parameters,
         optimizer=optimizer_of(recipe, parameters),
         pictures=recipe.distil.pairs,
-        stages=[distil_stage(recipe, task.teaching(recipe, cache))],
+        stages=[distil_stage(recipe, teaching)],
         plan=plan_of(recipe),
         checkpoint=checkpoint,
         run_id=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
         device=base.device,
+        remarks=remarks,
         tell=tell,
     )
+
+
+def _sight(
+    recipe: Recipe, task: Task, teaching: Teaching, tell: Tell
+) -> tuple[Sight | None, list[str]]:
+    """Return what chooses the pairs, where words ask for the target, and what to tell.
+
+    It knows the target by what the teacher draws of the first pairs' prompts and noises, added to
+    the weights as in any app.
+    """
+    if task.wordless:
+        return None, []
+    base, cache = task.base, teaching.cache
+    clip, remarks = clip_or_remark(base, recipe.data.clip, [UNCHOSEN], tell)
+    if clip is None:
+        return None, remarks
+    pairs, how, rows = list(teaching.prompts[:SHOWN]), teaching.how, list[torch.Tensor]()
+    for first in range(0, len(pairs), CHUNK):
+        tell(SHOWING, first, len(pairs))
+        texts = [Prompt(full) for _, full in pairs[first : first + CHUNK]]
+        noise = first_seed(teaching.seed) + first
+        make = partial(
+            draw_latents,
+            base,
+            texts,
+            range(noise, noise + len(texts)),
+            acting(task.teacher),
+            steps=how.steps,
+            guidance=how.guidance,
+            size=how.size,
+        )
+        key = content_key("teacher", base.id, content_id(task.teacher), f"{how} {noise} {texts}")
+        rows.append(cache.get(key, make).float().cpu())
+    load = partial(load_clip, base, clip)
+    asked = Asked(load(), cache)
+    return Sight(load, likeness(asked, asked.latents(base, torch.cat(rows)), pairs), cache), []
 
 
 def cleaned_adapter(recipe: Recipe, task: Task, metrics: Mapping[str, float]) -> Adapter:

@@ -16,6 +16,7 @@ from spf_lora.data.completion import NONE
 from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 from spf_lora.training.calibrate import PICTURES
+from spf_lora.training.clean import SHOWING, SHOWN
 from spf_lora.training.fit_gpu import base_configs, needs_of
 from spf_lora.training.pairs import CHOOSING, DRAWING
 from spf_lora.training.precision import PRECISIONS
@@ -73,12 +74,16 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
 
 def estimate_cleaning(recipe: Recipe) -> dict[str, float]:
     """Return the seconds of each phase of cleaning an adapter, in order."""
-    a_pass, _, weights = _costs(recipe)
+    a_pass, an_encoding, weights = _costs(recipe)
     step = recipe.data.batch_size * a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
     found = {"load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND}
-    found |= _distilling(recipe, a_pass, step)
+    chosen = {}
+    if recipe.attribute.control == "words":
+        found[SHOWING] = 2 * recipe.distil.sampler_steps * SHOWN * a_pass
+        chosen = {CHOOSING: an_encoding * (SHOWN + 2 * recipe.distil.pairs)}
+    found |= _distilling(recipe, a_pass, step, chosen)
     return found | {"draw both previews": 3 * _PREVIEW * a_pass, "write": _FIXED["write"]}
 
 
@@ -100,7 +105,7 @@ def _costs(recipe: Recipe) -> tuple[float, float, int]:
 
 
 def _distilling(
-    recipe: Recipe, a_pass: float, step: float, chosen: Mapping[str, float] | None = None
+    recipe: Recipe, a_pass: float, step: float, chosen: Mapping[str, float]
 ) -> dict[str, float]:
     """Return the seconds of drawing pairs, of choosing some, and of learning from them."""
     distil = recipe.distil
@@ -108,7 +113,7 @@ def _distilling(
     held = distil.base_prompts + distil.empty_prompts  # the frozen model is asked about them
     return {
         DRAWING: each * distil.sampler_steps * distil.pairs * a_pass,
-        **(chosen or {}),
+        **chosen,
         "distil": (2 + held) * step * distil.steps,
     }
 

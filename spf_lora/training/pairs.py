@@ -205,7 +205,7 @@ class Teaching:
                 limit, seen = self.sight.look(self.base, own, local, prompts, limit)
             if limit.auc < LEAST_AUC:
                 doubt = (
-                    f"all {len(every)} pairs are learned from: CLIP tells the training pictures "
+                    f"all {len(every)} pairs are learned from: CLIP tells pictures with the target "
                     f"from the base's own in {limit.auc:.0%} of cases, too few to choose by it"
                 )
                 return drawn, every, [doubt]

@@ -1,4 +1,4 @@
-"""Which pairs show the target: a CLIP says so, where the user's own pictures prove that it can."""
+"""Which pairs show the target: a CLIP says so, where pictures that do prove that it can."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -96,7 +96,8 @@ class Sight:
 
     Attributes:
         load: returns the CLIP; between its two uses nobody holds it.
-        shown: likeness of the user's pictures, (pictures,).
+        shown: likeness of pictures that show the target, (pictures,): the user's, or what another
+            LoRA draws.
         cache: keeps what the CLIP says, for other runs.
     """
 
@@ -113,15 +114,15 @@ class Sight:
         prompts: Sequence[tuple[str, str]],
         limit: Limit | None = None,
     ) -> tuple[Limit, list[bool]]:
-        """Tell which local pictures are more like the user's than like the base's own.
+        """Tell which local pictures are more like those that show it than like the base's own.
 
         Args:
             base: decodes.
             own: the base's own pictures, scaled latents (pairs, channels, h, w).
             local: the pictures with the target, as many.
             prompts: of each pair, without and with the target.
-            limit: of an earlier look; by default the middle of the mean likenesses of the user's
-                pictures and these of the base's own.
+            limit: of an earlier look; by default the middle of the mean likenesses of the
+                pictures that show it and these of the base's own.
 
         Returns:
             the limit, and of each pair whether its local picture shows the target.
