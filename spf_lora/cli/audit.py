@@ -111,20 +111,22 @@ def _look(
 def _measured(
     question: "Question", name: str, adapter: "Adapter", recipe: "Recipe", tell: "Tell"
 ) -> "Measured | None":
-    """Return what the portrait world's judge sees, or None where it knows no such attribute."""
+    """Return what the judge of the base's world sees, or None where there is none."""
+    from spf_lora.data.worlds import world_of
     from spf_lora.evaluate.audit import measure
     from spf_lora.evaluate.gallery import cache_folder
     from spf_lora.evaluate.judges.world import world_judge
     from spf_lora.evaluate.protocol import in_world
 
-    if recipe.training.base != "embedded" or not in_world(recipe.attribute.name):
+    base = question.base
+    if not base.world or not in_world(recipe.attribute.name, world_of(base)):
         return None
     return measure(
-        question.base,
+        base,
         name,
         adapter,
         recipe.attribute,
-        world_judge(recipe.attribute.name),
+        world_judge(recipe.attribute.name, base),
         gallery=cache_folder(),
         prompts=question.prompts,
         tell=tell,

@@ -15,6 +15,7 @@ from spf_lora.errors import MeasureError
 if TYPE_CHECKING:
     from spf_lora.adapters.format.card import Card
     from spf_lora.base.load import Base
+    from spf_lora.data.worlds.world import World
     from spf_lora.evaluate.judges.judge import Judge
     from spf_lora.evaluate.protocol import Case
     from spf_lora.evaluate.result import Result
@@ -71,9 +72,11 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     from spf_lora.adapters.format.base_match import refuse_other_base
     from spf_lora.adapters.format.card import from_metadata
     from spf_lora.base.load import load_base
+    from spf_lora.data.worlds import world_of
     from spf_lora.draw.act import acting
     from spf_lora.draw.sample import Sampling
     from spf_lora.evaluate.gallery import cache_folder
+    from spf_lora.evaluate.protocol import read_prompts
     from spf_lora.evaluate.run import Measurement, evaluate
 
     adapters = [read_adapter(path) for path in paths]
@@ -85,8 +88,9 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     if act.local:
         check_local(attribute)
     own = read_judge_from(options, attribute)
-    cases = () if own and options.prompts is None else _cases(options, attribute)
+    lines = None if options.prompts is None else read_prompts(options.prompts)
     base = load_base(options.base)
+    cases = () if own and lines is None else _cases(options, attribute, lines, world_of(base))
     for path, card in zip(paths, cards, strict=True):
         refuse_other_base(card, path, base.id, of=base.name)
     words_alone = [attribute.target_text] if act.exact else []
@@ -147,31 +151,31 @@ def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute
     return replace(attribute, control=own.control)
 
 
-def _cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]":
-    cases = _worded_cases(options, attribute)
+def _cases(
+    options: MeasureOptions, attribute: "Attribute", lines: list[str] | None, world: "World"
+) -> "tuple[Case, ...]":
+    """Return the cases of these prompts, or of the world's held-out people."""
+    from spf_lora.evaluate import protocol
+
+    seeds = options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS)
+    if lines is not None:
+        cases = protocol.cases_of(lines, attribute, seeds=seeds)
+    elif protocol.in_world(attribute.name, world):
+        prompts = protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS
+        cases = protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds, world=world)
+    else:
+        raise MeasureError(
+            f"there are no prompts for {attribute.name}: the world {world.name} does not have it",
+            hint="give a file of prompts, one a line: --prompts FILE; or pictures of it with "
+            "captions: --judge-from DIR",
+        )
     if attribute.control == "words":
         return cases
     return tuple(replace(case, prompt=case.base_prompt) for case in cases)
 
 
-def _worded_cases(options: MeasureOptions, attribute: "Attribute") -> "tuple[Case, ...]":
-    from spf_lora.evaluate import protocol
-
-    seeds = options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS)
-    if options.prompts is not None:
-        return protocol.cases_of(protocol.read_prompts(options.prompts), attribute, seeds=seeds)
-    if not protocol.in_world(attribute.name):
-        raise MeasureError(
-            f"there are no prompts for {attribute.name}: the portrait world does not have it",
-            hint="give a file of prompts, one a line: --prompts FILE; or pictures of it with "
-            "captions: --judge-from DIR",
-        )
-    prompts = protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS
-    return protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds)
-
-
 def _judge(options: MeasureOptions, attribute: "Attribute", base: "Base") -> "Judge":
-    name = options.judge or (WORLD if options.base == "embedded" else PHOTOGRAPHS)
+    name = options.judge or (WORLD if base.world else PHOTOGRAPHS)
     if name == WORLD:
         if options.scorer or options.mask:
             raise MeasureError(
@@ -180,7 +184,7 @@ def _judge(options: MeasureOptions, attribute: "Attribute", base: "Base") -> "Ju
             )
         from spf_lora.evaluate.judges.world import world_judge
 
-        return world_judge(attribute.name)
+        return world_judge(attribute.name, base)
     if name != PHOTOGRAPHS:
         raise MeasureError(
             f"there is no judge {name!r}", hint=f"choose {WORLD} or {PHOTOGRAPHS}, with --judge"

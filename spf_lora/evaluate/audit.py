@@ -17,6 +17,7 @@ from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.captions import asking_prompt
 from spf_lora.data.completion import Vocabulary, varied
+from spf_lora.data.worlds import world_of
 from spf_lora.draw.act import acting, draw
 from spf_lora.draw.pixels import pixels_of
 from spf_lora.draw.prompts import asking
@@ -240,14 +241,15 @@ def measure(
         base: the model it is for.
         name: what tables call it.
         adapter: at strength 1.
-        attribute: of the portrait world.
+        attribute: of the world that the base draws.
         judge: sees it.
         gallery: folder of the picture cache.
         prompts: of held-out people, one picture each.
         steps: of the sampler.
         tell: called with how far it is.
     """
-    cases = held_out_cases(attribute.name, prompts=prompts, seeds=1)
+    world = world_of(base)
+    cases = held_out_cases(attribute.name, prompts=prompts, seeds=1, world=world)
     result = evaluate(
         base,
         acting(adapter),

@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_base import noisy_adapter
 
+from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.base.clip import find_clip, load_clip
 from spf_lora.base.load import EMBEDDED, load_base
 from spf_lora.base.towers import Probe
 from spf_lora.data.worlds import PERSONAS, PORTRAITS, world_of
 from spf_lora.errors import BaseModelError, MeasureError
 from spf_lora.evaluate.judges.world import world_judge
-from spf_lora.evaluate.protocol import held_out_cases
+from spf_lora.evaluate.protocol import QUICK_PROMPTS, QUICK_SEEDS, held_out_cases
 
 
 @pytest.fixture
@@ -102,3 +104,26 @@ def test_its_prompts_are_of_its_people():
     )
     own = {phrase for values in PERSONAS.factors.values() for phrase, _ in values.values()}
     assert set(said.split(", ")) <= own | {"a portrait of a person", "a cap"}
+
+
+def test_evaluate_asks_for_people_of_the_bases_world_and_its_probe(folder, cli, monkeypatch):
+    from spf_lora.cli import evaluation
+    from spf_lora.evaluate.judges import world
+
+    asked = []
+
+    def judge(attribute, base):
+        asked.append((attribute, world_of(base)))
+        raise MeasureError("no probe", hint="none")
+
+    monkeypatch.setattr(world, "world_judge", judge)
+    real = evaluation._cases
+    monkeypatch.setattr(evaluation, "_cases", lambda *of: asked.append(real(*of)) or real(*of))
+    write_adapter(noisy_adapter(folder), folder / "cap.safetensors")
+    how = ("--base", folder, "--attribute", "beard", "--quick")
+    code, _, talk = cli("evaluate", folder / "cap.safetensors", *how)
+    assert (code, "no probe" in talk) == (1, True), talk
+    cases = held_out_cases("beard", prompts=QUICK_PROMPTS, seeds=QUICK_SEEDS, world=PERSONAS)
+    assert asked == [cases, ("beard", PERSONAS)]
+    code, _, talk = cli("evaluate", folder / "cap.safetensors", *how[:2], "-a", "moustache")
+    assert (code, "the world personas does not have it" in talk) == (1, True), talk

@@ -112,7 +112,7 @@ class World:
         """
         if name not in self.attributes:
             raise DataError(
-                f"the portrait world has no attribute {name!r}",
+                f"the world {self.name} has no attribute {name!r}",
                 hint=f"it has: {', '.join(sorted(self.attributes))}",
             )
         return self.attributes[name]

@@ -186,7 +186,7 @@ def world_judge(attribute: str, base: Base | None = None) -> WorldJudge:
     world = world_of(base) if base else PORTRAITS
     if attribute not in world.attributes:
         raise MeasureError(
-            "the portrait world cannot judge "
+            f"the world {world.name} cannot judge "
             f"{attribute!r}{did_you_mean(attribute, world.attributes)}",
             hint="--attribute names one of: " + ", ".join(sorted(world.attributes)),
         )
