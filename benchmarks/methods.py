@@ -70,7 +70,7 @@ def main() -> None:
 
 def _run(args: Any) -> None:
     args.results = SEARCH if args.tuning else RESULTS
-    args.recipes = None
+    args.recipes = args.pictures = None
     if not args.table:
         changed = {"ours-" + args.variant[0]: tuple(args.variant[1:])} if args.variant else {}
         known = METHODS | changed
@@ -105,8 +105,9 @@ def run_cell(method: str, changes: tuple[str, ...], attribute: str, seed: int, a
         changes: what is changed in the attribute's recipe.
         attribute: what is learned.
         seed: of training.
-        args: of the command line, with `results`, the folder of cells, and `recipes`, that of the
-            attributes' recipes, or None for the shipped ones.
+        args: of the command line, with `results`, the folder of cells; `recipes`, that of the
+            attributes' recipes, or None for the shipped ones; and `pictures`, that of a folder for
+            each attribute, or None for the world's.
     """
     path = args.results / f"{method}-{attribute}-{seed}.json"
     claim = path.with_suffix(".running")
@@ -147,7 +148,8 @@ def _measure(
     recipe = load_recipe(file, [*changes, f"training.seed={seed}"])
     base = load_base(recipe.training.base, device=torch.device("cpu"))
     world = world_of(base)
-    trained = train_once(recipe, load_examples(recipe, None, world=world), args.trained)
+    folder = args.pictures / attribute if args.pictures else None
+    trained = train_once(recipe, load_examples(recipe, folder, world=world), args.trained)
     count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
     cases = held_out_cases(attribute, prompts=count, seeds=args.noises, world=world)
     sampling = Sampling(**({"steps": args.steps} | SAMPLINGS.get(method, {})))

@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.table:
         with tempfile.TemporaryDirectory() as folder:
-            args.tuning, args.recipes = False, Path(folder)
+            args.tuning, args.recipes, args.pictures = False, Path(folder), None
             args.trained = args.trained or args.recipes
             args.trained.mkdir(parents=True, exist_ok=True)
             _write_recipes(args.recipes, args.base)
