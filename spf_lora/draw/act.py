@@ -57,8 +57,10 @@ class Acting:
         with ExitStack() as switched:
             if not self.words:
                 starts = self.starts or 0.0
-                on = attached(base.unet, rows, text_encoder=base.text_encoder, start_percent=starts)
-                switched.enter_context(on)
+                added = attached(
+                    base.unet, rows, text_encoder=base.text_encoder, start_percent=starts
+                )
+                switched.enter_context(added)
                 yield
                 return
             for (adapter, strength), words in zip(rows, self.words, strict=True):

@@ -19,7 +19,7 @@ import torch
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.draw.late import Late, begun
-from spf_lora.draw.sample import SamplerStep, sample_latents
+from spf_lora.draw.sample import Predict, SamplerStep, sample_latents
 from spf_lora.method import control_map
 
 
@@ -64,11 +64,12 @@ def draw_locally(
     seeds: Sequence[int],
     *,
     within: torch.Tensor,
-    acting: Callable[[], AbstractContextManager[None]],
+    acting: Callable[[], AbstractContextManager[Any]],
     each: Sequence[Asking] = (),
     late: Sequence[Late] = (),
     always: bool = False,
     reference: list[SamplerStep] | None = None,
+    held: bool = False,
     **how: Any,
 ) -> LocalPicture:
     """Draw locally.
@@ -84,6 +85,8 @@ def draw_locally(
         late: see `sample_latents`.
         always: see `Asking`.
         reference: the base's own picture as `followed` returns it, where it is drawn already.
+        held: whether guidance leads away from what the frozen model predicts for no prompt, as with
+            a file that is held still there; `acting` then yields what makes the model frozen.
         how: `steps`, `guidance`, `size` and `style` of `sample_latents`.
     """
     within = within.expand_as(states)
@@ -94,7 +97,9 @@ def draw_locally(
     for asking in each or [Asking(states, acting, late, always)]:
         where, drawn = _region(base, reference, within, asking, seeds, **how)
         control = torch.maximum(control, where)
-    with acting():
+    empty = encode(base, [""])  # as the frozen model reads it
+    with acting() as frozen:
+        how["negative"] = unmoved(base, empty, frozen) if held else None
         response = put_back(
             base, states, seeds, reference=reference, control=control, late=late, **how
         )
@@ -129,6 +134,26 @@ def put_back(
 
     sample_latents(base, states, seeds, after=back, **how)
     return response
+
+
+def unmoved(
+    base: Base, empty: torch.Tensor, frozen: Callable[[], AbstractContextManager[None]]
+) -> Predict:
+    """Return what predicts noise for no prompt by the frozen model, while adapters are on.
+
+    Args:
+        base: with the adapters on.
+        empty: text states of no prompt, (1, 77, width).
+        frozen: makes it the frozen model while its context lasts.
+    """
+
+    def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with frozen():
+            states = empty.expand(len(noisy), -1, -1)
+            eps: torch.Tensor = base.unet(noisy, t, states, return_dict=False)[0]
+            return eps
+
+    return predict
 
 
 @torch.no_grad()

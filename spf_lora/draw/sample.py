@@ -14,6 +14,9 @@ from spf_lora.draw.pixels import pictures_of
 from spf_lora.draw.schedulers import DDIM, SAMPLERS, scheduler_of
 from spf_lora.errors import PromptError
 
+# latents as the U-Net reads them and a time step -> predicted noise
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 STEPS, GUIDANCE, BATCH = 25, 3.0, 32
 
 
@@ -106,11 +109,13 @@ def sample_latents(
     style: Style = PLAIN,
     late: Sequence[Late] = (),
     after: Callable[[SamplerStep], torch.Tensor] | None = None,
+    negative: Predict | None = None,
 ) -> torch.Tensor:
     """Return scaled latents (batch, channels, h, w) for text states (batch, 77, width).
 
     Without a size (h, w) they are the base's own square. With `late` the states come
-    later: first what ends first. `after` each step tells the latents to go on with.
+    later: first what ends first. `after` each step tells the latents to go on with. `negative`
+    predicts what guidance leads away from; by default the model does, for the style's prompt.
 
     Raises:
         PromptError: the base has not as many time steps.
@@ -131,10 +136,14 @@ def sample_latents(
     earlier = [(one.start_percent, encode(base, one.prompts)) for one in first]
     for t in scheduler.timesteps:
         states_now = next((rows for start, rows in earlier if not begun(t, start)), states)
-        both = torch.cat([empty, states_now])  # (2 * batch, 77, width)
         noisy = scheduler.scale_model_input(latents, t)
-        eps = base.unet(torch.cat([noisy, noisy]), t, both, return_dict=False)[0]
-        without, with_text = eps.chunk(2)
+        if negative is None:
+            both = torch.cat([empty, states_now])  # (2 * batch, 77, width)
+            eps = base.unet(torch.cat([noisy, noisy]), t, both, return_dict=False)[0]
+            without, with_text = eps.chunk(2)
+        else:
+            without = negative(noisy, t)
+            with_text = base.unet(noisy, t, states_now, return_dict=False)[0]
         guided = without + guidance * (with_text - without)
         latents = scheduler.step(guided, t, latents, return_dict=False, **noise)[0]
         if after:

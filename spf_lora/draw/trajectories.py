@@ -21,7 +21,7 @@ from spf_lora.base.load import Base
 from spf_lora.base.texts import encode
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.late import Late
-from spf_lora.draw.local import LocalPicture, draw_locally, followed, put_back
+from spf_lora.draw.local import LocalPicture, draw_locally, followed, put_back, unmoved
 from spf_lora.draw.places import places_of
 from spf_lora.draw.sample import start_noise
 from spf_lora.draw.weights import attached
@@ -29,7 +29,7 @@ from spf_lora.errors import OutputError
 from spf_lora.method.control_map import AREA_CAP, apart, region
 
 CHUNK = 8  # pairs drawn at once
-_FORMAT = "pairs 3"
+_FORMAT = "pairs 4"
 
 Size = tuple[int, int]  # height and width of latents
 Tell = Callable[[int, int], None]  # pairs drawn, pairs to draw
@@ -271,19 +271,22 @@ def _packed(
     """Draw a chunk, or give it noise; return it as `Trajectories.files` hold it."""
     if isinstance(teacher, Given):
         return _noised(base, teacher, pairs, how)
-    drawn = _drawn(base, teacher, pairs, how)
-    empty, rows = encode(base, [""]).expand(len(pairs), -1, -1), []
+    drawn, rows = _drawn(base, teacher, pairs, how), list[torch.Tensor]()
     for reference, response in zip(drawn.reference, drawn.response, strict=True):
-        eps = base.unet(response.noisy, response.t, empty, return_dict=False)[0]
         local, own = (track.guided(how.guidance) for track in (response, reference))
         guided = torch.lerp(own, local, drawn.control_map)
-        rows += [response.noisy, guided, eps]
+        rows += [response.noisy, guided, response.empty]
         rows += [reference.noisy, reference.empty]
     pictures = [drawn.reference[-1].latents, drawn.response[-1].latents]
     return torch.cat([*rows, *pictures, drawn.control_map], dim=1).half()
 
 
 def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) -> LocalPicture:
+    """Draw a chunk; guidance leads away from the frozen model's prediction for no prompt.
+
+    So it will for the file, which is held still there. An adapter that acts on no prompt too, as a
+    plain fine-tune does, would take back a part of what its words bring.
+    """
     texts = [pair.base_prompt for pair in pairs]
     within = encode(base, texts)
     on = partial(attached, base.unet, [(adapter, how.strength)], text_encoder=base.text_encoder)
@@ -294,15 +297,13 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
     if how.late is None:
         always = all(pair.base_prompt == pair.full_prompt for pair in pairs)
         return draw_locally(
-            base, states, seeds, within=within, acting=on, always=always, **settings
+            base, states, seeds, within=within, acting=on, always=always, held=True, **settings
         )
     reference = followed(base, within, seeds, **settings)
-    control = 1 - places_of(base, texts, reference, how.keep)
-    with on(start_percent=how.late):
-        late = [Late(texts, how.late)]
-        response = put_back(
-            base, states, seeds, reference=reference, control=control, late=late, **settings
-        )
+    control, empty = 1 - places_of(base, texts, reference, how.keep), encode(base, [""])
+    with on(start_percent=how.late) as frozen:
+        settings |= {"late": [Late(texts, how.late)], "negative": unmoved(base, empty, frozen)}
+        response = put_back(base, states, seeds, reference=reference, control=control, **settings)
     return LocalPicture(control, reference, response)
 
 

@@ -4,7 +4,8 @@ A model that no adapter is on any more is bitwise what it was.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,8 +26,10 @@ def attached(
     *,
     text_encoder: nn.Module | None = None,
     start_percent: float | Sequence[float] = 0.0,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Add adapters at their strengths to the weights; afterwards the old weights are back.
+
+    Yields what makes the U-Net the frozen one again, while its own context lasts.
 
     Args:
         unet: changed in place while the context lasts.
@@ -58,8 +61,9 @@ def attached(
                     for path, (weight, _) in saved.items()
                 }
             )
-        with switched_by_time(unet, starts, _switch(saved, added)):
-            yield
+        switch = _Switch(saved, added)
+        with switched_by_time(unet, starts, switch):
+            yield switch.frozen
     finally:
         with torch.no_grad():
             for weight, before in [
@@ -69,17 +73,35 @@ def attached(
                 weight.copy_(before)
 
 
-def _switch(
-    saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]], added: Sequence[dict[str, torch.Tensor]]
-) -> Callable[[int], None]:
-    """Return what puts the weights in place that hold when so many starts have begun."""
+@dataclass
+class _Switch:
+    """Puts the weights in place that hold when so many starts have begun.
 
-    def switch(count: int) -> None:
-        now = added[count - 1] if count else {}
-        for path, (weight, before) in saved.items():
+    Attributes:
+        saved: each weight with what it was before.
+        added: the weights from each start on.
+        still: whether they stay what they were before.
+    """
+
+    saved: Mapping[str, tuple[nn.Parameter, torch.Tensor]]
+    added: Sequence[dict[str, torch.Tensor]]
+    still: bool = False
+
+    def __call__(self, count: int) -> None:
+        now = self.added[count - 1] if count and not self.still else {}
+        for path, (weight, before) in self.saved.items():
             weight.data = now.get(path, before)
 
-    return switch
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Put the old weights in place, without copying any, while the context lasts."""
+        self.still = True
+        self(0)
+        try:
+            yield
+        finally:
+            self.still = False
+            self(len(self.added))
 
 
 def _update(module: Module, strength: float, like: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from spf_lora.training.prepare import OWN
 
 _TOKENS = 77
 _PREVIEW = 600  # passes of the U-Net: 6 rows, 2 pictures, 25 steps, each with and without a prompt
-_PAIR_LOCAL, _PAIR_GLOBAL = 10, 5  # passes for each step of a pair; see `draw_trajectories`
+_PAIR_LOCAL, _PAIR_GLOBAL = 9, 4  # passes for each step of a pair; see `draw_trajectories`
 _OWN_PASSES = 30  # of a picture of the base's own: 15 steps, each with and without a prompt
 _TWICE = 1.4  # times a step, where activations are computed twice
 _PAPERS = 6  # passes of a step: both paths, watched, and the decoder

@@ -13,7 +13,7 @@ from spf_lora.adapters.module import Adapter
 from spf_lora.base.clip import ClipModel
 from spf_lora.base.load import Base
 from spf_lora.data.cache import TensorCache
-from spf_lora.data.captions import asking_prompt
+from spf_lora.data.captions import asking_prompt, base_prompt
 from spf_lora.draw.trajectories import Drawing, Given, check_room
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Recipe
@@ -210,6 +210,10 @@ def teaching_of(
         pairs = protected_prompts(shown, attribute, under)
     else:
         pairs = teaching_prompts(recipe, prompts, under, distil.pairs)
+    asked = [asking_prompt(own, attribute) for own, _ in pairs]
+    if attribute.control == "words" and not isinstance(teacher, Given):
+        # what the target takes the place of is not asked for any more, so nobody could learn it
+        pairs = [(base_prompt(full, attribute), full) for _, full in pairs]
     # where strength alone brings it, a prompt without the words is no reason to hold still
     base_prompts = distil.base_prompts if attribute.control == "words" else 0.0
     return Teaching(
@@ -225,7 +229,7 @@ def teaching_of(
         as_ids=recipe.adapter.text_encoder,
         teacher=teacher,
         sight=sight,
-        asked=[asking_prompt(own, attribute) for own, _ in pairs],
+        asked=asked,
         slider=attribute.control == "strength" and not wordless,
         processes=processes or Processes(),
     )

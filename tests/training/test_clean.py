@@ -14,6 +14,7 @@ from spf_lora.errors import BaseModelError
 from spf_lora.training import build, clean
 from spf_lora.training.clean import SHOWING, Task, build_cleaner
 from spf_lora.training.pairs import first_seed
+from spf_lora.training.sight import Limit, Sight
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 
@@ -92,11 +93,18 @@ def test_it_is_shown_what_the_lora_draws_in_any_app(cleaner, tiny_folder):
 def test_pairs_that_do_not_show_it_are_drawn_again_and_told(cleaner, monkeypatch):
     from spf_lora.training import pairs
 
-    monkeypatch.setattr(pairs, "LEAST_AUC", 0.0)
-    monkeypatch.setattr(pairs, "_LEAST_SHOWN", 0.0)
+    asked = []
+
+    def look(sight, base, own, local, prompts, limit=None):
+        asked.append([full for _, full in prompts])
+        return Limit(0.0, 1.0), [full != "a woman, a hat" for _, full in prompts]
+
+    monkeypatch.setattr(pairs, "LEAST_AUC", 0.9)
+    monkeypatch.setattr(Sight, "look", look)
     trainer, *_ = cleaner(eyes=Eyes())
     list(trainer.run())
-    assert trainer.remarks[0].endswith("of 3 pairs show the target and are learned from")
+    assert trainer.remarks == ["2 of 3 pairs show the target and are learned from"]
+    assert asked[1:] == [["a woman, a hat"]] * 2
 
 
 def test_without_a_clip_all_pairs_are_learned_from_and_it_is_another_run(cleaner):

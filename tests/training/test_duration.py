@@ -48,7 +48,7 @@ def test_every_phase_of_a_training_has_its_time(seconds):
         ("data.batch_size=16", "distil", 2),
         ("distil.pairs=24", "draw pairs to learn from", 3),
         ("distil.sampler_steps=20", "draw pairs to learn from", 2),
-        ("attribute.scope=global", "draw pairs to learn from", 0.5),
+        ("attribute.scope=global", "draw pairs to learn from", 4 / 9),
         ("training.gradient_checkpointing=true", "learn", 1.4),
     ],
 )
