@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_base import noisy_adapter
 
 from spf_lora.adapters.format.adapter_file import write_adapter
 from spf_lora.adapters.format.card import Card, file_metadata
 from spf_lora.adapters.module import Adapter, Module
+from spf_lora.base.texts import encode
 from spf_lora.draw import act
 from spf_lora.draw import sample as sampling
 from spf_lora.draw.act import acting, draw
@@ -238,3 +240,23 @@ def test_adapters_that_act_on_their_words_alone_begin_together():
     parts = [(fits(0, KEYS), 1.0), (fits(1, KEYS), 1.0)]
     with pytest.raises(PromptError, match="begin at different steps"):
         acting(parts, start_percent=(0.0, 0.6), words=("a beard", "a hat"))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_the_frozen_model_answers_while_an_adapter_is_on(tiny, tiny_folder, start):
+    latents, states = torch.randn(1, 4, 8, 8), encode(tiny, ["a man"])
+
+    def eps(t):
+        with torch.no_grad():
+            return tiny.unet(latents, torch.tensor(t), states, return_dict=False)[0]
+
+    before = {t: eps(t) for t in (800, 200)}
+    on = attached(tiny.unet, [(noisy_adapter(tiny_folder), 1.0)], start_percent=start)
+    with on as frozen:
+        moved = {t: eps(t) for t in before}
+        assert torch.equal(moved[800], before[800]) == (start > 0)
+        assert not torch.equal(moved[200], before[200])
+        with frozen():
+            assert all(torch.equal(eps(t), own) for t, own in before.items())
+        assert all(torch.equal(eps(t), other) for t, other in moved.items())
+    assert all(torch.equal(eps(t), own) for t, own in before.items())

@@ -28,6 +28,7 @@ from spf_lora.training.distil import (
     led_to,
 )
 from spf_lora.training.pairs import check_pairs, teaching_prompts
+from spf_lora.training.stages import teaching_of
 
 TIMES = torch.tensor([900, 500, 100])
 SAID = ["a man", "a woman, red hair"]
@@ -348,6 +349,17 @@ def test_with_a_vocabulary_they_keep_the_subject_and_name_anything_but_the_targe
     recipe = load_recipe(find_recipe("hat"))
     assert teaching_prompts(recipe, SAID, NOTHING, 20)[:8] == found
     assert found != prompts_of("distil.vocabulary=portraits", "training.seed=1")[0]
+
+
+def test_what_the_target_takes_the_place_of_is_in_no_prompt_of_a_pair(tiny, tmp_path):
+    recipe = load_recipe(find_recipe("hat"), ["distil.vocabulary=none", "distil.pairs=8"])
+    said = ["a man, a bun, red clothes", "a man, red clothes"]
+    made = teaching_of(recipe, tiny, said, (8, 8), TensorCache(tmp_path))
+    own, full = zip(*made.prompts, strict=True)
+    assert own == ("a man, red clothes",) * 8
+    assert full == ("a man, a hat, red clothes", "a man, red clothes, a hat") * 4
+    assert made.asked == list(full)
+    assert made.held == said, "nothing may change under any of them"
 
 
 def drawn(change, area):
