@@ -10,7 +10,8 @@ from spf_lora.adapters.format.adapter_file import read_adapter
 from spf_lora.adapters.format.card import from_metadata
 
 pytestmark = pytest.mark.usefixtures("few_draws")
-SMALL = ("--set", "data.count=4", "--set", "data.batch_size=2")
+FEW = ("learn.steps=2", "distil.steps=2", "data.count=4", "data.batch_size=2")
+SMALL = tuple(word for change in FEW for word in ("--set", change))
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def hat(few_draws, tiny_folder, tmp_path_factory):
     from spf_lora.cli.app import app
 
     path = tmp_path_factory.mktemp("once") / "hat.safetensors"
-    words = ("train", "-a", "hat", "--base", str(tiny_folder), "--steps", "4", *SMALL)
+    words = ("train", "-a", "hat", "--base", str(tiny_folder), *SMALL)
     done = CliRunner().invoke(app, [*words, "--out", str(path)])
     assert done.exit_code == 0, done.output
     return path
@@ -36,7 +37,7 @@ def hat(few_draws, tiny_folder, tmp_path_factory):
 @pytest.fixture
 def train(cli, tiny_folder):
     def run(*words, attribute="hat"):
-        return cli("train", "-a", attribute, "--base", tiny_folder, "--steps", "4", *SMALL, *words)
+        return cli("train", "-a", attribute, "--base", tiny_folder, *SMALL, *words)
 
     return run
 
