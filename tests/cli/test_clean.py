@@ -54,8 +54,8 @@ def test_a_file_without_a_card_becomes_a_plain_lora_that_names_it(clean) -> None
     assert all(".attn" in name for name in made.modules), "no convolutions, though it had some"
     assert {module.rank for module in made.modules.values()} == {2}
     assert CLEANED.with_suffix(".png").exists()
-    for name in ("moved", "leaked", "before_moved", "before_leaked"):
-        assert card.metrics[name] > 0
+    for name in ("moved", "leaked"):  # two steps hardly teach anything
+        assert card.metrics[f"before_{name}"] > card.metrics[name] >= 0
     assert f"before: moves {card.metrics['before_moved']:.2f} of what another seed" in talk
     assert f"cleaned: moves {card.metrics['moved']:.2f} of what another seed" in talk
     assert "verdict: it moves less; nobody judged" in talk
