@@ -97,9 +97,9 @@ def draw_locally(
     for asking in each or [Asking(states, acting, late, always)]:
         where, drawn = _region(base, reference, within, asking, seeds, **how)
         control = torch.maximum(control, where)
-    empty = encode(base, [""])  # as the frozen model reads it
+    empty = encode(base, [""]) if held else None  # as the frozen model reads it
     with acting() as frozen:
-        how["negative"] = unmoved(base, empty, frozen) if held else None
+        how["negative"] = None if empty is None else unmoved(base, empty, frozen)
         response = put_back(
             base, states, seeds, reference=reference, control=control, late=late, **how
         )
