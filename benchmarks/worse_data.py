@@ -57,9 +57,12 @@ def main() -> None:
     parser.add_argument("--page", nargs="+", type=Path, default=[])
     args = parser.parse_args()
     if not args.table:
-        for kind in args.kinds:
-            with tempfile.TemporaryDirectory() as folder:
-                _run(kind, Path(folder), args)
+        with tempfile.TemporaryDirectory() as folder:
+            args.tuning, args.recipes = False, None
+            args.trained = args.trained or Path(folder) / "trained"
+            args.trained.mkdir(parents=True, exist_ok=True)
+            for kind in args.kinds:
+                _run(kind, Path(folder) / kind, args)
     tables = {
         f"{kind}-{name}": table
         for kind in KINDS
@@ -69,10 +72,8 @@ def main() -> None:
 
 
 def _run(kind: str, folder: Path, args: Any) -> None:
-    args.tuning, args.recipes, args.results = False, None, RESULTS / kind
-    args.trained = args.trained or folder / "trained"
-    args.trained.mkdir(parents=True, exist_ok=True)
-    args.pictures = folder
+    args.results, args.pictures = RESULTS / kind, folder
+    folder.mkdir()
     for attribute in args.attributes:
         export_folder(spoiled(attribute, KINDS[kind]), folder / attribute, overwrite=False)
     for seed in args.seeds:
