@@ -169,6 +169,7 @@ def _measure(
         **trained,
         "prompts": TUNING_PROMPTS if args.tuning else args.prompts,
         "noises": args.noises,
+        **({"pictures": args.pictures.name} if args.pictures else {}),
         "sampler": sampling.sampler,
         "sampler_steps": sampling.steps,
         "guidance": sampling.guidance,
