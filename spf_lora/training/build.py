@@ -38,6 +38,7 @@ from spf_lora.training.processes import Processes
 from spf_lora.training.sight import Asked, Sight, make_sight
 from spf_lora.training.stages import PAPER, Material, make_stages
 from spf_lora.training.trainer import Plan, Tell, Trainer
+from spf_lora.training.words import hardly_heard
 
 UNCHOSEN = "all pairs are learned from"  # where no CLIP is
 
@@ -72,6 +73,8 @@ def build_trainer(
     clip, remarks = _clip(recipe, base, tell) if given is None else (None, [])
     named, more, details = _completed(recipe, base, examples, cache, under.digest, clip, tell)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in named]
+    if recipe.attribute.control == "words" and not recipe.adapter.text_encoder:
+        more = [*hardly_heard(base, prompts, recipe.attribute), *more]
     data = prepare(
         base,
         [e.image for e in examples],

@@ -1,0 +1,66 @@
+"""Whether the text encoder tells a prompt that asks from one that does not (ours).
+
+Where its states hardly differ, no adapter of the U-Net can part the two: it learns the attribute
+for every prompt, or for none.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+
+from spf_lora.base.texts import encode
+from spf_lora.data.captions import join_phrases, split_phrases
+from spf_lora.recipe.schema import Attribute
+
+LEAST_HEARD = 0.5  # of what an ordinary phrase does
+_PROMPTS, _PHRASES, _FEWEST = 4, 12, 4
+
+
+def heard(base: Any, prompts: Sequence[str], target: str) -> float | None:
+    """Return how much the target moves text states, as a share of what other phrases do.
+
+    It is the root mean square by which states move when the target is put at a prompt's end, over
+    the median of the same for phrases that the prompts name themselves.
+
+    Args:
+        base: its tokenizer and text encoder read.
+        prompts: without the target.
+        target: the words that ask.
+
+    Returns:
+        the share; None where the prompts have too few phrases to compare with.
+    """
+    parts = [split_phrases(prompt) for prompt in dict.fromkeys(prompts)]
+    phrases = list(dict.fromkeys(chain(*(phrases[1:] for phrases in parts))))[:_PHRASES]
+    parts = parts[:_PROMPTS]
+    if len(phrases) < _FEWEST:
+        return None
+    before = encode(base, [join_phrases(phrases) for phrases in parts])
+
+    def moved(phrase: str) -> float:
+        after = encode(base, [join_phrases([*phrases, phrase]) for phrases in parts])
+        return (after - before).float().square().mean().sqrt().item()
+
+    usual = torch.tensor([moved(phrase) for phrase in phrases]).median().item()
+    return moved(target) / usual if usual else None
+
+
+def hardly_heard(base: Any, prompts: Sequence[str], attribute: Attribute) -> list[str]:
+    """Return what to tell of words that the text encoder hardly reads; nothing if it does.
+
+    Args:
+        base: reads.
+        prompts: without the target.
+        attribute: the target.
+    """
+    share = heard(base, prompts, attribute.target_text)
+    if share is None or share >= LEAST_HEARD:
+        return []
+    return [
+        f"the text encoder hardly reads {attribute.target_text!r}: it changes a prompt {share:.1f} "
+        "times as much as other phrases do, so prompts that do not ask may show it, or none may. "
+        "Choose other words (attribute.target_text), have the text encoder learn them "
+        "(--set adapter.text_encoder=true), or do without words (--slider)"
+    ]
