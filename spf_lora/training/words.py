@@ -4,7 +4,7 @@ Where its states hardly differ, no adapter of the U-Net can part the two: it lea
 for every prompt, or for none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,9 +16,14 @@ from spf_lora.recipe.schema import Attribute
 
 LEAST_HEARD = 0.5  # of what an ordinary phrase does
 _PROMPTS, _PHRASES, _FEWEST = 4, 12, 4
+_READING = "read the words"
+
+Tell = Callable[[str, int, int], None]
 
 
-def heard(base: Any, prompts: Sequence[str], target: str) -> float | None:
+def heard(
+    base: Any, prompts: Sequence[str], target: str, tell: Tell = lambda what, done, total: None
+) -> float | None:
     """Return how much the target moves text states, as a share of what other phrases do.
 
     It is the root mean square by which states move when the target is put at a prompt's end, over
@@ -28,34 +33,45 @@ def heard(base: Any, prompts: Sequence[str], target: str) -> float | None:
         base: its tokenizer and text encoder read.
         prompts: without the target.
         target: the words that ask.
+        tell: called with how many phrases are read.
 
     Returns:
         the share; None where the prompts have too few phrases to compare with.
     """
     parts = [split_phrases(prompt) for prompt in dict.fromkeys(prompts)]
-    phrases = list(dict.fromkeys(chain(*(phrases[1:] for phrases in parts))))[:_PHRASES]
+    phrases = list(dict.fromkeys(chain(*(said[1:] for said in parts))))[:_PHRASES]
     parts = parts[:_PROMPTS]
     if len(phrases) < _FEWEST:
         return None
-    before = encode(base, [join_phrases(phrases) for phrases in parts])
+    before = encode(base, [join_phrases(said) for said in parts])
 
     def moved(phrase: str) -> float:
-        after = encode(base, [join_phrases([*phrases, phrase]) for phrases in parts])
+        after = encode(base, [join_phrases([*said, phrase]) for said in parts])
         return (after - before).float().square().mean().sqrt().item()
 
-    usual = torch.tensor([moved(phrase) for phrase in phrases]).median().item()
-    return moved(target) / usual if usual else None
+    found: list[float] = []
+    for phrase in (*phrases, target):
+        tell(_READING, len(found), len(phrases) + 1)
+        found.append(moved(phrase))
+    usual = torch.tensor(found[:-1]).median().item()
+    return found[-1] / usual if usual else None
 
 
-def hardly_heard(base: Any, prompts: Sequence[str], attribute: Attribute) -> list[str]:
+def hardly_heard(
+    base: Any,
+    prompts: Sequence[str],
+    attribute: Attribute,
+    tell: Tell = lambda what, done, total: None,
+) -> list[str]:
     """Return what to tell of words that the text encoder hardly reads; nothing if it does.
 
     Args:
         base: reads.
         prompts: without the target.
         attribute: the target.
+        tell: see `heard`.
     """
-    share = heard(base, prompts, attribute.target_text)
+    share = heard(base, prompts, attribute.target_text, tell)
     if share is None or share >= LEAST_HEARD:
         return []
     return [

@@ -33,7 +33,10 @@ def test_the_share_is_of_what_the_median_phrase_does(reads):
     reads(crown=0.25, hoodie=9.0)
     prompts = ["x, bob, frown", "x, hoodie, smile, wink"]
     assert heard(None, prompts, "crown") == pytest.approx(0.25)
-    assert heard(None, prompts, "hoodie") == pytest.approx(9)
+    told = []
+    assert heard(None, prompts, "hoodie", lambda *of: told.append(of)) == pytest.approx(9)
+    assert [done for _, done, _ in told] == list(range(6)), "five phrases and the target"
+    assert {total for _, _, total in told} == {6}
 
 
 def test_with_too_few_phrases_nothing_is_said(reads):
