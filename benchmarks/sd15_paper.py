@@ -57,7 +57,13 @@ def main() -> None:
     scorers = open_scorers(sources)  # before the long work
     measure = {name: _row(name, recipe, scorers, sources, args) for name, recipe in recipes.items()}
     write_result(
-        command_line(chosen=CHOSEN, prompts=args.prompts, noises=args.noises, steps=args.steps),
+        command_line(
+            chosen=CHOSEN,
+            prompts=args.prompts,
+            noises=args.noises,
+            steps=args.steps,
+            scorers=weights_of(sources),
+        ),
         measure,
         args.out,
         device=environment_device(),
@@ -117,13 +123,32 @@ def hours(recipes: Mapping[str, Any], args: Any) -> float:
     return float(training + drawing) / 3600
 
 
+def _models() -> list[str]:
+    """Return the models that the columns need."""
+    from spf_lora.evaluate.judges.photographs.scorers import SCORERS
+
+    return list(dict.fromkeys(m for scorer in SCORES.values() for m in SCORERS[scorer].models))
+
+
+def weights_of(sources: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return whose weights looked at the pictures: each model's name, licence and sha256."""
+    from spf_lora.adapters.format.hashes import file_sha256
+    from spf_lora.evaluate.judges.photographs.weights import WEIGHTS, locate
+
+    found = {}
+    for name in _models():
+        weights = WEIGHTS[name]
+        sha256 = file_sha256(locate(name, sources) / "model.safetensors", 0)
+        found[name] = {"repo": weights.repo, "licence": weights.licence, "sha256": sha256}
+    return found
+
+
 def open_scorers(sources: Mapping[str, str], device: Any = None) -> dict[str, Any]:
     """Return the paper's columns and their scorers; all that is absent is told at once."""
-    from spf_lora.evaluate.judges.photographs.scorers import SCORERS, open_scorer
+    from spf_lora.evaluate.judges.photographs.scorers import open_scorer
     from spf_lora.evaluate.judges.photographs.weights import locate_all
 
-    names = dict.fromkeys(m for scorer in SCORES.values() for m in SCORERS[scorer].models)
-    locate_all(list(names), sources)
+    locate_all(_models(), sources)
     return {
         column: open_scorer(scorer, sources=sources, device=device)
         for column, scorer in SCORES.items()

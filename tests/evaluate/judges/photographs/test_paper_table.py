@@ -1,8 +1,10 @@
 """The paper's table on photographs: one command trains, draws, looks and writes one JSON."""
 
+import hashlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def table(monkeypatch, tmp_path, tiny_folder, scorer_folders):
 
 
 @pytest.mark.usefixtures("few_draws")
-def test_every_method_has_the_papers_columns_and_a_second_run_trains_nothing(table, capsys):
+def test_every_method_has_the_papers_columns_and_a_second_run_trains_nothing(table, scorer_folders):
     found = table()
     assert set(found) == {"run", "measure", "environment"}
     assert tuple(found["measure"]) == METHODS
@@ -67,6 +69,10 @@ def test_every_method_has_the_papers_columns_and_a_second_run_trains_nothing(tab
         assert {"rho@1", "P@1", "sps"} <= set(row["response_matched"])
     assert found["measure"]["plain"]["steps"] == 2, "as many as both of our stages"
     assert len(found["run"]["chosen"]) == 8
+    scorers = found["run"]["scorers"]
+    assert set(scorers) == {"vgg16", "face", "parser", "clip", "dinov2"}
+    weights = Path(scorer_folders["face"]) / "model.safetensors"
+    assert scorers["face"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     (again,) = table("--methods", "ours")["measure"].values()
     assert "told" not in again
     assert again["paper"] == found["measure"]["ours"]["paper"]
