@@ -2,7 +2,8 @@
 
 `python benchmarks/held_out.py [--attributes hijab ...] [--ways ours plain ...] [--seeds 0]`
 
-They are other parts of the portrait world's drawing style. A head is added to the probe for each,
+They are other parts of the portrait world's drawing style, and a light, which changes the whole
+picture. A head is added to the probe for each,
 learned from the renderer's pictures as the base's autoencoder shows them; its accuracy on pictures
 it has not seen is in the result. No setting was chosen on them. One JSON per cell in
 `benchmarks/results/held-out/`; a cell that is there is not run again.
@@ -12,11 +13,15 @@ import argparse
 import random
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import attribute_recipe, command_line, peak_mib, write_result
+from night import NIGHT, NightJudge, at_night
+from PIL import Image
 
 from spf_lora.base.load import EMBEDDED, Base, load_base
 from spf_lora.base.towers import load_probe
@@ -65,6 +70,7 @@ HELD_OUT: dict[str, WorldAttribute] = {
         },
         replaces="clothes",
     ),
+    "night": NIGHT,
 }
 # what is changed in an ordinary recipe of the embedded base
 WAYS: dict[str, tuple[str, ...]] = {
@@ -78,6 +84,7 @@ WAYS: dict[str, tuple[str, ...]] = {
         "adapter.text_encoder=true",
     ),
 }
+GLOBAL = "attribute.scope=global"
 LEARNED, TESTED = 600, 200  # people that a head learns from, and is tested on
 STRENGTHS = (0.0, 0.5, 1.0)
 
@@ -104,7 +111,8 @@ def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
     base = load_base("embedded", device=torch.device("cpu"))
     judge, accuracy = _judge(attribute, base)
     began = time.process_time()
-    recipe, adapter = _trained(attribute, [*WAYS[way], f"training.seed={seed}"])
+    settings = [*WAYS[way], *([GLOBAL] if attribute == "night" else [])]
+    recipe, adapter = _trained(attribute, [*settings, f"training.seed={seed}"])
     seconds = time.process_time() - began
     cases = held_out_cases(attribute, prompts=args.prompts, seeds=args.noises)
     result = evaluate(
@@ -118,7 +126,7 @@ def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
         name: None if one.value is None else round(float(one.value), 4)
         for name, one in result.figures().items()
     }
-    run = command_line(way=way, attribute=attribute, seed=seed, settings=list(WAYS[way]))
+    run = command_line(way=way, attribute=attribute, seed=seed, settings=settings)
     measure = {
         "judge_accuracy": round(accuracy, 4),
         "processor_seconds": round(seconds, 1),
@@ -136,6 +144,8 @@ def _trained(attribute: str, changes: list[str]) -> tuple[Any, Any]:
         (folder / "recipe.toml").write_text(attribute_recipe(attribute, row.target_text, replaced))
         recipe = load_recipe(folder / "recipe.toml", changes)
         examples = load_examples(recipe, None)
+        if attribute == "night":
+            examples = [replace(one, image=at_night(one.image)) for one in examples]
         base = load_base("embedded", device=torch.device("cpu"))
         trainer = build_trainer(
             recipe, base, examples, checkpoint=folder / "none", cache=TensorCache(folder / "cache")
@@ -155,33 +165,50 @@ def _through(base: Base, pixels: torch.Tensor) -> torch.Tensor:
 
 def _judge(attribute: str, base: Base) -> tuple[WorldJudge, float]:
     """Return the world's judge with a head for the attribute, and how often the head is right."""
-    probe = load_probe(EMBEDDED / "probe")
     rng = random.Random(f"{attribute} for a judge")
-    people = [unbiased(rng) for _ in range(LEARNED + TESTED)]
+    if attribute == "night":
+        own = [render(unbiased(rng)) for _ in range(LEARNED + TESTED)]
+        return _learned_judge(attribute, base, [(at_night(one), one) for one in own], NightJudge)
     others = [name for name in ATTRIBUTES if name not in HELD_OUT]
-    rows, labels = [], []
-    for person in people:
+    pictures = []
+    for _ in range(LEARNED + TESTED):
+        person = unbiased(rng)
         # who has it not may have something else: a hat is no hijab
-        worn = [(attribute,), (rng.choice(others),) if rng.random() < 0.5 else ()]
-        for label, wears in ((1, worn[0]), (0, worn[1])):
-            rows.append(pixels_of(render(person, wears)))
-            labels.append(label)
-    parts = torch.stack(rows).split(64)
-    pixels = torch.cat([_through(base, part) for part in parts])
-    with torch.no_grad():
-        features = torch.cat([probe.embed(part) for part in pixels.split(64)])
-    truth = torch.tensor(labels)
-    head = _fitted(features[: 2 * LEARNED], truth[: 2 * LEARNED])
-    probe.heads[attribute] = head
-    with torch.no_grad():
-        found = head(features[2 * LEARNED :])
-    unseen = truth[2 * LEARNED :]
+        worn = (rng.choice(others),) if rng.random() < 0.5 else ()
+        pictures.append((render(person, (attribute,)), render(person, worn)))
+    return _learned_judge(attribute, base, pictures)
+
+
+@torch.no_grad()
+def _learned_judge(
+    attribute: str,
+    base: Base,
+    pictures: Sequence[tuple[Image.Image, Image.Image]],
+    kind: type[WorldJudge] = WorldJudge,
+) -> tuple[WorldJudge, float]:
+    """Return the world's judge with a head for the attribute, and how often the head is right.
+
+    Args:
+        attribute: one of the world's.
+        base: its autoencoder shows the pictures.
+        pictures: of each person, with the attribute and without; the last `TESTED` are not learned.
+        kind: of judge.
+    """
+    probe = load_probe(EMBEDDED / "probe")
+    rows = torch.stack([pixels_of(one) for both in pictures for one in both])
+    shown = torch.cat([_through(base, part) for part in rows.split(64)])
+    features = torch.cat([probe.embed(part) for part in shown.split(64)])
+    truth = torch.tensor([1, 0]).repeat(len(pictures))
+    learned = len(truth) - 2 * TESTED
+    probe.heads[attribute] = head = _fitted(features[:learned], truth[:learned])
+    found, unseen = head(features[learned:]), truth[learned:]
     accuracy = float((found.argmax(1) == unseen).float().mean())
     positives = float(found.softmax(1)[unseen == 1, 1].mean())
     print(f"{attribute}: the judge is right on {accuracy:.3f} of unseen pictures", flush=True)
-    return WorldJudge(attribute, probe, positives, free=free_heads(attribute)), accuracy
+    return kind(attribute, probe, positives, free=free_heads(attribute)), accuracy
 
 
+@torch.enable_grad()
 def _fitted(features: torch.Tensor, truth: torch.Tensor) -> torch.nn.Linear:
     """Return a linear head: logistic regression with a small ridge, to the optimum."""
     head = torch.nn.Linear(features.shape[1], 2)
