@@ -1,7 +1,7 @@
 """Whether the text encoder tells a prompt that asks from one that does not (ours).
 
-Where its states hardly differ, no adapter of the U-Net can part the two: it learns the attribute
-for every prompt, or for none.
+A prompt's padding sums it up, and the U-Net reads it most. Where the target's words hardly change
+it, no adapter of the U-Net can part the two: it learns the attribute for every prompt, or for none.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ Tell = Callable[[str, int, int], None]
 def heard(
     base: Any, prompts: Sequence[str], target: str, tell: Tell = lambda what, done, total: None
 ) -> float | None:
-    """Return how much the target moves text states, as a share of what other phrases do.
+    """Return how much the target moves what is behind a prompt, as a share of what phrases do.
 
-    It is the root mean square by which states move when the target is put at a prompt's end, over
-    the median of the same for phrases that the prompts name themselves.
+    It is the root mean square by which the last text state moves when the target is put at a
+    prompt's end, over the median of the same for phrases that the prompts name themselves.
 
     Args:
         base: its tokenizer and text encoder read.
@@ -43,10 +43,10 @@ def heard(
     parts = parts[:_PROMPTS]
     if len(phrases) < _FEWEST:
         return None
-    before = encode(base, [join_phrases(said) for said in parts])
+    before = encode(base, [join_phrases(said) for said in parts])[:, -1]
 
     def moved(phrase: str) -> float:
-        after = encode(base, [join_phrases([*said, phrase]) for said in parts])
+        after = encode(base, [join_phrases([*said, phrase]) for said in parts])[:, -1]
         return (after - before).float().square().mean().sqrt().item()
 
     found: list[float] = []
