@@ -1,12 +1,13 @@
 """Train attributes that neither the base, its CLIP nor the probe has met, and measure each.
 
-`python benchmarks/held_out.py [--attributes hijab ...] [--ways ours plain ...] [--seeds 0]`
+`python benchmarks/held_out.py [--attributes hijab ...] [--ways ours plain ...] [--page PAGE]`
 
 They are other parts of the portrait world's drawing style, and a light, which changes the whole
 picture. A head is added to the probe for each,
 learned from the renderer's pictures as the base's autoencoder shows them; its accuracy on pictures
 it has not seen is in the result. No setting was chosen on them. One JSON per cell in
-`benchmarks/results/held-out/`; a cell that is there is not run again.
+`benchmarks/results/held-out/`; a cell that is there is not run again. `--table` only prints the
+table of what is there, `--page` writes it between a page's markers.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from common import attribute_recipe, command_line, peak_mib, write_result
+from methods_table import Cell, read_cells, replace_tables
 from night import NIGHT, NightJudge, at_night
 from PIL import Image
 
@@ -87,6 +89,13 @@ WAYS: dict[str, tuple[str, ...]] = {
 GLOBAL = "attribute.scope=global"
 LEARNED, TESTED = 600, 200  # people that a head learns from, and is tested on
 STRENGTHS = (0.0, 0.5, 1.0)
+COLUMNS = {
+    "words alone": "shown@0",
+    "shown asked": "shown@1",
+    "shown unasked": "unasked@1",
+    "P": "P@1",
+    "leakage": "BL@1",
+}
 
 
 def main() -> None:
@@ -97,14 +106,26 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", nargs="+", type=Path, default=[])
     args = parser.parse_args()
     ATTRIBUTES.update(HELD_OUT)
-    for seed in args.seeds:
-        for attribute in args.attributes:
-            for way in args.ways:
-                path = RESULTS / f"{way}-{attribute}-{seed}.json"
-                if not path.exists():
-                    _cell(way, attribute, seed, args, path)
+    wanted = [(w, a, s) for s in args.seeds for a in args.attributes for w in args.ways]
+    for way, attribute, seed in [] if args.table else wanted:
+        path = RESULTS / f"{way}-{attribute}-{seed}.json"
+        if not path.exists():
+            _cell(way, attribute, seed, args, path)
+    cells = read_cells(RESULTS)
+    replace_tables(args.page, {"held-out": _table(cells) if cells else "No cells yet."})
+
+
+def _table(cells: Sequence[Cell]) -> str:
+    """Return each cell's figures at strength 1, and how often the words alone show it."""
+    lines = [f"| attribute | way | {' | '.join(COLUMNS)} |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    for cell in sorted(cells, key=lambda cell: (cell["attribute"], cell["way"], cell["seed"])):
+        shown = " | ".join(f"{cell['figures'][name]:.2f}" for name in COLUMNS.values())
+        lines.append(f"| {cell['attribute']} | {cell['way']} | {shown} |")
+    return "\n".join(lines)
 
 
 def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
