@@ -88,9 +88,12 @@ def measure(words: Sequence[str], options: MeasureOptions, act: ActingOptions) -
     if act.local:
         check_local(attribute)
     own = read_judge_from(options, attribute)
-    lines = None if options.prompts is None else read_prompts(options.prompts)
+    cases: tuple[Case, ...] = ()
+    if options.prompts is not None:
+        cases = _cases(options, attribute, read_prompts(options.prompts))
     base = load_base(options.base)
-    cases = () if own and lines is None else _cases(options, attribute, lines, world_of(base))
+    if not cases and not own:
+        cases = _cases(options, attribute, world_of(base))
     for path, card in zip(paths, cards, strict=True):
         refuse_other_base(card, path, base.id, of=base.name)
     words_alone = [attribute.target_text] if act.exact else []
@@ -152,20 +155,20 @@ def _attribute(named: str | None, path: Path, card: "Card | None") -> "Attribute
 
 
 def _cases(
-    options: MeasureOptions, attribute: "Attribute", lines: list[str] | None, world: "World"
+    options: MeasureOptions, attribute: "Attribute", of: "list[str] | World"
 ) -> "tuple[Case, ...]":
-    """Return the cases of these prompts, or of the world's held-out people."""
+    """Return the cases of these prompts, or of a world's held-out people."""
     from spf_lora.evaluate import protocol
 
     seeds = options.seeds or (protocol.QUICK_SEEDS if options.quick else protocol.SEEDS)
-    if lines is not None:
-        cases = protocol.cases_of(lines, attribute, seeds=seeds)
-    elif protocol.in_world(attribute.name, world):
+    if isinstance(of, list):
+        cases = protocol.cases_of(of, attribute, seeds=seeds)
+    elif protocol.in_world(attribute.name, of):
         prompts = protocol.QUICK_PROMPTS if options.quick else protocol.PROMPTS
-        cases = protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds, world=world)
+        cases = protocol.held_out_cases(attribute.name, prompts=prompts, seeds=seeds, world=of)
     else:
         raise MeasureError(
-            f"there are no prompts for {attribute.name}: the world {world.name} does not have it",
+            f"there are no prompts for {attribute.name}: the world {of.name} does not have it",
             hint="give a file of prompts, one a line: --prompts FILE; or pictures of it with "
             "captions: --judge-from DIR",
         )

@@ -281,6 +281,11 @@ def test_force_overwrites_the_report_and_leaves_the_rest(run, desk) -> None:
         (("one.safetensors", "--prompts", "long.txt"), ("--prompts",), "longer than 77 tokens"),
         (("one.safetensors", "--prompts", "no.txt"), ("--prompts",), "cannot be read"),
         (("one.safetensors", "--base", "nowhere"), ("--base",), "nowhere"),
+        (  # before the base is loaded
+            ("one.safetensors", "--prompts", "only.txt", "--base", "nowhere"),
+            ("--base", "--prompts"),
+            "is the attribute and nothing else",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_and_leaves_no_report(
@@ -289,6 +294,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_no_report(
     monkeypatch.setenv("HF_HUB_CACHE", str(desk / "no-models"))
     (desk / "empty.txt").write_text("\n# nothing\n")
     (desk / "long.txt").write_text("hair " * 90)
+    (desk / "only.txt").write_text("a beard\n")
     code, said, talk = run("evaluate", *words, "-o", "refused", without=without)
     assert code == 1
     assert said == ""
