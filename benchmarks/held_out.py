@@ -106,16 +106,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for a trial run")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--page", nargs="+", type=Path, default=[])
     args = parser.parse_args()
-    ATTRIBUTES.update(HELD_OUT)
     wanted = [(w, a, s) for s in args.seeds for a in args.attributes for w in args.ways]
     for way, attribute, seed in [] if args.table else wanted:
-        path = RESULTS / f"{way}-{attribute}-{seed}.json"
+        path = args.results / f"{way}-{attribute}-{seed}.json"
         if not path.exists():
             _cell(way, attribute, seed, args, path)
-    cells = read_cells(RESULTS)
+    cells = read_cells(args.results)
     replace_tables(args.page, {"held-out": _table(cells) if cells else "No cells yet."})
 
 
@@ -130,9 +131,12 @@ def _table(cells: Sequence[Cell]) -> str:
 
 def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
     base = load_base("embedded", device=torch.device("cpu"))
+    for other in HELD_OUT:  # the probe has a head for this one alone
+        ATTRIBUTES.pop(other, None)
+    ATTRIBUTES[attribute] = HELD_OUT[attribute]
     judge, accuracy = _judge(attribute, base)
     began = time.process_time()
-    settings = [*WAYS[way], *([GLOBAL] if attribute == "night" else [])]
+    settings = [*WAYS[way], *([GLOBAL] if attribute == "night" else []), *args.set]
     recipe, adapter = _trained(attribute, [*settings, f"training.seed={seed}"])
     seconds = time.process_time() - began
     cases = held_out_cases(attribute, prompts=args.prompts, seeds=args.noises)
