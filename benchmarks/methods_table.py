@@ -134,7 +134,8 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     )
     also = (
         "At the strength where response reaches 0.8, a method / ours: means over the attributes "
-        "and training seeds with which both reach it."
+        "and training seeds with which both reach it. The last column is the 95 % interval, over "
+        "prompts, of how much lower our SPS is; without 0 in it the difference is real."
     )
     beside = [line for one in BESIDE if one in compared for line in ("", *_matched(compared, one))]
     return "\n".join([*lines, "", said, "", also, *beside])
@@ -142,7 +143,7 @@ def _means(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
 
 def _matched(compared: Mapping[str, Sequence[Cell]], one: str) -> list[str]:
     """Return each method beside one of ours where response first reaches 0.8."""
-    lines = _head([f"method / {one}", "cells", *MATCHED, f"SPS, {one} as a share"])
+    lines = _head([f"method / {one}", "cells", *MATCHED, f"SPS, {one} as a share", "lower by"])
     ours = {(c["attribute"], c["seed"]): c for c in compared[one]}
     for method, own in compared.items():
         pairs = [
@@ -159,15 +160,39 @@ def _matched(compared: Mapping[str, Sequence[Cell]], one: str) -> list[str]:
         shown = [" / ".join(map(_text, each)) for each in means.values()]
         they, we = means["SPS"]
         share = we / they if we is not None and they else None
-        lines.append(_row(method, [str(len(pairs)), *shown, _text(share)]))
+        less = "{:.2f} to {:.2f}".format(*_less(pairs))
+        lines.append(_row(method, [str(len(pairs)), *shown, _text(share), less]))
     return lines
+
+
+def _less(pairs: Sequence[tuple[Cell, Cell]]) -> tuple[float, float]:
+    """Return the 95 % interval of how much lower the second's SPS is; prompts are drawn again.
+
+    Of a prompt's pictures P counts, at the strengths where all prompts' response reaches 0.8.
+    """
+    by_attribute: dict[str, list[np.ndarray]] = {}
+    for they, we in pairs:
+        apart = _sps_by_prompt(they) - _sps_by_prompt(we)
+        by_attribute.setdefault(they["attribute"], []).append(apart)
+    return mean_interval([np.mean(seeds, axis=0) for seeds in by_attribute.values()])
+
+
+def _sps_by_prompt(cell: Cell) -> np.ndarray:
+    strengths = _strengths(cell)
+    pollution = np.array([cell["per_prompt"][figure_name("P", s)] for s in strengths]).T
+    rho = np.array([[_figure(cell, figure_name("rho", s)) or 0.0 for s in strengths]])
+    return np.asarray(at_response(rho.repeat(len(pollution), axis=0), pollution, LEVEL))
+
+
+def _strengths(cell: Cell) -> list[float]:
+    return sorted(float(k[4:]) for k in cell["figures"] if k.startswith("rho@"))
 
 
 def _mean_there(cells: Sequence[Cell], measure: str) -> float | None:
     """Return a measure where response first reaches 0.8, as SPS takes P; the mean over cells."""
     values = []
     for cell in cells:
-        strengths = sorted(float(k[4:]) for k in cell["figures"] if k.startswith("rho@"))
+        strengths = _strengths(cell)
         rho, wanted = (
             np.array([[_figure(cell, figure_name(name, s)) or 0.0 for s in strengths]])
             for name in ("rho", measure)
