@@ -77,6 +77,6 @@ def hardly_heard(
     return [
         f"the text encoder hardly reads {attribute.target_text!r}: it changes a prompt {share:.1f} "
         "times as much as other phrases do, so prompts that do not ask may show it, or none may. "
-        "Choose other words (attribute.target_text), have the text encoder learn them "
-        "(--set adapter.text_encoder=true), or do without words (--slider)"
+        "Choose other words (attribute.target_text), or do without words (--slider). "
+        "--set adapter.text_encoder=true has the text encoder learn them, at the cost of pollution"
     ]
