@@ -74,7 +74,8 @@ def build_trainer(
     named, more, details = _completed(recipe, base, examples, cache, under.digest, clip, tell)
     prompts = [base_prompt(e.caption, recipe.attribute) for e in named]
     if recipe.attribute.control == "words" and not recipe.adapter.text_encoder:
-        more = [*hardly_heard(base, prompts, recipe.attribute, tell), *more]
+        words = hardly_heard(base, prompts, recipe.attribute, cache, below=under.digest, tell=tell)
+        more = [*words, *more]
     data = prepare(
         base,
         [e.image for e in examples],

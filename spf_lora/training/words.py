@@ -4,6 +4,7 @@ A prompt's padding sums it up, and the U-Net reads it most. Where the target's w
 it, no adapter of the U-Net can part the two: it learns the attribute for every prompt, or for none.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from spf_lora.base.texts import encode
+from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.data.captions import join_phrases, split_phrases
 from spf_lora.recipe.schema import Attribute
 
@@ -61,6 +63,9 @@ def hardly_heard(
     base: Any,
     prompts: Sequence[str],
     attribute: Attribute,
+    cache: TensorCache,
+    *,
+    below: str = "",
     tell: Tell = lambda what, done, total: None,
 ) -> list[str]:
     """Return what to tell of words that the text encoder hardly reads; nothing if it does.
@@ -69,14 +74,22 @@ def hardly_heard(
         base: reads.
         prompts: without the target.
         attribute: the target.
+        cache: keeps what was read, for other runs.
+        below: digest of the adapters that are on.
         tell: see `heard`.
     """
-    share = heard(base, prompts, attribute.target_text, tell)
-    if share is None or share >= LEAST_HEARD:
+    target = attribute.target_text
+
+    def read() -> torch.Tensor:
+        found = heard(base, prompts, target, tell)
+        return torch.tensor(math.inf if found is None else found)
+
+    share = float(cache.get(content_key("words", base.id, below, target, *prompts), read))
+    if share >= LEAST_HEARD:
         return []
     return [
-        f"the text encoder hardly reads {attribute.target_text!r}: it changes a prompt {share:.1f} "
-        "times as much as other phrases do, so prompts that do not ask may show it, or none may. "
+        f"the text encoder hardly reads {target!r}: it changes a prompt {share:.1f} times as much "
+        "as other phrases do, so prompts that do not ask may show it, or none may. "
         "Choose other words (attribute.target_text), or do without words (--slider). "
         "--set adapter.text_encoder=true has the text encoder learn them, at the cost of pollution"
     ]

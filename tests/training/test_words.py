@@ -39,11 +39,22 @@ def test_the_share_is_of_what_the_median_phrase_does(reads):
     assert {total for _, _, total in told} == {6}
 
 
-def test_with_too_few_phrases_nothing_is_said(reads):
+def test_with_too_few_phrases_nothing_is_said(reads, tiny, tmp_path):
     reads(crown=0.0)
     crown = Attribute(name="crown", target_text="crown")
     assert heard(None, ["a person", "a man, a bob"], "crown") is None
-    assert hardly_heard(None, ["a person", "a man, a bob"], crown) == []
+    assert hardly_heard(tiny, ["a person", "a man, a bob"], crown, TensorCache(tmp_path)) == []
+
+
+def test_words_are_read_once(reads, tiny, tmp_path):
+    reads(crown=0.25)
+    crown, cache, told = Attribute(name="crown", target_text="crown"), TensorCache(tmp_path), []
+    for _ in range(2):
+        (said,) = hardly_heard(
+            tiny, ["x, bob, frown, smile, wink"], crown, cache, tell=lambda *of: told.append(of)
+        )
+        assert "0.2 times" in said
+    assert len(told) == 5
 
 
 def test_the_embedded_base_knows_its_words_and_not_others(embedded):
