@@ -5,7 +5,7 @@ it, no adapter of the U-Net can part the two: it learns the attribute for every 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,12 +15,11 @@ from spf_lora.base.texts import encode
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.data.captions import join_phrases, split_phrases
 from spf_lora.recipe.schema import Attribute
+from spf_lora.training.trainer import Tell
 
 LEAST_HEARD = 0.5  # of what an ordinary phrase does
 _PROMPTS, _PHRASES, _FEWEST = 4, 12, 4
 _READING = "read the words"
-
-Tell = Callable[[str, int, int], None]
 
 
 def heard(
