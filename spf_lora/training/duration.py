@@ -17,10 +17,11 @@ from spf_lora.recipe.schema import Recipe
 from spf_lora.training.baselines import RIVALS
 from spf_lora.training.calibrate import PICTURES
 from spf_lora.training.clean import SHOWING, SHOWN
-from spf_lora.training.fit_gpu import base_configs, needs_of
+from spf_lora.training.fit_gpu import base_configs, needs_of, text_config
 from spf_lora.training.pairs import CHOOSING, DRAWING
 from spf_lora.training.precision import PRECISIONS
 from spf_lora.training.prepare import OWN
+from spf_lora.training.words import MOST_TEXTS, READING
 
 _TOKENS = 77
 _PREVIEW = 600  # passes of the U-Net: 6 rows, 2 pictures, 25 steps, each with and without a prompt
@@ -43,7 +44,7 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
         recipe: what decides the training.
         pictures: there are.
     """
-    a_pass, an_encoding, weights = _costs(recipe)
+    a_pass, an_encoding, a_text, weights = _costs(recipe)
     method, distil = recipe.training.method, recipe.distil
     rival = RIVALS.get(method)
     step = recipe.data.batch_size * a_pass
@@ -57,6 +58,8 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
         if recipe.training.base != "embedded" or recipe.data.clip != "base":
             found[OWN] = _OWN_PASSES * a_pass * PICTURES
         found["complete captions"] = an_encoding * pictures
+    if recipe.attribute.control == "words" and not recipe.adapter.text_encoder:
+        found[READING] = a_text * MOST_TEXTS
     found["encode pictures"] = an_encoding * pictures
     if rival is not None and rival.own_share:
         drawn = found.get(OWN, 0.0)
@@ -74,7 +77,7 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
 
 def estimate_cleaning(recipe: Recipe) -> dict[str, float]:
     """Return the seconds of each phase of cleaning an adapter, in order."""
-    a_pass, an_encoding, weights = _costs(recipe)
+    a_pass, an_encoding, _, weights = _costs(recipe)
     step = recipe.data.batch_size * a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
@@ -92,8 +95,8 @@ def seconds_a_pass(recipe: Recipe) -> float:
     return _costs(recipe)[0]
 
 
-def _costs(recipe: Recipe) -> tuple[float, float, int]:
-    """Return the seconds of a pass and of encoding a picture, and how many weights there are."""
+def _costs(recipe: Recipe) -> tuple[float, float, float, int]:
+    """Return the seconds of a pass, of a picture and of a text to encode; how many weights."""
     unet, vae = base_configs(recipe.training.base)
     side = needs_of(recipe, unet, vae).side
     key = f"{unet} {vae} {side}"
@@ -101,7 +104,8 @@ def _costs(recipe: Recipe) -> tuple[float, float, int]:
         _WORK[key] = _work(unet, vae, side)
     passes, encode, weights = _WORK[key]
     a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
-    return a_flop * passes, a_flop * encode, weights
+    text = _reading(text_config(recipe.training.base))
+    return a_flop * passes, a_flop * encode, a_flop * text, weights
 
 
 def _distilling(
@@ -133,6 +137,13 @@ def _work(unet: Mapping[str, Any], vae: Mapping[str, Any], side: int) -> tuple[i
         other = _operations(lambda: coder.encode(pixels))
     weights = sum(p.numel() for part in (model, coder) for p in part.parameters())
     return one, other, weights
+
+
+def _reading(text: Mapping[str, Any]) -> int:
+    """Return operations of a text encoder's pass over one prompt: its layers' matrices, twice."""
+    wide = text["hidden_size"]
+    matrices = 4 * wide * wide + 2 * wide * text["intermediate_size"]
+    return int(2 * _TOKENS * text["num_hidden_layers"] * matrices)
 
 
 def _operations(run: Any) -> int:

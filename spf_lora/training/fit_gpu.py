@@ -53,19 +53,18 @@ def base_configs(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return configs[0], configs[1]
 
 
-def text_config(recipe: Recipe) -> dict[str, Any] | None:
-    """Return the config of the base's text encoder, SD1.5's where no folder tells it.
-
-    None where it is not trained.
-    """
-    if not recipe.adapter.text_encoder:
-        return None
-    spec = recipe.training.base
+def text_config(spec: str) -> dict[str, Any]:
+    """Return the config of a base's text encoder; SD1.5's where no folder here tells it."""
     folder = EMBEDDED if spec == "embedded" else Path(spec)
     try:
         return dict(read_json(folder / "text_encoder" / "config.json", most_bytes=1 << 20))
     except (OSError, ValueError):
         return _SD15_TEXT
+
+
+def trained_text(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the config of the text encoder where the recipe trains it; else None."""
+    return text_config(recipe.training.base) if recipe.adapter.text_encoder else None
 
 
 def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs:
@@ -94,7 +93,7 @@ def needs_of(recipe: Recipe, unet: dict[str, Any], vae: dict[str, Any]) -> Needs
 def estimate_recipe(recipe: Recipe) -> Estimate:
     """Estimate the memory of a recipe's steps."""
     unet, vae = base_configs(recipe.training.base)
-    text, needs = text_config(recipe), needs_of(recipe, unet, vae)
+    text, needs = trained_text(recipe), needs_of(recipe, unet, vae)
     key = f"{unet} {vae} {text} {needs}"
     if key not in _ESTIMATED:
         _ESTIMATED[key] = estimate(unet, vae, needs, text)
@@ -109,7 +108,7 @@ def fit(recipe: Recipe, vram_gb: float) -> Fit | None:
     if vram_gb * _GB <= GPU_OWN:
         return None
     unet, vae = base_configs(recipe.training.base)
-    text = text_config(recipe)
+    text = trained_text(recipe)
     known: dict[Needs, Estimate] = {}
     for changes, needs in _ladder(recipe, needs_of(recipe, unet, vae)):
         one = replace(needs, pictures=1)

@@ -19,7 +19,8 @@ from spf_lora.training.trainer import Tell
 
 LEAST_HEARD = 0.5  # of what an ordinary phrase does
 _PROMPTS, _PHRASES, _FEWEST = 4, 12, 4
-_READING = "read the words"
+MOST_TEXTS = _PROMPTS * (_PHRASES + 2)  # as they are, with each phrase, and with the target
+READING = "read the words"
 
 
 def heard(
@@ -52,7 +53,7 @@ def heard(
 
     found: list[float] = []
     for phrase in (*phrases, target):
-        tell(_READING, len(found), len(phrases) + 1)
+        tell(READING, len(found), len(phrases) + 1)
         found.append(moved(phrase))
     usual = torch.tensor(found[:-1]).median().item()
     return found[-1] / usual if usual else None

@@ -25,16 +25,19 @@ def seconds(tiny_folder, monkeypatch):
 def test_every_phase_of_a_training_has_its_time(seconds):
     phases = [
         *("load the base", "read pictures", "draw the base's own pictures", "complete captions"),
-        *("encode pictures", "learn", "draw pairs to learn from", "show the pictures to CLIP"),
-        *("choose pairs that show it", "distil", "draw the preview", "write"),
+        *("read the words", "encode pictures", "learn", "draw pairs to learn from"),
+        *("show the pictures to CLIP", "choose pairs that show it", "distil"),
+        *("draw the preview", "write"),
     ]
     found = seconds()
     assert list(found) == phases
     assert min(found.values()) > 0
-    assert list(seconds("training.method=dop", "data.vocabulary=none"))[2:4] == [
+    assert list(seconds("training.method=dop", "data.vocabulary=none"))[2:5] == [
+        "read the words",
         "encode pictures",
         "dop",
     ]
+    assert "read the words" not in seconds("adapter.text_encoder=true")
     none = "data.vocabulary=none"
     assert "draw the base's own pictures" not in seconds(none)
     assert "draw the base's own pictures" in seconds(none, "training.method=prior-preservation")

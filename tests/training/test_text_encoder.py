@@ -23,7 +23,7 @@ from spf_lora.errors import AdapterFileError, RecipeError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.training.encoders import ReadingUnet
-from spf_lora.training.fit_gpu import base_configs, needs_of, text_config
+from spf_lora.training.fit_gpu import base_configs, needs_of, trained_text
 from spf_lora.training.memory import estimate
 
 SMALL = (
@@ -162,7 +162,7 @@ def test_the_memory_estimate_counts_the_part(tiny_folder) -> None:
     ]
     unet, vae = base_configs(str(tiny_folder))
     without, with_it = (
-        estimate(unet, vae, replace(needs_of(one, unet, vae), cuda=False), text_config(one))
+        estimate(unet, vae, replace(needs_of(one, unet, vae), cuda=False), trained_text(one))
         for one in recipes
     )
     base = load(tiny_folder)
