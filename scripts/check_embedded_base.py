@@ -7,6 +7,7 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from spf_lora.data.worlds import world_of
 from spf_lora.data.worlds.world import World
 from spf_lora.draw.act import draw
 from spf_lora.draw.pixels import pixels_of
-from spf_lora.draw.sample import GUIDANCE, STEPS, contact_sheet
+from spf_lora.draw.sample import GUIDANCE, STEPS
 
 
 @torch.no_grad()
@@ -168,6 +169,18 @@ def write_figures(world: World, figures: dict[str, Any], folder: Path) -> None:
     head, rest = page.read_text("utf-8").split(begin)
     block = f"{begin}\n{table(world, figures)}\n{end}"
     page.write_text(head + block + rest.split(end)[1], encoding="utf-8")
+
+
+def contact_sheet(rows: Sequence[Sequence[Image.Image]], gap: int = 2) -> Image.Image:
+    """Lay rows of equally large pictures out on white."""
+    width, height = rows[0][0].size
+    across = max(len(row) for row in rows)
+    size = (across * (width + gap) + gap, len(rows) * (height + gap) + gap)
+    out = Image.new("RGB", size, "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            out.paste(picture, (gap + x * (width + gap), gap + y * (height + gap)))
+    return out
 
 
 def main() -> None:

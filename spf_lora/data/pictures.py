@@ -69,11 +69,6 @@ def open_picture(path: Path, *, shorter_side_px: int = LARGEST_PX) -> Picture:
         raise ValueError(cause or type(error).__name__) from error
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return any picture as RGB: deep ones scaled to 8 bits, profiles applied, white behind."""
-    return _converter(image)(image)
-
-
 def _shrunk(image: Image.Image, shorter_side_px: int) -> Image.Image:
     """Return the picture as RGB, its shorter side at most `shorter_side_px`."""
     width, height = image.size

@@ -155,15 +155,3 @@ def sample_latents(
 def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """Return the pictures of scaled latents."""
     return pictures_of(base.vae.decode(latents / base.vae.config.scaling_factor).sample)
-
-
-def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, gap: int = 2) -> Image.Image:
-    """Lay rows of equally large pictures out on white."""
-    width, height = rows[0][0].size
-    across = max(len(row) for row in rows)
-    size = (across * (width + gap) + gap, len(rows) * (height + gap) + gap)
-    out = Image.new("RGB", size, "white")
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            out.paste(picture, (gap + x * (width + gap), gap + y * (height + gap)))
-    return out

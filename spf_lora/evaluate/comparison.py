@@ -47,18 +47,13 @@ class Difference:
     real: bool
 
 
-def versus(first: Result, second: Result, figure: str) -> Difference:
-    """Return the paired difference of a figure: the bootstrap draws the same prompts for both.
+def differences(first: Result, second: Result, names: Sequence[str]) -> Iterator[Difference]:
+    """Yield the paired difference of each figure: the bootstrap draws the same prompts for both.
 
     Raises:
         MeasureError: they are of another base, attribute or sampler, have no prompt in common, or
-            one lacks the figure.
+            one lacks a figure.
     """
-    return next(differences(first, second, (figure,)))
-
-
-def differences(first: Result, second: Result, names: Sequence[str]) -> Iterator[Difference]:
-    """Yield `versus` of several figures; the bootstrap is done once."""
     cases = _common(first, second)
     weights = bootstrap_weights(len(cases), draws=BOOTSTRAPS)
     one, other = (

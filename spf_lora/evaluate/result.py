@@ -178,10 +178,6 @@ class Result:
         """Return the draws of one strength."""
         return [draw for draw in self.draws if draw.strength == strength]
 
-    def worst_first(self) -> list[Draw]:
-        """Return the draws of the main strength, most polluted first."""
-        return sorted(self.at(self.main), key=lambda d: -d.numbers["P"])
-
     def to_json(self) -> str:
         """Return the report as JSON."""
         table = dataclasses.asdict(self)

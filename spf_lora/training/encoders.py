@@ -9,14 +9,8 @@ from PIL import Image
 from spf_lora.base.identity import tensors_digest
 from spf_lora.base.load import Base
 from spf_lora.base.texts import encode, token_ids
-from spf_lora.data.buckets import Bucket, fit
 from spf_lora.data.cache import TensorCache, content_key
 from spf_lora.draw.pixels import pixels_of
-
-
-def picture_tensor(picture: Image.Image, resolution: int) -> torch.Tensor:
-    """Return (3, resolution, resolution) in [-1, 1]: the centre square, resized."""
-    return pixels_of(fit(picture, Bucket(resolution, resolution)))
 
 
 class ReadingUnet:

@@ -8,6 +8,7 @@ from spf_lora.base.load import EMBEDDED, check_embedded, embedded_card, load_bas
 from spf_lora.base.texts import cut_off, encode
 from spf_lora.base.towers import Clip, load_probe
 from spf_lora.draw.act import draw
+from spf_lora.draw.pixels import pixels_of
 from spf_lora.errors import BaseModelError
 
 
@@ -132,13 +133,10 @@ def test_the_bases_own_clip_and_the_probe_know_a_beard_when_they_see_one(embedde
     import random
 
     from spf_lora.data.worlds.portraits import render, unbiased
-    from spf_lora.training.encoders import picture_tensor
 
     rng = random.Random(1)
     people = [unbiased(rng) for _ in range(16)]
-    pixels = torch.stack(
-        [picture_tensor(render(p, a), 64) for a in ((), ("beard",)) for p in people]
-    )
+    pixels = torch.stack([pixels_of(render(p, a)) for a in ((), ("beard",)) for p in people])
     clip = Clip(embedded, EMBEDDED / "clip")
     score = (clip.embed_image(pixels) @ clip.embed_text(["a beard"]).T)[:, 0]
     assert (score[16:] > score[:16].max()).float().mean() >= 0.9

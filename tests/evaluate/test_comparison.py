@@ -4,7 +4,7 @@ import pytest
 from made_evaluations import made_up
 
 from spf_lora.errors import MeasureError
-from spf_lora.evaluate.comparison import all_differences, versus
+from spf_lora.evaluate.comparison import Difference, all_differences, differences
 from spf_lora.evaluate.report.summary import difference_sentence, rows, verdict
 from spf_lora.evaluate.result import PromptPair, Result
 from spf_lora.evaluate.statistics import figures, sums_of
@@ -46,6 +46,10 @@ def test_a_difference_smaller_than_the_prompts_scatter_is_real_when_it_is_paired
     assert found.value == pytest.approx(0.1, abs=1e-6)
     assert found.n == 20
     assert versus(two, one, "P@1").value == pytest.approx(-0.1, abs=1e-6)
+
+
+def versus(first: Result, second: Result, figure: str) -> Difference:
+    return next(differences(first, second, (figure,)))
 
 
 def test_an_adapter_does_not_differ_from_itself() -> None:

@@ -76,10 +76,6 @@ def test_a_figure_says_its_interval_or_that_it_is_not_reached() -> None:
     assert Figure(0.5, None, None, 1).text() == "0.50"
 
 
-def test_the_worst_draw_of_the_main_strength_comes_first() -> None:
-    assert [d.case for d in small().worst_first()] == [1, 0]
-
-
 @pytest.mark.parametrize(
     ("change", "what"),
     [
