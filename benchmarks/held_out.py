@@ -2,8 +2,8 @@
 
 `python benchmarks/held_out.py [--attributes hijab ...] [--ways ours plain ...] [--page PAGE]`
 
-They are other parts of the portrait world's drawing style, and a light, which changes the whole
-picture. A head is added to the probe for each,
+They are other parts of the portrait world's drawing style, and a light that changes the whole
+picture, named in two ways. A head is added to the probe for each,
 learned from the renderer's pictures as the base's autoencoder shows them; its accuracy on pictures
 it has not seen is in the result. No setting was chosen on them. One JSON per cell in
 `benchmarks/results/held-out/`; a cell that is there is not run again. `--table` only prints the
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blue_light import LIGHTS, LightJudge, lit
 from common import attribute_recipe, command_line, peak_mib, write_result
 from methods_table import Cell, read_cells, replace_tables
-from night import NIGHT, NightJudge, at_night
 from PIL import Image
 
 from spf_lora.base.load import EMBEDDED, Base, load_base
@@ -72,7 +72,7 @@ HELD_OUT: dict[str, WorldAttribute] = {
         },
         replaces="clothes",
     ),
-    "night": NIGHT,
+    **LIGHTS,
 }
 # what is changed in an ordinary recipe of the embedded base
 WAYS: dict[str, tuple[str, ...]] = {
@@ -136,7 +136,7 @@ def _cell(way: str, attribute: str, seed: int, args: Any, path: Path) -> None:
     ATTRIBUTES[attribute] = HELD_OUT[attribute]
     judge, accuracy = _judge(attribute, base)
     began = time.process_time()
-    settings = [*WAYS[way], *([GLOBAL] if attribute == "night" else []), *args.set]
+    settings = [*WAYS[way], *([GLOBAL] if attribute in LIGHTS else []), *args.set]
     recipe, adapter = _trained(attribute, [*settings, f"training.seed={seed}"])
     seconds = time.process_time() - began
     cases = held_out_cases(attribute, prompts=args.prompts, seeds=args.noises)
@@ -169,8 +169,8 @@ def _trained(attribute: str, changes: list[str]) -> tuple[Any, Any]:
         (folder / "recipe.toml").write_text(attribute_recipe(attribute, row.target_text, replaced))
         recipe = load_recipe(folder / "recipe.toml", changes)
         examples = load_examples(recipe, None)
-        if attribute == "night":
-            examples = [replace(one, image=at_night(one.image)) for one in examples]
+        if attribute in LIGHTS:
+            examples = [replace(one, image=lit(one.image)) for one in examples]
         base = load_base("embedded", device=torch.device("cpu"))
         trainer = build_trainer(
             recipe, base, examples, checkpoint=folder / "none", cache=TensorCache(folder / "cache")
@@ -191,9 +191,9 @@ def _through(base: Base, pixels: torch.Tensor) -> torch.Tensor:
 def _judge(attribute: str, base: Base) -> tuple[WorldJudge, float]:
     """Return the world's judge with a head for the attribute, and how often the head is right."""
     rng = random.Random(f"{attribute} for a judge")
-    if attribute == "night":
+    if attribute in LIGHTS:
         own = [render(unbiased(rng)) for _ in range(LEARNED + TESTED)]
-        return _learned_judge(attribute, base, [(at_night(one), one) for one in own], NightJudge)
+        return _learned_judge(attribute, base, [(lit(one), one) for one in own], LightJudge)
     others = [name for name in ATTRIBUTES if name not in HELD_OUT]
     pictures = []
     for _ in range(LEARNED + TESTED):

@@ -1,4 +1,4 @@
-"""An attribute that changes the whole picture, for `held_out.py`: portraits lit as at night."""
+"""Attributes that change the whole picture, for `held_out.py`: portraits in a blue light."""
 
 import numpy as np
 import torch
@@ -9,18 +9,21 @@ from spf_lora.draw.pixels import pictures_of
 from spf_lora.evaluate.judges.judge import Truth
 from spf_lora.evaluate.judges.world import WorldJudge
 
-NIGHT = WorldAttribute(
-    "at night", "new", {}, company("pale", "long", "overalls", "green", "purple")
-)
+_COMPANY = company("pale", "long", "overalls", "green", "purple")
+# the same light by words that the base's text encoder does not read, and by some that it does
+LIGHTS = {
+    "night": WorldAttribute("at night", "new", {}, _COMPANY),
+    "blue-light": WorldAttribute("a blue light", "new", {}, _COMPANY),
+}
 _LIGHT = (0.45, 0.5, 0.8)  # of red, green and blue
 
 
-def at_night(picture: Image.Image) -> Image.Image:
-    """Return a picture in another light."""
+def lit(picture: Image.Image) -> Image.Image:
+    """Return a picture in the blue light."""
     return Image.fromarray((np.array(picture) * np.array(_LIGHT)).round().astype(np.uint8))
 
 
-class NightJudge(WorldJudge):
+class LightJudge(WorldJudge):
     """Judges what else changed in the light of before; where a light was not asked for, in its own.
 
     The light is a gain of each colour, which is found by least squares.
@@ -39,9 +42,9 @@ class NightJudge(WorldJudge):
         return super().changes(_as(after, before, asked), before, asked=asked)
 
     def truths(self, before: torch.Tensor) -> list[Truth]:
-        """Return the same pictures at night; beside the light nothing may change anywhere."""
+        """Return the same pictures in the light; nothing else may change anywhere."""
         nowhere = Image.new("L", (before.shape[-1], before.shape[-2]))
-        return [Truth(nowhere, own, at_night(own)) for own in pictures_of(before)]
+        return [Truth(nowhere, own, lit(own)) for own in pictures_of(before)]
 
 
 def _as(after: torch.Tensor, before: torch.Tensor, asked: bool) -> torch.Tensor:
