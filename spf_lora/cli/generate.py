@@ -95,7 +95,7 @@ def generate(
     target = out.place(output, "grid.png")
     check_writable(target, overwrite=True)
     cell = Cell("", seed, adapters, steps, guidance, sampler, act.start_percent)
-    lines = lines_of(texts, cell, count or 8, axes, compare=compare)
+    lines = lines_of(texts, cell, count or 8, axes, compare=compare, local=act.local)
     columns = axes[0].titles() if axes else ()
     hush()
     from spf_lora.cli.generate_sheet import Request, draw_sheet

@@ -17,7 +17,7 @@ from spf_lora.cli.progress import drawing
 from spf_lora.draw.act import Acting, acting, draw
 from spf_lora.draw.grid import Cell, Line
 from spf_lora.draw.parameters import How, infotext
-from spf_lora.draw.prompts import Prompt, asking, taught, words_of
+from spf_lora.draw.prompts import Prompt, asking, taught, without_words, words_of
 from spf_lora.draw.sample import Style
 from spf_lora.draw.sheet import Row, lay_out
 from spf_lora.errors import PromptError
@@ -129,6 +129,8 @@ def _check_runtime(request: Request, cells: Sequence[Cell], adapters: dict[Path,
 
 
 def _asks(cell: Cell, adapters: dict[Path, Adapter], acts: Acting) -> Prompt:
+    if cell.unasked:
+        return Prompt(without_words(cell.prompt, [taught(adapters[one]) for one in cell.unasked]))
     return asking(cell.prompt, _attributes(cell, adapters), acts.starts, local=acts.local)
 
 

@@ -27,6 +27,7 @@ class Cell:
         guidance: scale of classifier-free guidance.
         sampler: a name of `SAMPLERS`.
         start: share of the steps before adapters act.
+        unasked: adapters whose words are left out of the prompt.
     """
 
     prompt: str
@@ -36,6 +37,7 @@ class Cell:
     guidance: float = 3.0
     sampler: str = "ddim"
     start: str = "0"
+    unasked: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def lines_of(
     axes: Sequence[Axis] = (),
     *,
     compare: bool = False,
+    local: bool = False,
 ) -> list[Line]:
     """Return the rows of a sheet.
 
@@ -170,21 +173,25 @@ def lines_of(
         count: pictures of each prompt, one seed each; of a grid, the first seed's alone.
         axes: what varies from column to column, and from row to row.
         compare: put the base's pictures above.
+        local: these are of the prompts without the adapters' words, which local drawing keeps.
     """
     lines = []
     for prompt in prompts:
         named = prompt if len(prompts) > 1 else ""
         one = replace(cell, prompt=prompt)
         if axes:
-            lines += _grid(one, named, axes, compare=compare)
+            lines += _grid(one, named, axes, compare=compare, local=local)
             continue
         seeds = [replace(one, seed=one.seed + index) for index in range(count)]
         for start in range(0, count, COLUMNS):
-            lines += _compared(named, tuple(seeds[start : start + COLUMNS]), compare=compare)
+            row = tuple(seeds[start : start + COLUMNS])
+            lines += _compared(named, row, compare=compare, local=local)
     return lines
 
 
-def _grid(cell: Cell, named: str, axes: Sequence[Axis], *, compare: bool) -> list[Line]:
+def _grid(
+    cell: Cell, named: str, axes: Sequence[Axis], *, compare: bool, local: bool
+) -> list[Line]:
     across, *rest = axes
     down = rest[0] if rest else None
     lines = []
@@ -194,7 +201,7 @@ def _grid(cell: Cell, named: str, axes: Sequence[Axis], *, compare: bool) -> lis
             _applied(cell, [(across, index), *own]) for index in range(len(across.values))
         )
         text = ": ".join(part for part in (named, title) if part)
-        lines += _compared(text, cells, compare=compare and place == 0)
+        lines += _compared(text, cells, compare=compare and place == 0, local=local)
     return lines
 
 
@@ -204,14 +211,18 @@ def _applied(cell: Cell, chosen: Sequence[tuple[Axis, int]]) -> Cell:
     return cell
 
 
-def _compared(title: str, cells: tuple[Cell, ...], *, compare: bool) -> list[Line]:
+def _compared(title: str, cells: tuple[Cell, ...], *, compare: bool, local: bool) -> list[Line]:
     if not compare:
         return [Line(title, cells)]
-    alone = tuple(replace(cell, adapters=()) for cell in cells)
+    alone = tuple(
+        replace(cell, adapters=(), unasked=tuple(path for path, _ in cell.adapters if local))
+        for cell in cells
+    )
+    base, how = ("base, without the words", ", drawn locally") if local else ("base", "")
     named = cells[0].adapters
     adapters = " + ".join(f"{path.stem} {strength:g}" for path, strength in named) or "the same"
     of = f"{title}: " if title else ""
-    return [Line(f"{of}base", alone), Line(title or f"with {adapters}", cells)]
+    return [Line(f"{of}{base}", alone), Line(title or f"with {adapters}{how}", cells)]
 
 
 def _with(cell: Cell, key: str, value: Any) -> Cell:

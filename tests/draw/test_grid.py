@@ -66,6 +66,9 @@ def test_the_bases_pictures_stand_above_from_the_same_noise():
     assert [line.title for line in lines] == ["base", "with hat 0.5"]
     assert [c.adapters for c in lines[0].cells] == [(), ()]
     assert [c.seed for c in lines[0].cells] == [c.seed for c in lines[1].cells]
+    kept, below = lines_of(["x"], Cell("", 3, ((HAT, 0.5),)), 2, compare=True, local=True)
+    assert (kept.title, below.title) == ("base, without the words", "with hat 0.5, drawn locally")
+    assert {(c.adapters, c.unasked) for c in kept.cells} == {((), (HAT,))}
 
 
 @pytest.mark.parametrize(

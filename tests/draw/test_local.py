@@ -258,6 +258,13 @@ def test_generate_leaves_the_base_picture_but_where_the_adapter_answers(cli, tin
     late = picture("a man, a hat", *on, "--local", "--start-percent", "0.5")
     assert not torch.equal(late, found)
 
+    def above(prompt, *words):
+        sheet = picture(prompt, *on, "--compare", *words)
+        return sheet[: len(sheet) // 2]
+
+    assert torch.equal(above("a man, a hat", "--local"), above("a man", "--local"))
+    assert not torch.equal(above("a man, a hat"), above("a man"))
+
 
 def test_generate_looks_for_each_attribute_by_itself(cli, tiny_folder, worn, hat, tiny, answers):
     said = file_metadata(Card("beard", "beard", "a beard", tiny.id), rank=2, alpha=2.0, title="x")
