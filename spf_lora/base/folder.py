@@ -1,7 +1,8 @@
 """A base in diffusers layout: one folder a part, each with its config."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,24 @@ _WEIGHTS = re.compile(
 )
 _MOST_BYTES = 1 << 20  # of a config
 _BEST_FIRST = ("", "fp32", "fp16", "bf16")
+
+
+@contextmanager
+def from_configs(name: str) -> Iterator[None]:
+    """Refuse a base when something cannot be made from its configs.
+
+    Raises:
+        BaseModelError: the block failed; diffusers and transformers raise almost anything there.
+    """
+    try:
+        yield
+    except Exception as error:
+        missing = isinstance(error, KeyError)
+        what = f"{error} is missing" if missing else _first_line(error)
+        raise BaseModelError(
+            f"the base {name} cannot be made from its configs: {what}",
+            hint="fetch the folder again, whole",
+        ) from error
 
 
 def read_folder_base(folder: Path, name: str, tokenizer: Path | None = None) -> Parts:
@@ -43,7 +62,7 @@ def read_folder_base(folder: Path, name: str, tokenizer: Path | None = None) -> 
     families.check_prediction(name, schedule.get("prediction_type", "epsilon"))
     vae_config = read_json(folder / "vae" / "config.json", name)
     text = read_json(folder / "text_encoder" / "config.json", name)
-    try:
+    with from_configs(name):
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(config)
             vae = AutoencoderKL.from_config(vae_config)
@@ -51,12 +70,6 @@ def read_folder_base(folder: Path, name: str, tokenizer: Path | None = None) -> 
         scheduler = make_scheduler(schedule)
         if not isinstance(unet.config.sample_size, int):
             raise TypeError("the U-Net's sample_size is no whole number")
-    # Both libraries raise almost anything where a config is not as they expect.
-    except Exception as error:
-        raise BaseModelError(
-            f"the base {name} cannot be made from its configs: {_first_line(error)}",
-            hint="fetch the folder again, whole",
-        ) from error
     return Parts(
         unet=fill(unet, _part(folder, "unet", name), "U-Net"),
         vae=fill(vae, {vae_attention(k): v for k, v in _part(folder, "vae", name).items()}, "VAE"),

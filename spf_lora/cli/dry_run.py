@@ -18,13 +18,17 @@ _WORDS = {
 
 def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     """Print what a training would do and hold; train nothing."""
+    from spf_lora.base.folder import from_configs
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
     from spf_lora.training.memory import GPU_OWN
     from spf_lora.training.pairs import DRAWING
 
-    side = needs_of(settings, *base_configs(settings.training.base)).side
+    base = settings.training.base
+    with from_configs(base):
+        side = needs_of(settings, *base_configs(base)).side
+        needs = estimate_recipe(settings)
     data, distil = settings.data, settings.distil
     count = f"{pictures} pictures" if pictures is not None else f"{data.count} drawn pictures"
     stages = f"{settings.learn.steps} steps to learn"
@@ -35,7 +39,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
             f"({megabytes(distil.pairs, how):.0f} MB on disk)"
         )
     lines = (
-        f"{settings.attribute.name}: {count}, base {settings.training.base}",
+        f"{settings.attribute.name}: {count}, base {base}",
         f"  {stages}",
         f"  {data.batch_size} pictures a step in {data.passes} passes, latents {side} x {side}",
         f"  {settings.adapter.preset} adapter of rank {settings.adapter.rank}, "
@@ -43,8 +47,9 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     )
     for line in lines:
         out.show(line)
-    _show(estimate_recipe(settings))
-    seconds = estimate_seconds(settings, data.count if pictures is None else pictures)
+    _show(needs)
+    with from_configs(base):
+        seconds = estimate_seconds(settings, data.count if pictures is None else pictures)
     _show_times(seconds)
     if DRAWING in seconds:
         _show_redrawn(settings, seconds[DRAWING], how)
@@ -61,15 +66,20 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
 
 def dry_run_cleaning(settings: Recipe, name: str) -> None:
     """Print what a cleaning would do, hold and take; clean nothing."""
+    from spf_lora.base.folder import from_configs
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_cleaning
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, needs_of
     from spf_lora.training.pairs import DRAWING
 
-    side = needs_of(settings, *base_configs(settings.training.base)).side
+    base = settings.training.base
+    with from_configs(base):
+        side = needs_of(settings, *base_configs(base)).side
+        needs = estimate_recipe(settings)
+        seconds = estimate_cleaning(settings)
     distil, adapter = settings.distil, settings.adapter
     how = Drawing(distil.sampler_steps, distil.guidance, (side, side))
-    out.show(f"{name}: base {settings.training.base}")
+    out.show(f"{name}: base {base}")
     out.show(
         f"  {distil.steps} steps to distil from {distil.pairs} pairs of pictures "
         f"({megabytes(distil.pairs, how):.0f} MB on disk)"
@@ -78,8 +88,7 @@ def dry_run_cleaning(settings: Recipe, name: str) -> None:
         f"  {settings.data.batch_size} pictures a step, latents {side} x {side}, "
         f"{adapter.preset} adapter of rank {adapter.rank}, {settings.training.precision}"
     )
-    _show(estimate_recipe(settings))
-    seconds = estimate_cleaning(settings)
+    _show(needs)
     _show_times(seconds)
     if settings.attribute.control == "words":
         _show_redrawn(settings, seconds[DRAWING], how)

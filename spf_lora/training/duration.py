@@ -141,9 +141,9 @@ def _work(unet: Mapping[str, Any], vae: Mapping[str, Any], side: int) -> tuple[i
 
 def _reading(text: Mapping[str, Any]) -> int:
     """Return operations of a text encoder's pass over one prompt: its layers' matrices, twice."""
-    wide = text["hidden_size"]
-    matrices = 4 * wide * wide + 2 * wide * text["intermediate_size"]
-    return int(2 * _TOKENS * text["num_hidden_layers"] * matrices)
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    wide, inner, layers = (int(text[size]) for size in sizes)
+    return 2 * _TOKENS * layers * (4 * wide * wide + 2 * wide * inner)
 
 
 def _operations(run: Any) -> int:

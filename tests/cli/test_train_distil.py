@@ -1,5 +1,7 @@
 """Stage 2 as a user meets it: stopped and resumed, on a full disk, with nothing to teach."""
 
+import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -187,6 +189,32 @@ def test_a_dry_run_tells_what_the_pairs_take(cli, tiny_folder):
     code, said, _ = cli(*words, "--set", "training.method=plain")
     assert code == 0
     assert "distil" not in said
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "what"),
+    [
+        ("text_encoder", {"hidden_size": None}, "'hidden_size' is missing"),
+        ("text_encoder", {"num_hidden_layers": "three"}, "'three'"),
+        ("unet", {"cross_attention_dim": None}, "'cross_attention_dim' is missing"),
+        ("unet", {"block_out_channels": [8]}, "block_out_channels"),
+    ],
+)
+def test_a_dry_run_refuses_a_base_whose_configs_say_too_little(
+    cli, tiny_folder, tmp_path, part, change, what
+):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_folder, folder)
+    file = folder / part / "config.json"
+    kept = json.loads(file.read_text()) | change
+    file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+    words = ("train", "-a", "hat", "--base", folder, *SMALL[4:], "--dry-run")
+    code, _, talk = cli(*words)
+    talk = " ".join(talk.split())
+    assert code == 1
+    assert "cannot be made from its configs" in talk
+    assert what in talk
+    assert "fetch the folder again, whole" in talk
 
 
 def test_a_slider_says_that_its_strength_brings_it(train) -> None:
