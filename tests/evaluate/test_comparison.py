@@ -36,6 +36,10 @@ def result(name, *, pollution, response=lambda a: a, prompts=20, noise=0.0, firs
     )
 
 
+def versus(first: Result, second: Result, figure: str) -> Difference:
+    return next(differences(first, second, (figure,)))
+
+
 def test_a_difference_smaller_than_the_prompts_scatter_is_real_when_it_is_paired() -> None:
     # both share the prompts' scatter (0.2), so that a difference of 0.1 is exact
     one = result("one", pollution=lambda a: 0.8 + 0.1, noise=0.2)
@@ -46,10 +50,6 @@ def test_a_difference_smaller_than_the_prompts_scatter_is_real_when_it_is_paired
     assert found.value == pytest.approx(0.1, abs=1e-6)
     assert found.n == 20
     assert versus(two, one, "P@1").value == pytest.approx(-0.1, abs=1e-6)
-
-
-def versus(first: Result, second: Result, figure: str) -> Difference:
-    return next(differences(first, second, (figure,)))
 
 
 def test_an_adapter_does_not_differ_from_itself() -> None:
