@@ -3,7 +3,8 @@
 `python benchmarks/sliders.py [--attribute beard] [--pairs 64] [--set KEY=VALUE ...] [--out FILE]`
 
 With `--pairs` both files learn from so many people drawn without the attribute and with it, biased
-as the training pictures are, instead of from those.
+as the training pictures are, instead of from those. With `--tuning` the prompts are others than
+those of docs/sliders.md, for the choice of settings.
 
 Three kinds of pictures, each drawn at every strength: of held-out people whose prompt has not the
 attribute's words; of prompts with them, from which a negative strength should take it away; and of
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import command_line, peak_mib, write_result
-from methods import train_once
+from methods import TUNING_PROMPTS, train_once
 
 from spf_lora.adapters.module import Adapter
 from spf_lora.base.load import Base, load_base
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="DDIM steps")
+    parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--trained", type=Path, default=Path("out/trained"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -66,7 +68,7 @@ def main() -> None:
         attribute=args.attribute,
         pairs=args.pairs,
         changes=args.changes,
-        prompts=args.prompts,
+        prompts=TUNING_PROMPTS if args.tuning else args.prompts,
         noises=args.noises,
     )
     write_result(run, measure, args.out)
@@ -92,12 +94,14 @@ def _measured(
     base: Base, judge: Judge, adapter: Adapter, args: Any, *, words: bool
 ) -> dict[str, Any]:
     """Return each measure by strength, in the order of `STRENGTHS`."""
-    cases = held_out_cases(args.attribute, prompts=args.prompts, seeds=args.noises)
+    count = args.prompts + (TUNING_PROMPTS if args.tuning else 0)
+    cases = held_out_cases(args.attribute, prompts=count, seeds=args.noises)
+    cases = cases[args.prompts :] if args.tuning else cases
     plain = [case.base_prompt for case in cases for _ in case.seeds]
     worded = [case.prompt for case in cases for _ in case.seeds]
     seeds = [seed for case in cases for seed in case.seeds]
     others = [other_seed(case.seeds, i) for case in cases for i in range(len(case.seeds))]
-    faceless = [NO_FACE[i % len(NO_FACE)] for i in range(args.prompts)]
+    faceless = [NO_FACE[i % len(NO_FACE)] for i in range(len(cases))]
 
     def pixels(prompts: list[str], noises: list[int], strength: float) -> torch.Tensor:
         acts = acting([(adapter, strength)] if strength else None)
@@ -107,7 +111,7 @@ def _measured(
     own, far = pixels(plain, seeds, 0.0), pixels(plain, others, 0.0)
     outside = torch.stack([pixels_of(t.region)[:1] < 0 for t in judge.truths(own)]).float()
     ceiling = judge.distances(far, own, outside, asked=True)
-    still, moved = pixels(faceless, seeds[: args.prompts], 0.0), []
+    still, moved = pixels(faceless, seeds[: len(cases)], 0.0), []
     rows: dict[str, list[float]] = {name: [] for name in ("response", "P", "identity", "has")}
     for strength in STRENGTHS:
         asked = pixels(worded if words else plain, seeds, strength)
@@ -118,7 +122,7 @@ def _measured(
         rows["identity"].append(shares["identity"])
         with_words = asked if words else pixels(worded, seeds, strength)
         rows["has"].append(float((judge.belief(with_words) > 0.5).float().mean()))
-        new = pixels(faceless, seeds[: args.prompts], strength)
+        new = pixels(faceless, seeds[: len(cases)], strength)
         moved.append(float((new - still).abs().mean() / (far - own).abs().mean()))
     found = {name: [round(value, 4) for value in row] for name, row in rows.items()}
     found["no_face"] = [round(value, 4) for value in moved]
