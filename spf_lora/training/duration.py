@@ -6,7 +6,7 @@ fast this machine is, one block of the real U-Net says, in a second or two.
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,59 +44,74 @@ def estimate_seconds(recipe: Recipe, pictures: int) -> dict[str, float]:
         recipe: what decides the training.
         pictures: there are.
     """
-    a_pass, an_encoding, a_text, weights = _costs(recipe)
+    cost = _costs(recipe)
     method, distil = recipe.training.method, recipe.distil
     rival = RIVALS.get(method)
-    step = recipe.data.batch_size * a_pass
+    step = recipe.data.batch_size * cost.a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
     found = {
-        "load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND,
+        "load the base": _FIXED["load the base"] + 4 * cost.weights / _BYTES_A_SECOND,
         "read pictures": _PICTURE * pictures,
     }
     if recipe.data.vocabulary != NONE:
         if recipe.training.base != "embedded" or recipe.data.clip != "base":
-            found[OWN] = _OWN_PASSES * a_pass * PICTURES
-        found["complete captions"] = an_encoding * pictures
+            found[OWN] = _OWN_PASSES * cost.a_pass * PICTURES
+        found["complete captions"] = cost.an_encoding * pictures
     if recipe.attribute.control == "words" and not recipe.adapter.text_encoder:
-        found[READING] = a_text * MOST_TEXTS
-    found["encode pictures"] = an_encoding * pictures
+        found[READING] = cost.a_text * MOST_TEXTS
+    found["encode pictures"] = cost.an_encoding * pictures
     if rival is not None and rival.own_share:
         drawn = found.get(OWN, 0.0)
-        found[OWN] = drawn + _OWN_PASSES * a_pass * pictures
+        found[OWN] = drawn + _OWN_PASSES * cost.a_pass * pictures
     forwards = rival.forwards if rival else _PAPERS if method == "spf-portrait" else 2
     found["learn" if rival is None else method] = forwards * step * recipe.learn.steps
     if method == "ours" and distil.steps:
         chosen = {
-            "show the pictures to CLIP": an_encoding * pictures,
-            CHOOSING: 2 * an_encoding * distil.pairs,
+            "show the pictures to CLIP": cost.an_encoding * pictures,
+            CHOOSING: 2 * cost.an_encoding * distil.pairs,
         }
-        found |= _distilling(recipe, a_pass, step, chosen)
-    return found | {"draw the preview": _PREVIEW * a_pass, "write": _FIXED["write"]}
+        found |= _distilling(recipe, cost.a_pass, step, chosen)
+    return found | {"draw the preview": _PREVIEW * cost.a_pass, "write": _FIXED["write"]}
 
 
 def estimate_cleaning(recipe: Recipe) -> dict[str, float]:
     """Return the seconds of each phase of cleaning an adapter, in order."""
-    a_pass, an_encoding, _, weights = _costs(recipe)
-    step = recipe.data.batch_size * a_pass
+    cost = _costs(recipe)
+    step = recipe.data.batch_size * cost.a_pass
     if recipe.training.gradient_checkpointing:
         step *= _TWICE
-    found = {"load the base": _FIXED["load the base"] + 4 * weights / _BYTES_A_SECOND}
+    found = {"load the base": _FIXED["load the base"] + 4 * cost.weights / _BYTES_A_SECOND}
     chosen = {}
     if recipe.attribute.control == "words":
-        found[SHOWING] = 2 * recipe.distil.sampler_steps * SHOWN * a_pass
-        chosen = {CHOOSING: an_encoding * (SHOWN + 2 * recipe.distil.pairs)}
-    found |= _distilling(recipe, a_pass, step, chosen)
-    return found | {"draw both previews": 3 * _PREVIEW * a_pass, "write": _FIXED["write"]}
+        found[SHOWING] = 2 * recipe.distil.sampler_steps * SHOWN * cost.a_pass
+        chosen = {CHOOSING: cost.an_encoding * (SHOWN + 2 * recipe.distil.pairs)}
+    found |= _distilling(recipe, cost.a_pass, step, chosen)
+    return found | {"draw both previews": 3 * _PREVIEW * cost.a_pass, "write": _FIXED["write"]}
 
 
 def seconds_a_pass(recipe: Recipe) -> float:
     """Return the seconds of the U-Net's pass over one picture, with one prompt."""
-    return _costs(recipe)[0]
+    return _costs(recipe).a_pass
 
 
-def _costs(recipe: Recipe) -> tuple[float, float, float, int]:
-    """Return the seconds of a pass, of a picture and of a text to encode; how many weights."""
+class _Costs(NamedTuple):
+    """What a recipe's base costs on this machine.
+
+    Attributes:
+        a_pass: seconds of the U-Net's pass over one picture, with one prompt.
+        an_encoding: seconds to encode a picture.
+        a_text: seconds to encode a text.
+        weights: of the base, how many.
+    """
+
+    a_pass: float
+    an_encoding: float
+    a_text: float
+    weights: int
+
+
+def _costs(recipe: Recipe) -> _Costs:
     unet, vae = base_configs(recipe.training.base)
     side = needs_of(recipe, unet, vae).side
     key = f"{unet} {vae} {side}"
@@ -105,7 +120,7 @@ def _costs(recipe: Recipe) -> tuple[float, float, float, int]:
     passes, encode, weights = _WORK[key]
     a_flop = _seconds_a_flop(unet, side, recipe.training.precision)
     text = _reading(text_config(recipe.training.base))
-    return a_flop * passes, a_flop * encode, a_flop * text, weights
+    return _Costs(a_flop * passes, a_flop * encode, a_flop * text, weights)
 
 
 def _distilling(
