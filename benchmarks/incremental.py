@@ -201,15 +201,21 @@ def _table() -> str:
     columns: dict[str, Callable[[dict[str, Any]], float]] = {
         "response when learned": lambda one: _mean(_ends(one, "response", 0)),
         "at the end": lambda one: _mean(_ends(one, "response", -1)),
-        "together (worst pair)": _worst_pair,
+        "kept": lambda one: _check(one, "kept"),
+        "together": lambda one: _check(one, "together"),
+        "clean": lambda one: _check(one, "clean"),
         "P alone": lambda one: _mean([row["value"] for row in one["alone_pollution"]]),
         "P, all on": lambda one: one["orders"][0]["mean_pollution"][-1],
         "base leakage": lambda one: one["orders"][0]["leakage"][-1]["value"],
     }
-    lines = ["| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    lines = [
+        "| method | stacks | " + " | ".join(columns) + " |",
+        "| --- " * (len(columns) + 2) + "|",
+    ]
     for method, rows in cells.items():
         means = (_mean([number(one) for one in rows]) for number in columns.values())
-        lines.append(f"| {method} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+        shown = " | ".join(f"{mean:.2f}" for mean in means)
+        lines.append(f"| {method} | {len(rows)} | {shown} |")
     return "\n".join(lines)
 
 
@@ -218,9 +224,10 @@ def _ends(cell: dict[str, Any], measure: str, at: int) -> list[float]:
     return [row[at] for row in rows]
 
 
-def _worst_pair(cell: dict[str, Any]) -> float:
-    pairs = [one["response"] for one in cell["together"] if len(one["names"]) == 2]
-    return min(min(pair) for pair in pairs) if pairs else float("nan")
+def _check(cell: dict[str, Any], name: str) -> float:
+    """Return the worst case of one of the stack's checks; NaN where nothing goes together."""
+    values = {one["name"]: one["value"] for one in cell["checks"]}
+    return values.get(name, float("nan"))
 
 
 def _mean(values: list[float]) -> float:
