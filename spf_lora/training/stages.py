@@ -124,7 +124,7 @@ def _paper(recipe: Recipe, material: Material) -> list[Stage]:
         embed=_embedder(base, material.clip),
         everywhere=recipe.attribute.scope == "global",
     )
-    first = max(1, steps // 4)
+    first = max(1, steps // 2)
     return [
         Stage("learn", first, Learn(base.unet, data), batch),
         Stage("align", steps - first, align, batch),
