@@ -34,6 +34,7 @@ from spf_lora.evaluate.result import CHANNELS
 from spf_lora.evaluate.statistics import at_response
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
+from spf_lora.recipe.steps import as_slider
 from spf_lora.training.examples import load_examples
 
 STRENGTHS = (-1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -55,9 +56,10 @@ def main() -> None:
     args.trained.mkdir(parents=True, exist_ok=True)
     made, given = {}, pairs_of(args.attribute, args.pairs) if args.pairs else None
     more = ["learn.steps=0"] if given else []
-    for name, control in (("slider", "strength"), ("worded", "words")):
-        changes = [*more, *args.changes, f"attribute.control={control}"]
-        recipe = load_recipe(find_recipe(args.attribute), changes)
+    asked, file = [*more, *args.changes], find_recipe(args.attribute)
+    worded = load_recipe(file, asked)
+    slider = load_recipe(file, [*as_slider(worded), *asked])
+    for name, recipe in (("slider", slider), ("worded", worded)):
         made[name] = train_once(recipe, given or load_examples(recipe, None), args.trained)
     base, judge = load_base("embedded", device=torch.device("cpu")), world_judge(args.attribute)
     measure: dict[str, Any] = {"peak_mib": peak_mib()}

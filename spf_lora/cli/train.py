@@ -18,7 +18,7 @@ from spf_lora.errors import DataError, RecipeError
 from spf_lora.recipe.files import locate_recipe
 from spf_lora.recipe.load import load_recipe
 from spf_lora.recipe.schema import Recipe
-from spf_lora.recipe.steps import with_steps
+from spf_lora.recipe.steps import as_slider, with_steps
 
 if TYPE_CHECKING:
     from spf_lora.registry.onto import Below
@@ -109,14 +109,14 @@ def train(
     """Train an attribute as an adapter that leaves the rest alone, or several, one by one."""
     options = {"seed": seed, "base": base, "tokenizer": tokenizer}
     changes = [*(changes or []), *([] if resolution is None else [f"data.resolution={resolution}"])]
-    changes += ["attribute.control=strength"] if slider else []
     changes += ["learn.steps=0"] if pairs else []
     if pairs and data:
         raise DataError(
             "--pairs and --data are two ways to teach", hint="give one of them; pairs teach alone"
         )
     recipes = [
-        _recipe(name, recipe, changes, steps, options) for name in split_names(attribute, recipe)
+        _recipe(name, recipe, changes, steps, options, slider=slider)
+        for name in split_names(attribute, recipe)
     ]
     check_together(recipes)
     folders = data_folders(pairs or data, recipes)
@@ -201,6 +201,8 @@ def _recipe(
     changes: list[str],
     steps: int | None,
     options: dict[str, int | str | None],
+    *,
+    slider: bool,
 ) -> Recipe:
     if file is None and attribute is None:
         raise RecipeError("nothing says what to train", hint="--attribute beard, or --recipe FILE")
@@ -211,6 +213,9 @@ def _recipe(
         if value is not None
     ]
     settings = load_recipe(path, changes)
+    if slider:
+        changes = [*as_slider(settings), *changes]  # what the user set wins
+        settings = load_recipe(path, changes)
     if steps is not None:
         settings = load_recipe(path, [*changes, *with_steps(settings, steps)])
     if attribute is not None and settings.attribute.name != attribute.rpartition("/")[2]:

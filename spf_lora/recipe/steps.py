@@ -1,4 +1,6 @@
-"""`--steps`: a shorter or longer run in the recipe's own proportions."""
+"""`--steps` and `--slider`: how long a run is, in the recipe's own proportions."""
+
+import math
 
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.schema import Recipe
@@ -24,3 +26,15 @@ def with_steps(recipe: Recipe, steps: int) -> tuple[str, ...]:
     share = recipe.learn.steps / (recipe.learn.steps + recipe.distil.steps)
     learn = min(max(1, round(steps * share)), steps - 1)
     return f"learn.steps={learn}", f"distil.steps={steps - learn}"
+
+
+def as_slider(recipe: Recipe) -> tuple[str, ...]:
+    """Return the overrides that make a recipe one of a slider, whose strength brings the target.
+
+    It is distilled for a third of the steps: longer, its response falls again above strength 1, and
+    it moves more (docs/experiments.md). Given pairs, which leave nothing to learn first, need all.
+    """
+    steps = (
+        () if recipe.learn.steps == 0 else (f"distil.steps={math.ceil(recipe.distil.steps / 3)}",)
+    )
+    return "attribute.control=strength", *steps

@@ -217,6 +217,15 @@ def test_a_dry_run_refuses_a_base_whose_configs_say_too_little(
     assert "fetch the folder again, whole" in talk
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"), [((), 300), (("--set", "distil.steps=90"), 90), (("--steps", "110"), 60)]
+)
+def test_a_slider_is_distilled_for_a_third_of_the_steps(train, words, steps) -> None:
+    code, said, talk = train("--slider", "--dry-run", *words, small=())
+    assert code == 0, talk
+    assert f"{steps} to distil from 48 pairs" in said
+
+
 def test_a_slider_says_that_its_strength_brings_it(train) -> None:
     from spf_lora.adapters.format.card import attribute_of, from_metadata
 

@@ -5,7 +5,7 @@ import pytest
 from spf_lora.errors import RecipeError
 from spf_lora.recipe.files import find_recipe
 from spf_lora.recipe.load import load_recipe
-from spf_lora.recipe.steps import with_steps
+from spf_lora.recipe.steps import as_slider, with_steps
 from spf_lora.training.fit_gpu import base_configs, needs_of
 
 
@@ -36,6 +36,12 @@ def test_fewer_steps_than_stages_are_refused():
     with pytest.raises(RecipeError, match="--steps 1 leaves nothing to train") as caught:
         shared(1)
     assert "at least 2" in caught.value.hint
+
+
+def test_a_slider_is_distilled_for_a_third_unless_its_pairs_are_given():
+    assert as_slider(recipe()) == ("attribute.control=strength", "distil.steps=100")
+    assert as_slider(recipe("distil.steps=1")) == ("attribute.control=strength", "distil.steps=1")
+    assert as_slider(recipe("learn.steps=0")) == ("attribute.control=strength",)
 
 
 @pytest.mark.parametrize(
