@@ -29,7 +29,7 @@ from spf_lora.errors import OutputError
 from spf_lora.method.control_map import AREA_CAP, apart, region
 
 CHUNK = 8  # pairs drawn at once
-_FORMAT = "pairs 4"
+_FORMAT = "pairs 5"
 
 Size = tuple[int, int]  # height and width of latents
 Tell = Callable[[int, int], None]  # pairs drawn, pairs to draw
@@ -310,9 +310,11 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
 def _noised(base: Base, given: Given, pairs: Sequence[Pair], how: Drawing) -> torch.Tensor:
     """Give a chunk of given pictures noise; return it as `Trajectories.files` hold it.
 
-    Both pictures of a pair get one noise. Where they differ, the prediction that is taught leads to
-    the second picture, and elsewhere it is the frozen base's own: of these pictures nothing is
-    learned but the difference.
+    Both pictures of a pair get one noise. Where they differ, the file's own prediction is taught the
+    noise, as a fine-tune on the second picture would be, and elsewhere the frozen base's: of these
+    pictures nothing is learned but the difference. Guidance comes on top of it, as it does on a
+    fine-tune. If it were the guided prediction that led to the picture, the file would answer as
+    weakly as one that is drawn without guidance.
     """
     own, local = (latents.to(base.device) for latents in given.of(pairs))
     noise = start_noise(base, [pair.seed for pair in pairs], how.size)
@@ -325,7 +327,7 @@ def _noised(base: Base, given: Given, pairs: Sequence[Pair], how: Drawing) -> to
         a = base.scheduler.alphas_cumprod[t]
         noisy, base_noisy = (a.sqrt() * one + (1 - a).sqrt() * noise for one in (local, own))
         eps, asked = (base.unet(noisy, t, one, return_dict=False)[0] for one in (empty, within))
-        guided = torch.lerp(eps + how.guidance * (asked - eps), noise, control)
+        guided = eps + how.guidance * (torch.lerp(asked, noise, control) - eps)
         rows += [noisy, guided, eps]
         rows += [base_noisy, base.unet(base_noisy, t, empty, return_dict=False)[0]]
     return torch.cat([*rows, own, local, control], dim=1).half()

@@ -13,7 +13,7 @@ from spf_lora.base.texts import encode
 from spf_lora.data import cache as caching
 from spf_lora.data.cache import TensorCache
 from spf_lora.draw import trajectories
-from spf_lora.draw.trajectories import Drawing, Pair, draw_trajectories, megabytes
+from spf_lora.draw.trajectories import Drawing, Given, Pair, draw_trajectories, megabytes
 from spf_lora.draw.weights import attached
 from spf_lora.errors import OutputError
 from spf_lora.method import control_map
@@ -53,6 +53,11 @@ def left_half(answers, *, area_cap):
     places = torch.zeros_like(answers)
     places[..., :4] = 1
     return places
+
+
+def left_half_of(answers, _):
+    """Where given pictures differ: the left half."""
+    return (torch.arange(answers.shape[-1]) < 4).float().expand_as(answers[:, :1])
 
 
 def drawn_into(folder, tiny_folder, hat, how):
@@ -106,6 +111,23 @@ def test_inside_the_map_it_is_the_adapters_prediction_and_outside_the_bases_own(
             torch.testing.assert_close(
                 lesson.guided[..., where], theirs[..., where], atol=HOW.guidance * 2e-2, rtol=1e-2
             )
+
+
+def test_of_given_pictures_the_noise_is_taught_where_they_differ_and_the_base_elsewhere(
+    tiny, draw, monkeypatch
+):
+    own = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    local = own + 3 * (torch.arange(8) < 4)  # the left half differs
+    monkeypatch.setattr(trajectories, "region", left_half_of)
+    found, _ = draw([Pair("a man", "a man, a hat", 1)], adapter=Given(own, local, 1))
+    read, t = found.lessons([0], [1]), found.times[1]
+    a = tiny.scheduler.alphas_cumprod[t]
+    with torch.no_grad():
+        asked = tiny.unet(read.noisy, t, encode(tiny, ["a man"]), return_dict=False)[0]
+    taught = read.empty + (read.guided - read.empty) / found.guidance
+    noise = (read.noisy - a.sqrt() * local) / (1 - a).sqrt()
+    torch.testing.assert_close(taught[..., :4], noise[..., :4], **HALF)
+    torch.testing.assert_close(taught[..., 4:], asked[..., 4:], **HALF)
 
 
 def test_what_the_frozen_base_predicts_beside_is_kept_too(tiny, in_half):
