@@ -39,6 +39,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ours-euler": (),
     "ours-ddim-50": (),
     "plain": ("training.method=plain", *_RIVAL),
+    "plain-euler": ("training.method=plain", *_RIVAL),
     "plain-local": ("training.method=plain", *_RIVAL),
     "plain-completed": ("training.method=plain", *_RIVAL, "data.vocabulary=portraits"),
     "plain-kv": ("training.method=plain", *_RIVAL, "adapter.preset=kv"),
@@ -50,8 +51,10 @@ METHODS: dict[str, tuple[str, ...]] = {
     "masked-prior": ("training.method=masked-prior", *_RIVAL),
 }
 # how pictures are drawn where it is not DDIM in --steps with guidance 3
+_EULER = {"sampler": "euler", "steps": 25, "guidance": 7.0}  # as people often draw
 SAMPLINGS: dict[str, dict[str, Any]] = {
-    "ours-euler": {"sampler": "euler", "steps": 25, "guidance": 7.0},
+    "ours-euler": _EULER,
+    "plain-euler": _EULER,
     "ours-ddim-50": {"steps": 50},
 }
 # what a cell found; the rest of it says what was run
