@@ -310,11 +310,11 @@ def _drawn(base: Base, adapter: Adapter, pairs: Sequence[Pair], how: Drawing) ->
 def _noised(base: Base, given: Given, pairs: Sequence[Pair], how: Drawing) -> torch.Tensor:
     """Give a chunk of given pictures noise; return it as `Trajectories.files` hold it.
 
-    Both pictures of a pair get one noise. Where they differ, the file's own prediction is taught the
-    noise, as a fine-tune on the second picture would be, and elsewhere the frozen base's: of these
-    pictures nothing is learned but the difference. Guidance comes on top of it, as it does on a
-    fine-tune. If it were the guided prediction that led to the picture, the file would answer as
-    weakly as one that is drawn without guidance.
+    Both pictures of a pair get one noise. Where they differ, the file's own prediction is taught
+    the noise, as a fine-tune on the second picture would be; elsewhere it is the frozen base's. So
+    of these pictures nothing is learned but the difference. Guidance comes on top, as it does with
+    a fine-tune: were it the guided prediction that leads to the second picture, the file would
+    show the attribute as weakly as one that is drawn without guidance.
     """
     own, local = (latents.to(base.device) for latents in given.of(pairs))
     noise = start_noise(base, [pair.seed for pair in pairs], how.size)
