@@ -261,17 +261,17 @@ def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     drawn: Any = series
     svg = draw_curve(drawn)
     colours = "".join(
-        f".s{i}{{stroke:{c}}}.mark.s{i},.s{i}.name{{fill:{c}}}.mark.s{i}{{stroke:none}}"
+        f".s{i}{{stroke:{c}}}.mark.s{i},.name.s{i}{{fill:{c}}}"
         for i, c in enumerate(COLOURS)
     )
     style = (
         "<style>svg{background:#fff;font-family:sans-serif}text{fill:#555;font-size:13px}"
         ".grid{stroke:#ddd}.matched{stroke:#888;stroke-dasharray:3 4}.control{fill:#222}"
         f".line{{fill:none;stroke-width:2.5}}.bar{{stroke-width:1.2;opacity:.6}}{colours}"
-        ".name{stroke:#fff;stroke-width:5;paint-order:stroke}</style>"
+        ".mark{stroke:none}.name{stroke:#fff;stroke-width:5;paint-order:stroke}</style>"
     )
     names = "".join(
-        f'<text class="s{i} name" x="64" y="{44 + 17 * i}">{one.name}</text>'
+        f'<text class="name s{i}" x="64" y="{44 + 17 * i}">{one.name}</text>'
         for i, one in enumerate(series)
     )
     head, rest = svg.split(">", 1)
