@@ -261,8 +261,7 @@ def _curve(cells: Sequence[Cell], compared: Mapping[str, Sequence[Cell]]) -> str
     drawn: Any = series
     svg = draw_curve(drawn)
     colours = "".join(
-        f".s{i}{{stroke:{c}}}.mark.s{i},.name.s{i}{{fill:{c}}}"
-        for i, c in enumerate(COLOURS)
+        f".s{i}{{stroke:{c}}}.mark.s{i},.name.s{i}{{fill:{c}}}" for i, c in enumerate(COLOURS)
     )
     style = (
         "<style>svg{background:#fff;font-family:sans-serif}text{fill:#555;font-size:13px}"
