@@ -139,7 +139,15 @@ def rows(px, device, precision, checkpointing):
         Distil(unet, time_weights(scheduler, 5.0), partial(adapter_off, unet)),
     )
     places = torch.ones_like(batch.noise[:, :1])
-    lesson = Lesson(batch.noisy, batch.t, batch.full_states, batch.noise, batch.real, places)
+    lesson = Lesson(
+        noisy=batch.noisy,
+        t=batch.t,
+        states=batch.full_states,
+        wanted=batch.noise,
+        asks=batch.real,
+        weights=places,
+        away=0 * batch.real,
+    )
 
     def embed(latents):
         decoded = (
