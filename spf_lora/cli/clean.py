@@ -64,7 +64,7 @@ def clean(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File; else out/ADAPTER-cleaned.safetensors.")
+        Path | None, typer.Option("--out", "-o", help="File; else out/NAME-cleaned.safetensors.")
     ] = None,
     plan_only: Annotated[
         bool, typer.Option("--dry-run", help="Print time, memory and disk; clean nothing.")

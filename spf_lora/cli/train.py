@@ -71,7 +71,7 @@ def train(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File or folder; else adapters/ATTRIBUTE.safetensors."),
+        typer.Option("--out", "-o", help="File or folder; else adapters/NAME.safetensors."),
     ] = None,
     onto: Annotated[
         str | None,
