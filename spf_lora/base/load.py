@@ -126,19 +126,34 @@ def locate(spec: str) -> BasePlace:
     Raises:
         BaseModelError: there is none.
     """
-    from spf_lora.base.hub import fetch_base, is_hub_id
+    from spf_lora.base.hub import fetch_base
 
+    check_name(spec)
     path = Path(spec)
     if spec == "embedded":
         check_embedded()
         return BasePlace(spec, "embedded", EMBEDDED, spec)
     if path.is_file():
         return BasePlace(spec, "file", path, "")
-    if (path / "model_index.json").is_file():
+    if path.is_dir():
         return BasePlace(spec, "folder", path, "")
+    folder, origin = fetch_base(spec)
+    return BasePlace(spec, "hub", folder, origin)
+
+
+def check_name(spec: str) -> None:
+    """Refuse what can be no base; nothing is fetched or read.
+
+    Raises:
+        BaseModelError: it is no file, no folder in diffusers layout and no hub id.
+    """
+    from spf_lora.base.hub import is_hub_id
+
+    path = Path(spec)
+    if spec == "embedded" or path.is_file() or (path / "model_index.json").is_file():
+        return
     if not path.exists() and is_hub_id(spec):
-        folder, origin = fetch_base(spec)
-        return BasePlace(spec, "hub", folder, origin)
+        return
     fault = (
         "is no folder in diffusers layout: it has no model_index.json"
         if path.is_dir()

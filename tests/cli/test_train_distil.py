@@ -191,6 +191,17 @@ def test_a_dry_run_tells_what_the_pairs_take(cli, tiny_folder):
     assert "distil" not in said
 
 
+def test_a_dry_run_refuses_what_is_no_base_and_takes_a_hub_id_as_it_is(cli, tmp_path):
+    words = ("train", "-a", "hat", *SMALL[4:], "--dry-run", "--base")
+    for no_base, why in (("nowhere", "does not exist"), (tmp_path, "has no model_index.json")):
+        code, said, talk = cli(*words, no_base)
+        assert (code, said) == (1, "")
+        assert why in " ".join(talk.split())
+    code, said, _ = cli(*words, "owner/name")
+    assert code == 0
+    assert "base owner/name" in said
+
+
 @pytest.mark.parametrize(
     ("part", "change", "what"),
     [
