@@ -128,7 +128,7 @@ def locate(spec: str) -> BasePlace:
     """
     from spf_lora.base.hub import fetch_base
 
-    check_name(spec)
+    check_spec(spec)
     path = Path(spec)
     if spec == "embedded":
         check_embedded()
@@ -141,7 +141,7 @@ def locate(spec: str) -> BasePlace:
     return BasePlace(spec, "hub", folder, origin)
 
 
-def check_name(spec: str) -> None:
+def check_spec(spec: str) -> None:
     """Refuse what can be no base; nothing is fetched or read.
 
     Raises:

@@ -19,7 +19,7 @@ _WORDS = {
 def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     """Print what a training would do and hold; train nothing."""
     from spf_lora.base.folder import from_configs
-    from spf_lora.base.load import check_name
+    from spf_lora.base.load import check_spec
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_seconds
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, fit, needs_of
@@ -27,7 +27,7 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
     from spf_lora.training.pairs import DRAWING
 
     base = settings.training.base
-    check_name(base)
+    check_spec(base)
     with from_configs(base):
         side = needs_of(settings, *base_configs(base)).side
         needs = estimate_recipe(settings)
@@ -69,14 +69,14 @@ def dry_run(settings: Recipe, pictures: int | None, vram: float | None) -> None:
 def dry_run_cleaning(settings: Recipe, name: str) -> None:
     """Print what a cleaning would do, hold and take; clean nothing."""
     from spf_lora.base.folder import from_configs
-    from spf_lora.base.load import check_name
+    from spf_lora.base.load import check_spec
     from spf_lora.draw.trajectories import Drawing, megabytes
     from spf_lora.training.duration import estimate_cleaning
     from spf_lora.training.fit_gpu import base_configs, estimate_recipe, needs_of
     from spf_lora.training.pairs import DRAWING
 
     base = settings.training.base
-    check_name(base)
+    check_spec(base)
     with from_configs(base):
         side = needs_of(settings, *base_configs(base)).side
         needs = estimate_recipe(settings)

@@ -191,6 +191,14 @@ def test_a_dry_run_tells_time_memory_and_disk_and_cleans_nothing(clean, monkeypa
     assert not Path("out").exists()
 
 
+def test_a_dry_run_refuses_a_base_that_does_not_exist(cli, tiny_folder) -> None:
+    write_adapter(noisy_adapter(tiny_folder), "any.safetensors")
+    words = ("any.safetensors", "--target", "a hat", "--dry-run", "--base", "nowhere")
+    code, said, talk = cli("clean", *words)
+    assert (code, said) == (1, "")
+    assert "the base nowhere does not exist" in " ".join(talk.split())
+
+
 def test_a_style_is_known_by_its_map_and_what_is_to_stay_stays(clean, monkeypatch) -> None:
     from spf_lora.draw import places
 
